@@ -1,0 +1,1 @@
+"""A gateway that turns Microsoft Graph's polled long-running copies into pushed events."""

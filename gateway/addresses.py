@@ -1,0 +1,132 @@
+"""Which hosts and network addresses the gateway may dial."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+DEFAULT_MONITOR_HOSTS = (
+    "graph.microsoft.com",
+    "graph.microsoft.us",
+    "dod-graph.microsoft.us",
+    "microsoftgraph.chinacloudapi.cn",
+    "api.onedrive.com",
+    "onedrive.com",
+    "*.onedrive.com",
+    "onedrive.live.com",
+    "*.microsoftpersonalcontent.com",
+    "*.sharepoint.com",
+    "*.sharepoint.us",
+    "*.sharepoint-mil.us",
+    "*.sharepoint.cn",
+    "*.sharepoint.de",
+)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_EMBEDDING = (  # ranges whose addresses stand for another one, or for a tunnel's end
+    IPv6Network("::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("2001::/32"),
+    IPv6Network("2002::/16"),
+    IPv6Network("5f00::/16"),
+    IPv6Network("fec0::/10"),
+)
+
+Network = IPv4Network | IPv6Network
+
+
+class HostPattern(msgspec.Struct, frozen=True):
+    """`host` or `*.host` (any name below it), on one port."""
+
+    name: str
+    port: int = 443
+
+    def matches(self, host: str, port: int) -> bool:
+        if port != self.port:
+            return False
+        return host.endswith(self.name[1:]) if self.name.startswith("*.") else host == self.name
+
+
+def host_pattern(text: str) -> HostPattern:
+    """The pattern written as `host`, `*.host`, either with `:port`. Raises ValueError."""
+    name, colon, port = text.strip().lower().rpartition(":")
+    if not colon or name.count("[") != name.count("]"):
+        name, port = text.strip().lower(), "443"
+    if not _HOST.fullmatch(name) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is not host, *.host, host:port or *.host:port")
+    return HostPattern(name.strip("[]"), int(port))
+
+
+class MonitorRule(msgspec.Struct, frozen=True):
+    """Which monitor URLs may be dialled, and whether any address or public ones only."""
+
+    upstream: str
+    patterns: Sequence[HostPattern]
+
+    def judge(self, url: str) -> Literal["own", "public"] | None:
+        """`own` for the upstream's own host, `public` for another allowed one, None for a URL that is refused."""
+        parts = split(url)
+        own = urlsplit(self.upstream)
+        if parts is None or parts.username is not None or parts.password is not None:
+            return None
+        host = (parts.hostname or "").rstrip(".")
+        if host == own.hostname and (
+            (own.scheme == "http" and parts.scheme in ("http", "https"))
+            or (parts.scheme == own.scheme and port_of(parts) == port_of(own))
+        ):
+            return "own"
+        if parts.scheme != "https":
+            return None
+        port = port_of(parts)
+        return "public" if any(pattern.matches(host, port) for pattern in self.patterns) else None
+
+
+def split(url: str) -> SplitResult | None:
+    """The parts of an absolute http or https URL in plain ASCII, or None."""
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+
+
+def port_of(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_public(address: str) -> bool:
+    """Whether a dialled address is a public unicast one; what cannot be read is not.
+
+    An IPv6 address that carries an IPv4 one is judged by that; a tunnel's (6to4, Teredo) is never public.
+    """
+    try:
+        parsed: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        elif parsed in _NAT64:
+            parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
+        elif any(parsed in network for network in _EMBEDDING):
+            return False
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

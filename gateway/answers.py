@@ -1,0 +1,151 @@
+"""What every answer of the gateway has in common: ids, headers, the shape of an error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import GatewayError, unavailable
+
+_EVERYWHERE = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_NAMES = {404: "notFound", 405: "methodNotAllowed"}
+
+REQUEST_HEADERS = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Gateway-Callback-Events",
+    "Gateway-Callback-Url",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "client-request-id",
+    "traceparent",
+)
+EXPOSED_HEADERS = ("Location", "Retry-After", "request-id", "client-request-id")
+
+log = logging.getLogger("gateway.requests")
+
+
+class Envelope:
+    """The outermost layer: gives each request its ids and each answer the headers that all have, and logs one line.
+
+    The server's own `send` goes along in the scope, for streams: only the start of an answer concerns any layer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        request_id = str(uuid.uuid4())
+        named = Headers(scope=scope).get("client-request-id", "")
+        ids = {"request-id": request_id, "client-request-id": named if _CLIENT_ID.fullmatch(named) else request_id}
+        scope["gateway.ids"] = ids
+        scope["gateway.send"] = send
+
+        async def start(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in {**_EVERYWHERE, **ids}.items():
+                    headers.setdefault(name, value)
+                route = scope.get("route")
+                log.info(
+                    "request method=%s route=%s status=%d ms=%.1f request_id=%s",
+                    scope["method"],
+                    getattr(route, "path", "-"),
+                    message["status"],
+                    (time.perf_counter() - begun) * 1000,
+                    request_id,
+                )
+            await send(message)
+
+        await self._app(scope, receive, start)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, with refusals in the gateway's shape."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(headers)
+                if response.status_code == 400:
+                    what = bytes(response.body).decode()
+                    message = f"{what}. The operator allows origins with GATEWAY_CORS_ORIGINS."
+                    response = error_answer(scope, GatewayError(400, "corsNotAllowed", message))
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def error_answer(scope: Scope, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in Graph's shape."""
+    content = {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "innerError": {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), **scope["gateway.ids"]},
+        }
+    }
+    answer = json_answer(content, error.status, headers)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+async def on_gateway_error(request: Request, error: Exception) -> Response:
+    return error_answer(request.scope, cast("GatewayError", error))
+
+
+async def on_store_unavailable(request: Request, error: Exception) -> Response:
+    log.warning("store_unavailable: %s", error)
+    return error_answer(request.scope, unavailable("The gateway's store is not available now. Try again."))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    http = cast("HTTPException", error)
+    told = GatewayError(http.status_code, _NAMES.get(http.status_code, "invalidRequest"), f"{http.detail}.")
+    return error_answer(request.scope, told, http.headers)
+
+
+async def on_fault(request: Request, _error: Exception) -> Response:
+    return error_answer(request.scope, GatewayError(500, "generalException", "The gateway failed. It is a bug."))

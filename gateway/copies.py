@@ -1,0 +1,265 @@
+"""Starting a copy: the rules around the one POST that must never be repeated blindly.
+
+The caller learns one of three things: it was refused and nothing runs; it runs, and here is its job; or nobody knows
+(`outcomeUnknown`), and then neither the gateway nor an SDK may send it again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import anyio
+import msgspec
+
+from gateway import jobs
+from gateway.capabilities import fingerprint, idempotency_id, new_job_id
+from gateway.dialects import Reply, drive_of_path, item_of
+from gateway.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
+from gateway.events import Event
+from gateway.jobs import Answer, Job, Target, advance, reference
+from gateway.metrics import Metrics
+from gateway.poller import Poller
+from gateway.store import Store
+from gateway.upstream import Broken, NotSent, Upstream
+
+STORE_PATIENCE = 5.0
+"""Seconds for which an accepted copy is tried to be stored."""
+
+_STORE_RETRY = 0.2
+
+log = logging.getLogger("gateway.copies")
+
+
+class CopyRequest(msgspec.Struct, frozen=True):
+    """A checked request: `path` is raw and has its query, `headers` go upstream as they are."""
+
+    version: str
+    prefix: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    idempotency_key: str | None = None
+
+    def target(self) -> Target:
+        """Where the result will be: the drive the body names, else the request's own."""
+        parent = msgspec.json.decode(self.body).get("parentReference")
+        named = parent if isinstance(parent, dict) else {}
+        drive = named.get("driveId")
+        if not isinstance(drive, str) or not drive:
+            drive = drive_of_path(named.get("path"))
+        return Target(version=self.version, drive_id=drive, prefix=self.prefix)
+
+
+class Refused(Exception):
+    """Upstream answered, but with no job: its reply is for the caller, under `status`."""
+
+    def __init__(self, reply: Reply, status: int) -> None:
+        super().__init__(status)
+        self.reply = reply
+        self.status = status
+
+
+class Started(msgspec.Struct, frozen=True):
+    """`upstream` are the headers of upstream's answer; none when an earlier job is shown again."""
+
+    job: Job
+    upstream: Mapping[str, str] = {}
+
+
+class Copies:
+    """`max_jobs` is how many jobs this process polls before it takes no more."""
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        poller: Poller,
+        metrics: Metrics,
+        *,
+        max_jobs: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._poller = poller
+        self._metrics = metrics
+        self._max_jobs = max_jobs
+        self._clock = clock
+        self._starting: set[anyio.CancelScope] = set()
+        self._keys: set[bytes] = set()
+        self._closing = False
+        self._none_left = anyio.Event()
+
+    async def start(self, request: CopyRequest) -> Started:
+        """Start a copy upstream and watch it. Raises Refused, GatewayError, or StoreUnavailable before it is sent."""
+        if request.idempotency_key is None:
+            return await self._start(request, None)
+        caller = request.headers.get("Authorization", "")
+        key = idempotency_id(self._store.secret, caller, request.idempotency_key)
+        earlier = await self._reserve(key, request)
+        if earlier is not None:
+            return earlier
+        try:
+            return await self._start(request, key)
+        except BaseException as error:
+            await self._settle(key, error)
+            raise
+        finally:
+            self._keys.discard(key)
+
+    async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
+        """Watch a monitor that the caller already holds. Raises GatewayError or StoreUnavailable."""
+        if self._upstream.monitor(monitor_url) is None:
+            raise GatewayError(
+                400,
+                "monitorHostNotAllowed",
+                "monitorUrl must be an https URL on an allowed host, without user info. "
+                "The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
+            )
+        with self._place():
+            job, events = jobs.accepted(
+                new_job_id(), monitor=monitor_url, target=target, now=self._clock(), operation=operation
+            )
+            await self._store.create(job, events, None)
+            self._poller.watch(job)
+        return job
+
+    async def drain(self, until: float) -> None:
+        """Take no more, and wait for what is in flight; `until` is a time of the event loop's clock."""
+        self._closing = True
+        for scope in self._starting:
+            scope.deadline = min(scope.deadline, until)
+        if self._starting:
+            await self._none_left.wait()
+
+    async def _reserve(self, key: bytes, request: CopyRequest) -> Started | None:
+        mark = fingerprint(request.path.encode(), request.body)
+        known = await self._store.reserve(key, mark, self._clock())
+        if known is None:
+            self._keys.add(key)
+            return None
+        if known.fingerprint != mark:
+            raise GatewayError(
+                422,
+                "idempotencyKeyReused",
+                "This Idempotency-Key was used for another request. Use a new key for a new copy.",
+            )
+        if known.outcome == "job" and known.job_id is not None:
+            job = await self._store.get(known.job_id)
+            if job is not None:
+                return Started(job)
+        if key in self._keys:
+            raise GatewayError(
+                409,
+                "requestInProgress",
+                "The first request with this Idempotency-Key is still being answered. Repeat it in a moment.",
+                retry_after=1,
+            )
+        raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
+
+    async def _settle(self, key: bytes, error: BaseException) -> None:
+        """A request that had no effect frees its key; of any other nobody knows what became."""
+        if isinstance(error, Refused):
+            no_effect = 400 <= error.reply.code < 500 or error.reply.code == 503
+        else:
+            no_effect = isinstance(error, GatewayError) and (error.status == 503 or error.code == "upstreamUnreachable")
+        with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
+            await (self._store.release(key) if no_effect else self._store.doubt(key))
+
+    async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
+        outcome = "failed"
+        try:
+            with self._place() as scope, scope:
+                started = await self._post(request, key)
+                outcome = "started"
+                return started
+            raise outcome_unknown("The gateway had to shut down before upstream answered.")
+        except Refused:
+            outcome = "refused"
+            raise
+        except GatewayError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.copies.labels(outcome).inc()
+
+    @contextmanager
+    def _place(self) -> Iterator[anyio.CancelScope]:
+        """Room for one job more while it is being started, and what ends it at the end of a drain."""
+        if self._closing:
+            raise unavailable("The gateway is shutting down. Nothing was started: try again.", 1)
+        if self._poller.running + len(self._starting) >= self._max_jobs:
+            raise unavailable("The gateway watches as many jobs as it may. Nothing was started: try again later.", 10)
+        scope = anyio.CancelScope()
+        self._starting.add(scope)
+        try:
+            yield scope
+        finally:
+            self._leave(scope)
+
+    def _leave(self, scope: anyio.CancelScope) -> None:
+        self._starting.discard(scope)
+        if self._closing and not self._starting:
+            self._none_left.set()
+
+    async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
+        try:
+            reply = await self._upstream.start_copy(request.path, request.body, request.headers)
+        except NotSent:
+            raise GatewayError(
+                502, "upstreamUnreachable", "Upstream could not be reached. Nothing was started: try again."
+            ) from None
+        except Broken:
+            raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
+        if reply.code >= 400:
+            raise Refused(reply, 502 if reply.code in (500, 504) else reply.code)
+        location = reply.headers.get("Location")
+        if reply.code != 202 or not location:
+            raise _not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
+        job, events = self._accept(request, location)
+        await self._keep(job, events, key)
+        self._poller.watch(job)
+        log.info("copy_started job=%s", reference(job.id))
+        return Started(job, reply.headers)
+
+    def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
+        now = self._clock()
+        url = self._upstream.resolve(location)
+        if url is None:
+            raise _not_a_job("Upstream's Location is no URL.")
+        item = item_of(url)
+        if item is None and self._upstream.monitor(url) is None:
+            raise GatewayError(
+                502,
+                "monitorHostNotAllowed",
+                "Upstream's monitor is on a host that is not allowed, so the copy, which may be running, cannot be "
+                "watched. The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
+            )
+        job, events = jobs.accepted(new_job_id(), monitor=url, target=request.target(), now=now)
+        if item is not None:
+            job, last = advance(job, Answer(status="completed", resource_id=item[0], drive_id=item[1]), now)
+            return job, [*events, *last]
+        return job, events
+
+    async def _keep(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+        now = asyncio.get_running_loop().time
+        until = now() + STORE_PATIENCE
+        while True:
+            try:
+                return await self._store.create(job, events, key)
+            except StoreUnavailable as error:
+                log.warning("accepted_copy_not_stored job=%s: %s", reference(job.id), error)
+                if now() + _STORE_RETRY > until:
+                    raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
+            await anyio.sleep(_STORE_RETRY)
+
+
+def _not_a_job(what: str) -> GatewayError:
+    return GatewayError(
+        502,
+        "invalidUpstreamResponse",
+        f"{what} The copy may be running: look for the new item in the target folder before you start it again.",
+    )

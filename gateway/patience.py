@@ -1,0 +1,59 @@
+"""When the gateway has lost sight of a job: what a poller remembers between answers that tell nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gateway.dialects import Lost, NoAnswer, Observation, Throttled
+from gateway.schedule import TWICE_APART
+
+LostSight = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """`silent_since` and `lost_since` are monotonic seconds; `asked` is how many seconds of the silence upstream
+    itself asked for; `failures` counts answers in a row that told nothing.
+    """
+
+    failures: int = 0
+    silent_since: float | None = None
+    asked: float = 0.0
+    lost: Literal["monitorExpired", "monitorUnauthorized"] | None = None
+    lost_since: float = 0.0
+
+
+FRESH = Memory()
+
+
+def recall(memory: Memory, observed: Observation, sent: float, now: float) -> tuple[Memory, LostSight | None]:
+    """What to remember after an observation whose poll was sent at `sent`, and the verdict if one is due.
+
+    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart.
+    """
+    match observed:
+        case Lost(code=code):
+            if memory.lost != code:
+                return Memory(lost=code, lost_since=now), None
+            return memory, code if sent - memory.lost_since >= TWICE_APART else None
+        case Throttled() | NoAnswer():
+            since = sent if memory.silent_since is None else memory.silent_since
+            return (
+                Memory(failures=memory.failures + 1, silent_since=since, asked=memory.asked),
+                None,
+            )
+        case _:
+            return FRESH, None
+
+
+def left(memory: Memory, now: float, patience: float) -> float | None:
+    """Seconds of patience left; None while the monitor answers."""
+    if memory.silent_since is None:
+        return None
+    return patience - (now - memory.silent_since - memory.asked)
+
+
+def waited(memory: Memory, seconds: float) -> Memory:
+    """After a wait that upstream asked for."""
+    return msgspec.structs.replace(memory, asked=memory.asked + seconds)

@@ -1,0 +1,308 @@
+"""The HTTP face: parse, call, answer."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route, request_response
+
+from gateway import cursor, items
+from gateway.answers import json_answer
+from gateway.capabilities import bearer, hashed, job_key, recognised
+from gateway.copies import Copies, CopyRequest, Refused, Started
+from gateway.errors import GatewayError, StoreUnavailable, invalid, unavailable
+from gateway.jobs import Job, Target
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.openapi import document
+from gateway.passing import PassedOn, passed_back
+from gateway.schedule import retry_hint
+from gateway.sse import Stream, come_back
+from gateway.store import Store
+from gateway.tails import Tails
+
+BODY_LIMIT = 64 << 10
+BODY_SECONDS = 30.0
+MOST_JOBS = 200
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
+_READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
+
+
+class Routes:
+    """`operator_hash` opens the operator's routes; without one they are shut. `public_url` without a final slash."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        copies: Copies,
+        tails: Tails,
+        metrics: Metrics,
+        read_item: Callable[..., Any],
+        stop_watching: Callable[[str], None],
+        operator_hash: bytes | None,
+        public_url: str | None,
+        send_timeout: float,
+        stream_max_age: float,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._copies = copies
+        self._tails = tails
+        self._metrics = metrics
+        self._read_item = read_item
+        self._stop_watching = stop_watching
+        self._operator_hash = operator_hash
+        self._public_url = public_url
+        self._send_timeout = send_timeout
+        self._stream_max_age = stream_max_age
+        self._clock = clock
+        self._rng = rng
+
+    def table(self) -> list[BaseRoute]:
+        return [
+            Route("/jobs/{job}/events", self.job_events),
+            Route("/events", self.events),
+            Route("/jobs/{job}", self.job),
+            Route("/jobs/{job}", self.stop, methods=["DELETE"]),
+            Route("/jobs", self.jobs),
+            Route("/jobs", self.watch, methods=["POST"]),
+            Mount("/v1.0", app=request_response(self.graph)),
+            Mount("/beta", app=request_response(self.graph)),
+            Route("/healthz", self.health),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.figures),
+            Route("/openapi.json", self.openapi),
+        ]
+
+    async def graph(self, request: Request) -> Response:
+        """Start a copy, or read an item."""
+        path = request.scope["raw_path"].decode("latin-1")
+        asked = items.parse(request.method, path)
+        if request.url.query:
+            path += "?" + request.scope["query_string"].decode("latin-1")
+        if asked.action == "read":
+            return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
+        for name in ("Gateway-Callback-Url", "Gateway-Callback-Events"):
+            if name in request.headers:
+                raise invalid(f"{name}: callbacks are not supported by this version. Nothing was started.")
+        body = await _body(request)
+        _json_object(body)
+        headers = _taken(request, _UPSTREAM_HEADERS)
+        headers["Content-Type"] = request.headers.get("Content-Type", "application/json")
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
+        try:
+            started = await self._copies.start(
+                CopyRequest(asked.version, asked.prefix, path, body, headers, idempotency_key=key)
+            )
+        except Refused as refused:
+            return passed_back(refused.reply, refused.status)
+        return self._accepted(request, started)
+
+    async def watch(self, request: Request) -> Response:
+        """Watch a monitor URL that the caller holds."""
+        self._authorise(request)
+        wish = _json_object(await _body(request))
+        url = wish.get("monitorUrl")
+        if not isinstance(url, str):
+            raise invalid("monitorUrl must be a text: the URL that upstream gave in Location.")
+        for name, limit in (("operation", 64), ("driveId", 256)):
+            value = wish.get(name)
+            if value is not None and not (isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()):
+                raise invalid(f"{name} must be a text of 1 to {limit} printable characters, or be left out.")
+        job = await self._copies.watch(url, Target(drive_id=wish.get("driveId")), wish.get("operation") or "ItemCopy")
+        return self._accepted(request, Started(job))
+
+    async def jobs(self, request: Request) -> Response:
+        """List jobs, newest first."""
+        self._authorise(request)
+        query = request.query_params
+        limit = query.get("limit", "50")
+        if not re.fullmatch(r"\d{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
+            raise invalid(f"limit must be a whole number from 1 to {MOST_JOBS}.")
+        try:
+            found, following = await self._store.page(
+                limit=int(limit), status=query.get("status"), before=query.get("cursor")
+            )
+        except ValueError:
+            raise invalid("cursor is not one that this gateway gave. Take it from nextLink.") from None
+        answer: dict[str, Any] = {"value": [job.state for job in found]}
+        if following is not None:
+            link = request.url.include_query_params(cursor=following)
+            answer["nextLink"] = f"{self._base(request)}/jobs?{link.query}"
+        return json_answer(answer)
+
+    async def job(self, request: Request) -> Response:
+        """A job's state now, or its stream when that is preferred."""
+        if prefers_stream(request.headers.get("Accept", "")):
+            return await self.job_events(request)
+        job = await self._store.get(request.path_params["job"])
+        if job is None:
+            raise _unknown_job()
+        if job.state.ended:
+            return json_answer(job.state)
+        return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
+
+    async def stop(self, request: Request) -> Response:
+        """Stop watching a job."""
+        job_id = request.path_params["job"]
+        self._authorise(request, job_id)
+        if await self._store.stop(job_id, self._clock()) is None:
+            raise _unknown_job()
+        self._stop_watching(job_id)
+        return Response(status_code=204)
+
+    async def job_events(self, request: Request) -> Response:
+        """A job's event stream."""
+        return await self._stream(request, [request.path_params["job"]])
+
+    async def events(self, request: Request) -> Response:
+        """Several jobs' events on one stream."""
+        job_ids = request.query_params.getlist("job")
+        if not 1 <= len(job_ids) <= MOST_JOBS or len(set(job_ids)) != len(job_ids):
+            raise invalid(f"Name 1 to {MOST_JOBS} different jobs, as ?job=A&job=B.")
+        return await self._stream(request, job_ids)
+
+    async def health(self, _request: Request) -> Response:
+        return json_answer({"status": "ok"})
+
+    async def ready(self, _request: Request) -> Response:
+        if self._tails.draining:
+            raise unavailable("The gateway is shutting down.", 1)
+        await self._store.ping()
+        return json_answer({"status": "ready"})
+
+    async def figures(self, _request: Request) -> Response:
+        return Response(self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        return json_answer(document(self._base(request)))
+
+    async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
+        last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
+        try:
+            if self._tails.draining:
+                raise unavailable("The gateway is shutting down. Open the stream again.", 1)
+            if self._tails.full:
+                raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
+            heads = await self._tails.heads(job_ids)
+        except (GatewayError, StoreUnavailable):
+            if last is None:
+                raise
+            return come_back(self._rng)  # EventSource would take any status but 200 for the end
+        if all(head is None for head in heads):
+            raise _unknown_job()
+        where = cursor.positions(last, [head.head if head else cursor.GONE for head in heads])
+        if all(
+            at == cursor.GONE if head is None else head.ended and at >= head.head
+            for head, at in zip(heads, where, strict=True)
+        ):
+            return Response(status_code=204)
+        return Stream(
+            self._tails,
+            self._metrics,
+            job_ids,
+            heads,
+            where,
+            send_timeout=self._send_timeout,
+            max_age=self._stream_max_age * self._rng.uniform(0.8, 1.0),
+        )
+
+    def _accepted(self, request: Request, started: Started) -> Response:
+        job: Job = started.job
+        location = f"{self._base(request)}/jobs/{job.id}"
+        content = msgspec.to_builtins(job.state) | {
+            "events": f"{location}/events",
+            "jobKey": job_key(self._store.secret, job.id),
+        }
+        answer = json_answer(content, 202, {"Location": location})
+        for name in ("request-id", "client-request-id"):
+            if name in started.upstream:
+                answer.headers[name] = started.upstream[name]
+        return answer
+
+    def _authorise(self, request: Request, job_id: str | None = None) -> None:
+        given = bearer(request.headers.get("Authorization"))
+        opens = hashed(job_key(self._store.secret, job_id)) if job_id is not None else None
+        if recognised(given, self._operator_hash, opens):
+            return
+        wanted = "the operator key" if job_id is None else "the job's jobKey or the operator key"
+        shut = " No operator key is set here." if job_id is None and self._operator_hash is None else ""
+        raise GatewayError(401, "unauthenticated", f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
+
+    def _base(self, request: Request) -> str:
+        if self._public_url is not None:
+            return self._public_url
+        host = request.headers.get("Host", "")
+        if not _HOST.fullmatch(host):
+            server = request.scope.get("server") or ("127.0.0.1", 80)
+            host = f"{server[0]}:{server[1]}"
+        return f"{request.url.scheme}://{host}"
+
+
+def prefers_stream(accept: str) -> bool:
+    """Whether an `Accept` header names event streams before JSON: by quality, then by order; `*/*` alone is JSON."""
+    stream = json = -1.0
+    first = ""
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if re.fullmatch(r"q=(0(\.\d{0,3})?|1(\.0{0,3})?)", parameter):
+                quality = float(parameter[2:])
+        if kind == "text/event-stream":
+            stream = quality
+            first = first or "stream"
+        elif kind == "application/json":
+            json = quality
+            first = first or "json"
+    return stream > 0 and (stream > json or (stream == json and first == "stream"))
+
+
+def _taken(request: Request, names: Sequence[str]) -> dict[str, str]:
+    return {name: ", ".join(request.headers.getlist(name)) for name in names if name in request.headers}
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body, within its limits. Raises GatewayError: 408, 413 or 415."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise GatewayError(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
+    too_large = GatewayError(413, "requestTooLarge", f"The body must be at most {BODY_LIMIT} bytes.")
+    length = request.headers.get("Content-Length", "0")
+    if not length.isdecimal() or int(length) > BODY_LIMIT:
+        raise too_large
+    body = bytearray()
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise too_large
+    except TimeoutError:
+        raise GatewayError(408, "requestTimeout", f"The body did not come within {BODY_SECONDS:g} seconds.") from None
+    return bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(f"The body must be a JSON object, but it is no JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise invalid("The body must be a JSON object.")
+    return content
+
+
+def _unknown_job() -> GatewayError:
+    return GatewayError(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")

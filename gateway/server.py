@@ -1,0 +1,203 @@
+"""Run the gateway under uvicorn: the socket, the signals, the way down.
+
+uvicorn waits for open answers before it runs the lifespan's end, so streams are told by the signal itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway import settings as settings_
+from gateway.app import Gateway, create_app
+from gateway.errors import StoreRefused
+from gateway.settings import Settings, SettingsError
+
+SEND_BUFFER = 64 << 10
+"""Bytes the kernel may hold for a reader that is behind; the default may grow to megabytes a stream."""
+BACKLOG = 2048
+COPIES_SHARE = 0.8
+"""Share of the drain that copies in flight may take; the rest is for closing."""
+SPARE_DESCRIPTORS = 100
+POLL_SECONDS = 10
+
+log = logging.getLogger("gateway")
+
+
+class Protocol(HttpToolsProtocol):
+    """Lets a stream drop its connection: closing would first flush to a reader that takes nothing."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["gateway.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with the gateway's drain between the signal and the shutdown. A second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self.crashed = False
+        self._gateway = gateway
+        self._drain_seconds = gateway.settings.drain * COPIES_SHARE
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = 0
+        gateway.on_crash = self._crash
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Not handed on to uvicorn, which would raise the signal again at the end: a drained gateway exits with 0."""
+        self._signals += 1
+        if self._loop is None or self._signals > 1:
+            self.should_exit = True
+            self.force_exit = self._signals > 1
+        else:
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._loop = asyncio.get_running_loop()
+            _greet(self._gateway, sockets or [])
+            if self._signals:
+                self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        dropping = asyncio.create_task(self._drop_stalled())
+        await super().shutdown(sockets)
+        dropping.cancel()
+
+    def _begin_drain(self) -> None:
+        self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        log.info("draining")
+        try:
+            await self._gateway.drain(self._drain_seconds)
+        finally:
+            self.should_exit = True
+
+    async def _drop_stalled(self) -> None:
+        """Connections that are closing and still there have a reader that takes nothing."""
+        while True:
+            await asyncio.sleep(0.5)
+            for connection in list(self.server_state.connections):
+                transport = getattr(connection, "transport", None)
+                if transport is not None and transport.is_closing():
+                    transport.abort()
+
+    def _crash(self) -> None:
+        self.crashed = True
+        self.should_exit = True
+
+
+def run() -> int:
+    """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level=logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        settings = settings_.read()
+    except SettingsError as error:
+        for problem in error.problems:
+            _say(problem)
+        return 2
+    for name in settings_.unknown(os.environ):
+        log.warning("setting_unknown name=%s", name)
+    settings = _within_descriptors(settings)
+    try:
+        listening = _listen(settings)
+    except OSError as error:
+        _say(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.")
+        return 1
+    try:
+        gateway = create_app(settings, make_operator_key=sys.stderr.isatty())
+    except StoreRefused as error:
+        listening.close()
+        _say(str(error))
+        return 1
+    config = uvicorn.Config(
+        gateway,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
+    )
+    server = Server(config, gateway)
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:
+        return 1
+    return 1 if server.crashed or not server.started else 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Accepted sockets inherit these options, so that a reader that takes nothing, or is gone without a word, is cut
+    by the kernel too.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1000))
+        listening.bind(address)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)  # noqa: FBT003 - its signature
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _within_descriptors(settings: Settings) -> Settings:
+    """Raise the descriptor limit as far as it goes; streams beyond it are not offered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    polls = min(settings.max_jobs, int(settings.poll_rate * POLL_SECONDS))
+    room = hard - SPARE_DESCRIPTORS - polls
+    if room >= settings.max_streams:
+        return settings
+    streams = max(1, room, (hard - SPARE_DESCRIPTORS) // 2)
+    streams = min(streams, settings.max_streams)
+    _say(
+        f"The descriptor limit is {hard}: at most {streams} streams are served, not {settings.max_streams}. "
+        "Raise it with ulimit -Hn."
+    )
+    return settings.model_copy(update={"max_streams": streams})
+
+
+def _greet(gateway: Gateway, sockets: list[socket.socket]) -> None:
+    settings = gateway.settings
+    host, port = sockets[0].getsockname()[:2]
+    base = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    _say(f"gateway listens on http://{host}:{port}, hands out {base}/jobs/…")
+    _say(f"  upstream  {settings.upstream_url}")
+    _say(f"  store     {gateway.store_file.path}")
+    if gateway.store_file.new_operator_key is not None:
+        _say(f"  operator key, made for this store and shown only now: {gateway.store_file.new_operator_key}")
+    elif settings.operator_key is None and gateway.store_file.operator_hash is None:
+        _say("  operator routes are shut: set GATEWAY_OPERATOR_KEY to open them")
+    _say(f"  try       curl {base}/readyz")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command

@@ -1,0 +1,77 @@
+"""The log and the jobs: what a store promises, whatever engine keeps it.
+
+The log is the truth. A job's row and its events change in one transaction, under the owner's epoch, so that a job has
+exactly one terminal event as a property of the table: `append` changes nothing once a job has ended or its epoch has
+moved on. All that was answered is durable. Any method raises StoreUnavailable when the engine cannot do it now; it has
+then done nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from gateway.events import Event
+from gateway.jobs import Job
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Part of a log: `head` is the newest event's number, `ended` whether that is the terminal one."""
+
+    head: int
+    ended: bool
+    events: Sequence[Event]
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What is known of an idempotency key that was used before."""
+
+    fingerprint: bytes
+    outcome: Literal["inFlight", "job", "unknown"]
+    job_id: str | None = None
+
+
+class Store(Protocol):
+    secret: bytes
+    """Made with the store; keys of jobs and the hashes of callers are derived from it."""
+
+    on_change: Callable[[str], None]
+    """Called in the event loop with a job's id after its log has grown. Only a wake-up: it may come late or twice."""
+
+    async def create(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+        """Keep a new job with its first events; `key` is the idempotency key it was started under."""
+
+    async def append(self, job: Job, events: Sequence[Event]) -> bool:
+        """Keep a job's next state with its events; False when it has ended or belongs to another epoch."""
+
+    async def stop(self, job_id: str, now: float) -> Job | None:
+        """End a job as `watchStopped` under a new epoch; the job as it then is, None when nobody knows it."""
+
+    async def get(self, job_id: str) -> Job | None: ...
+
+    async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
+        """For each job id and number the events after it, oldest first, `limit` at most; None for an unknown job."""
+
+    async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
+        """Jobs, newest first, and the cursor of the next page if there is one. Raises ValueError for a bad cursor."""
+
+    async def claim(self) -> list[Job]:
+        """Every job that has not ended, under a new epoch. What was in flight before is from now on unknown."""
+
+    async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+        """Keep an idempotency key as in flight; what is known of it when it was used before."""
+
+    async def release(self, key: bytes) -> None:
+        """Forget a key whose request had no effect."""
+
+    async def doubt(self, key: bytes) -> None:
+        """Keep that nobody knows what became of a key's request."""
+
+    async def forget(self, before: float) -> int:
+        """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs."""
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,176 @@
+"""The store's file: who may open it, whether it is ours, its version and its secrets."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from importlib.resources import files
+from pathlib import Path
+
+from gateway.capabilities import hashed
+from gateway.errors import StoreRefused
+from gateway.sealing import Seal, SealBroken
+
+APPLICATION_ID = 0x47574159  # "GWAY" in the file's header: this file is a gateway's store
+MIGRATIONS = ("schema.sql",)
+"""One script a version; a store's `user_version` is how many of them it has had."""
+
+BUSY_TIMEOUT = 1.0
+CHECKED_UP_TO = 64 << 20
+"""Bytes up to which the whole file is checked at start (about a second); a larger one shows its faults when read."""
+
+
+class StoreFile:
+    """An open, locked, current store file. Make it with `open`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self.seal: Seal
+        self.secret: bytes
+        self.operator_hash: bytes | None
+        self.new_operator_key: str | None = None
+        self.is_new = not path.exists() or path.stat().st_size == 0
+
+    @classmethod
+    def open(cls, path: Path, secret_key: str | None, owner: str, *, make_operator_key: bool) -> StoreFile:
+        """`make_operator_key` makes one if the store has none; it can be read from `new_operator_key` this once.
+
+        Raises StoreRefused with a message for the operator; a refused file is left as it was.
+        """
+        path = Path(os.path.realpath(path))
+        if not path.parent.is_dir():
+            raise StoreRefused(f"The store's folder {path.parent} does not exist. Make it, or name another.")
+        try:
+            lock = _lock(path, owner)
+        except OSError as error:
+            raise StoreRefused(f"The store {path} cannot be locked: {error.strerror}.") from None
+        file = cls(path, lock)
+        try:
+            file._prepare(secret_key, make_operator_key)
+        except sqlite3.Error as error:
+            file.close()
+            raise StoreRefused(_explained(path, error)) from None
+        except OSError as error:
+            file.close()
+            raise StoreRefused(f"The store {path} cannot be opened: {error.strerror}.") from None
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection for the calling thread. Every commit is flushed to the disk."""
+        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
+        return db
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def _prepare(self, secret_key: str | None, make_operator_key: bool) -> None:
+        if self.is_new:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = self.connect()
+        try:
+            if not self.is_new:
+                self._check(db)
+            self.path.chmod(0o600)
+            self._migrate(db)
+            if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+                raise StoreRefused(
+                    f"The store {self.path} lies on a file system that SQLite's WAL mode does not work on."
+                )
+            self._unlock_secrets(db, secret_key)
+            self._find_operator_key(db, make_operator_key)
+        finally:
+            db.close()
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Look before anything is written."""
+        (ours,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if ours != APPLICATION_ID:
+            raise StoreRefused(f"{self.path} is a SQLite database, but not a gateway's store. Name another file.")
+        if version > len(MIGRATIONS):
+            raise StoreRefused(
+                f"The store {self.path} has version {version}; this gateway knows up to {len(MIGRATIONS)}. "
+                "Start the newer gateway that wrote it."
+            )
+        if self.path.stat().st_size <= CHECKED_UP_TO:
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise StoreRefused(
+                    f"The store {self.path} is damaged ({verdict}). Restore a backup; nothing was changed."
+                )
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        for number, name in enumerate(MIGRATIONS[version:], version + 1):
+            script = files("gateway.store").joinpath(name).read_text()
+            stamps = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}"
+            db.executescript(f"BEGIN IMMEDIATE; {script}; {stamps}; COMMIT")
+        db.execute("BEGIN IMMEDIATE")  # a file that cannot be written is found here, not by the first caller
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+
+    def _unlock_secrets(self, db: sqlite3.Connection, secret_key: str | None) -> None:
+        """Find or make the store's secret, which also tells a wrong key; seal what was kept plain before."""
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('salt', ?)", (secrets.token_bytes(16),))
+        (salt,) = db.execute("SELECT value FROM meta WHERE name = 'salt'").fetchone()
+        self.seal = Seal(secret_key, salt)
+        db.execute(
+            "INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (self.seal.close(secrets.token_bytes(32), "secret"),)
+        )
+        (kept,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+        try:
+            self.secret = self.seal.open(kept, "secret")
+        except SealBroken:
+            raise StoreRefused(
+                f"The store {self.path} was sealed with another GATEWAY_SECRET_KEY. Set the one it was made with."
+                if self.seal.closed
+                else f"The store {self.path} is sealed. Set the GATEWAY_SECRET_KEY it was made with."
+            ) from None
+        if self.seal.closed and self.seal.is_plain(kept):
+            self._seal_all(db)
+        db.execute("COMMIT")
+
+    def _find_operator_key(self, db: sqlite3.Connection, make: bool) -> None:
+        row = db.execute("SELECT value FROM meta WHERE name = 'operator'").fetchone()
+        if row is None and make:
+            self.new_operator_key = secrets.token_urlsafe(24)
+            row = (hashed(self.new_operator_key),)
+            db.execute("INSERT INTO meta VALUES ('operator', ?)", row)
+        self.operator_hash = row[0] if row is not None else None
+
+    def _seal_all(self, db: sqlite3.Connection) -> None:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.seal.close(self.secret, "secret"),))
+        for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
+            sealed = self.seal.close(self.seal.open(monitor, job_id), job_id)
+            db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
+
+
+def _lock(path: Path, owner: str) -> int:
+    """Hold the lock file beside the store for as long as the process lives: the kernel frees it however it dies."""
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise StoreRefused(
+            f"The store {path} is in use by {holder}. One process at a time: stop that one, or name another file."
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} ({owner})\n".encode(), 0)
+    return handle
+
+
+def _explained(path: Path, error: sqlite3.Error) -> str:
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return f"The store {path} is locked by another program. Close it there and start again."
+    return f"The store {path} cannot be used: {error}. Nothing was overwritten."

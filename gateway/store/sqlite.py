@@ -1,0 +1,249 @@
+"""The embedded store: one SQLite file in WAL mode, `synchronous=FULL`, one writing and one reading thread."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway import jobs
+from gateway.events import Event, Kind
+from gateway.jobs import Job, State, Target
+from gateway.sealing import Seal
+from gateway.store import Reservation, Slice
+from gateway.store.file import StoreFile
+from gateway.store.lane import Lane
+
+_JOB = "id, created, target, monitor, state, seq, epoch, ended"
+_FORGET_AT_ONCE = 500
+
+_read_state = msgspec.json.Decoder(State).decode
+_read_target = msgspec.json.Decoder(Target).decode
+
+
+class SQLiteStore:
+    """`log_limit` is the number of events kept per job."""
+
+    def __init__(self, file: StoreFile, *, log_limit: int) -> None:
+        self._file = file
+        self._seal: Seal = file.seal
+        self._log_limit = log_limit
+        self.secret = file.secret
+        self.operator_hash = file.operator_hash
+        self.new_operator_key = file.new_operator_key
+        self.on_change: Callable[[str], None] = lambda _job_id: None
+        self._writes = Lane(file.connect, writes=True, name="store-writer")
+        self._reads = Lane(file.connect, writes=False, name="store-reader")
+
+    @classmethod
+    def open(
+        cls, path: Path, *, secret_key: str | None, log_limit: int, owner: str, make_operator_key: bool = False
+    ) -> SQLiteStore:
+        """Open or make the store at `path`; `owner` is how a second process is told of this one.
+
+        Raises StoreRefused. Must be called in the event loop that uses it.
+        """
+        file = StoreFile.open(path, secret_key, owner, make_operator_key=make_operator_key)
+        return cls(file, log_limit=log_limit)
+
+    async def create(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO jobs (id, created, target, monitor, state, status, seq, epoch, ended)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job.id,
+                    job.created,
+                    msgspec.json.encode(job.target),
+                    self._sealed(job),
+                    msgspec.json.encode(job.state),
+                    job.state.status,
+                    job.seq,
+                    job.epoch,
+                    job.ended,
+                ),
+            )
+            _insert(db, job.id, events)
+            if key is not None:
+                db.execute("UPDATE keys SET outcome = 'job', job_id = ? WHERE key = ?", (job.id, key))
+
+        await self._writes.submit(work, lambda: self.on_change(job.id))
+
+    async def append(self, job: Job, events: Sequence[Event]) -> bool:
+        return await self._writes.submit(
+            lambda db: self._append(db, job, events, job.epoch), lambda: self.on_change(job.id)
+        )
+
+    async def stop(self, job_id: str, now: float) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            row = db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            if row is None:
+                return None
+            job, events = jobs.lose_sight(self._job(row), "watchStopped", now)
+            if events:
+                self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
+            return job
+
+        return await self._writes.submit(work, lambda: self.on_change(job_id))
+
+    async def get(self, job_id: str) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            row = db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return None if row is None else self._job(row)
+
+        return await self._reads.submit(work)
+
+    async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
+        def work(db: sqlite3.Connection) -> list[Slice | None]:
+            return [_slice(db, job_id, after, limit) for job_id, after in wanted]
+
+        return await self._reads.submit(work)
+
+    async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
+        created, job_id = _place(before) if before is not None else (float("inf"), "")
+
+        def work(db: sqlite3.Connection) -> list[Job]:
+            rows = db.execute(
+                f"SELECT {_JOB} FROM jobs WHERE (created, id) < (?, ?) AND status = ifnull(?, status)"
+                " ORDER BY created DESC, id DESC LIMIT ?",
+                (created, job_id, status, limit + 1),
+            )
+            return [self._job(row) for row in rows]
+
+        found = await self._reads.submit(work)
+        if len(found) <= limit:
+            return found, None
+        last = found[limit - 1]
+        return found[:limit], base64.urlsafe_b64encode(f"{last.created!r} {last.id}".encode()).decode()
+
+    async def claim(self) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            db.execute("UPDATE keys SET outcome = 'unknown' WHERE outcome = 'inFlight'")
+            db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
+            return [self._job(row) for row in db.execute(f"SELECT {_JOB} FROM jobs WHERE ended IS NULL")]
+
+        return await self._writes.submit(work)
+
+    async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+        def work(db: sqlite3.Connection) -> Reservation | None:
+            row = db.execute("SELECT fingerprint, outcome, job_id FROM keys WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                return Reservation(*row)
+            db.execute(
+                "INSERT INTO keys (key, fingerprint, outcome, kept) VALUES (?, ?, 'inFlight', ?)",
+                (key, fingerprint, now),
+            )
+            return None
+
+        return await self._writes.submit(work)
+
+    async def release(self, key: bytes) -> None:
+        await self._write("DELETE FROM keys WHERE key = ? AND job_id IS NULL", key)
+
+    async def doubt(self, key: bytes) -> None:
+        await self._write("UPDATE keys SET outcome = 'unknown' WHERE key = ? AND job_id IS NULL", key)
+
+    async def forget(self, before: float) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            rows = db.execute("SELECT id FROM jobs WHERE ended < ? LIMIT ?", (before, _FORGET_AT_ONCE)).fetchall()
+            db.executemany("DELETE FROM keys WHERE job_id = ?", rows)
+            db.executemany("DELETE FROM events WHERE job_id = ?", rows)
+            db.executemany("DELETE FROM jobs WHERE id = ?", rows)
+            db.execute("DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < ?", (before,))
+            return len(rows)
+
+        return await self._writes.submit(work)
+
+    async def ping(self) -> None:
+        await self._write("UPDATE meta SET value = value WHERE name = 'salt' AND ? = 0", 1)
+
+    async def close(self) -> None:
+        await self._writes.close()
+        await self._reads.close()
+        self._file.close()
+
+    async def _write(self, sql: str, *values: Any) -> None:
+        await self._writes.submit(lambda db: db.execute(sql, values).rowcount)
+
+    def _append(self, db: sqlite3.Connection, job: Job, events: Sequence[Event], epoch: int) -> bool:
+        changed = db.execute(
+            "UPDATE jobs SET state = ?, status = ?, seq = ?, epoch = ?, ended = ?, monitor = iif(?, NULL, monitor)"
+            " WHERE id = ? AND epoch = ? AND ended IS NULL",
+            (
+                msgspec.json.encode(job.state),
+                job.state.status,
+                job.seq,
+                job.epoch,
+                job.ended,
+                job.monitor is None,
+                job.id,
+                epoch,
+            ),
+        ).rowcount
+        if changed == 0:
+            return False
+        _insert(db, job.id, events)
+        if job.seq > self._log_limit:
+            _trim(db, job.id, job.seq, self._log_limit)
+        return True
+
+    def _sealed(self, job: Job) -> bytes | None:
+        return None if job.monitor is None else self._seal.close(job.monitor.encode(), job.id)
+
+    def _job(self, row: tuple[Any, ...]) -> Job:
+        job_id, created, target, monitor, state, seq, epoch, ended = row
+        return Job(
+            id=job_id,
+            created=created,
+            target=_read_target(target),
+            monitor=None if monitor is None else self._seal.open(monitor, job_id).decode(),
+            state=_read_state(state),
+            seq=seq,
+            epoch=epoch,
+            ended=ended,
+        )
+
+
+def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
+    db.executemany(
+        "INSERT INTO events (job_id, seq, kind, turned, data) VALUES (?, ?, ?, ?, ?)",
+        [(job_id, event.seq, event.kind, event.turned, event.data) for event in events],
+    )
+
+
+def _trim(db: sqlite3.Connection, job_id: str, newest: int, limit: int) -> None:
+    """Keep `limit` events: mere progress goes first, then changes of status, the oldest first; the ends stay."""
+    db.execute(
+        "DELETE FROM events WHERE job_id = :job AND seq IN ("
+        " SELECT seq FROM events WHERE job_id = :job AND seq > 1 AND seq < :newest ORDER BY turned, seq"
+        " LIMIT max(0, (SELECT count(*) FROM events WHERE job_id = :job) - :limit))",
+        {"job": job_id, "newest": newest, "limit": limit},
+    )
+
+
+def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice | None:
+    head = db.execute("SELECT seq, ended FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if head is None:
+        return None
+    rows: list[tuple[int, Kind, int, bytes]] = []
+    if head[0] > after:
+        rows = db.execute(
+            "SELECT seq, kind, turned, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (job_id, after, limit),
+        ).fetchall()
+    return Slice(
+        head[0], head[1] is not None, [Event(seq, kind, bool(turned), data) for seq, kind, turned, data in rows]
+    )
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    try:
+        created, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        return float(created), job_id
+    except (binascii.Error, ValueError):
+        raise ValueError("cursor") from None

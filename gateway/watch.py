@@ -1,0 +1,213 @@
+"""One job's task: wait, poll, interpret, advance, append, until the job has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+import anyio
+import msgspec
+
+from gateway import patience
+from gateway.dialects import Lost, NoAnswer, Observation, Throttled, interpret
+from gateway.errors import StoreUnavailable
+from gateway.events import Event
+from gateway.jobs import Answer, Job, advance, lose_sight, reference
+from gateway.metrics import Metrics
+from gateway.pacing import Turns
+from gateway.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
+from gateway.store import Store
+from gateway.upstream import Monitor, Upstream
+
+_STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_OUTCOMES: dict[type[Observation], str] = {
+    Answer: "answered",
+    Lost: "lost",
+    Throttled: "throttled",
+    NoAnswer: "no_answer",
+}
+
+HUNG_AT_ONCE = 32
+"""Polls at once of jobs whose last poll hung."""
+
+log = logging.getLogger("gateway.watch")
+
+
+class Host:
+    """The pace that the jobs of one host share; `rate` is its highest, in polls a second."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = HostRate(rate)
+        self.turns = Turns(self.rate)
+
+
+class Means(msgspec.Struct, frozen=True):
+    """What all watches of a process share; `give_up_after` and `deadline` are seconds."""
+
+    store: Store
+    upstream: Upstream
+    metrics: Metrics
+    bounds: Bounds
+    give_up_after: float
+    deadline: float
+    clock: Callable[[], float]
+    rng: random.Random
+    turns: Turns
+    hung_lane: anyio.Semaphore
+
+
+class Watch:
+    """A watched job. `scope` ends it at once; `stop` after the poll in flight."""
+
+    __slots__ = (
+        "_ends",
+        "_host",
+        "_hung",
+        "_job",
+        "_means",
+        "_memory",
+        "_monitor",
+        "_progress",
+        "_stopping",
+        "polling",
+        "scope",
+    )
+
+    def __init__(self, job: Job, monitor: Monitor | None, host: Host, means: Means) -> None:
+        self.scope = anyio.CancelScope()
+        self.polling = False
+        self._stopping = False
+        self._job = job
+        self._monitor = monitor
+        self._host = host
+        self._means = means
+        self._memory = patience.FRESH
+        self._hung = False
+        now = _now()
+        done = job.state.percentage_complete
+        self._progress = Progress(now, done, now, done)
+        self._ends = now + job.created + means.deadline - means.clock()
+
+    def stop(self) -> None:
+        self._stopping = True
+        if not self.polling:
+            self.scope.cancel()
+
+    async def run(self, wait: float) -> None:
+        """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
+        with self.scope:
+            while not self._stopping:
+                await anyio.sleep(min(wait, self._ends - _now()))
+                if _now() >= self._ends:
+                    await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
+                    return
+                self.polling = True
+                asked = None
+                with anyio.CancelScope(deadline=self._ends):
+                    asked = await self._ask()
+                if asked is not None:
+                    next_wait_ = await self._take_in(*asked)
+                    if next_wait_ is None:
+                        return
+                    wait = next_wait_
+                self.polling = False
+
+    async def _ask(self) -> tuple[float, Observation]:
+        """One poll and when it was sent. A job whose last poll hung shares a few places with its like, so that hanging
+        monitors do not pile up.
+        """
+        if not self._hung:
+            return await self._poll()
+        async with self._means.hung_lane:
+            return await self._poll()
+
+    async def _poll(self) -> tuple[float, Observation]:
+        if self._monitor is None:
+            return _now(), NoAnswer("its host is not allowed")
+        await self._host.turns.take()
+        await self._means.turns.take()
+        sent = _now()
+        came = await self._means.upstream.poll(self._monitor)
+        if isinstance(came, NoAnswer):
+            return sent, came
+        try:
+            return sent, interpret(came, self._monitor.url, self._means.clock())
+        except Exception as error:  # noqa: BLE001 - one job's answer must not end the process, and with it all jobs
+            log.error("answer_unreadable job=%s code=%d: %s", reference(self._job.id), came.code, type(error).__name__)  # noqa: TRY400 - a traceback may hold the URL
+            return sent, NoAnswer("it cannot be read")
+
+    async def _take_in(self, sent: float, observed: Observation) -> float | None:
+        """Seconds until the next poll; None when there is none."""
+        now = _now()
+        self._means.metrics.polls.labels(_OUTCOMES[type(observed)]).inc()
+        self._hung = isinstance(observed, NoAnswer) and observed.hung
+        self._memory, lost = patience.recall(self._memory, observed, sent, now)
+        left = patience.left(self._memory, now, self._means.give_up_after)
+        if lost is None and left is not None and left <= 0:
+            lost = "monitorUnreachable"
+        if isinstance(observed, Answer):
+            job, events = advance(self._job, observed, self._means.clock())
+            self._progress = self._progress.seen(job.state.percentage_complete, now)
+        elif lost is not None:
+            job, events = lose_sight(self._job, lost, self._means.clock())
+        else:
+            job, events = self._job, []
+        if events and not await self._keep(job, events):
+            return None
+        if job.state.ended:
+            return None
+        return self._wait_after(observed, left, now)
+
+    def _wait_after(self, observed: Observation, left: float | None, now: float) -> float:
+        means = self._means
+        wait = next_wait(
+            age=means.clock() - self._job.created,
+            remaining=self._progress.remaining(now),
+            failures=self._memory.failures,
+            retry_after=observed.retry_after,
+            bounds=means.bounds,
+            rng=means.rng,
+        )
+        if isinstance(observed, Throttled):
+            self._host.rate.throttled(self._job.id, now, wait)
+        elif not isinstance(observed, NoAnswer):
+            self._host.rate.answered(self._job.id)
+        self._host.turns.look()
+        if observed.retry_after is not None:
+            if left is not None:
+                self._memory = patience.waited(self._memory, wait)
+        elif isinstance(observed, Lost):
+            again = self._memory.lost_since + TWICE_APART - now
+            wait = max(means.bounds.shortest, min(again, means.bounds.longest))
+        elif left is not None:
+            wait = max(means.bounds.shortest, min(wait, left))
+        return wait
+
+    async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
+        """Store what was seen, however long that takes; False when the job is not this watch's any more."""
+        tries = 0
+        while True:
+            try:
+                mine = await self._means.store.append(job, events)
+                break
+            except StoreUnavailable as error:
+                if tries == 0:
+                    self._means.metrics.verdicts_held.inc()
+                    log.warning("change_held job=%s: %s", reference(job.id), error)
+                await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES) - 1)])
+                tries += 1
+        if tries:
+            self._means.metrics.verdicts_held.dec()
+        if mine:
+            self._job = job
+            if job.state.ended:
+                origin = job.state.error.origin if job.state.error else "upstream"
+                self._means.metrics.jobs_ended.labels(job.state.kind, origin).inc()
+                log.info("job_ended job=%s status=%s", reference(job.id), job.state.status)
+        return mine
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
