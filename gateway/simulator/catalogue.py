@@ -1,0 +1,87 @@
+"""All scenarios, and the page that tells people how to choose one."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from gateway.simulator.normal import NORMAL, REFUSALS
+from gateway.simulator.starts import STARTS
+from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.simulator.scenario import Scenario
+
+CHAPTERS = (
+    ("Copies that go well, and copies that fail", NORMAL),
+    ("Refused on the spot", REFUSALS),
+    ("Trouble with the POST and its Location", STARTS),
+    ("Throttling", THROTTLING),
+    ("Monitors that break, expire or lead astray", BROKEN),
+    ("Odd states", ODD),
+)
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
+
+_PAGE = """\
+The simulated upstream: Microsoft Graph's copies and their monitors.
+
+Start a copy (any Authorization will do) and follow its Location without one:
+
+  curl -i -X POST '{origin}/v1.0/me/drive/items/copy/copy?seconds=10' \\
+    -H 'Authorization: Bearer x' -H 'Content-Type: application/json' \\
+    -d '{{"parentReference":{{"path":"/drive/root:/Documents"}},"name":"Copy of LargeFolder1"}}'
+
+Through a gateway it is the same line with the gateway's address.
+
+Choose a scenario by the copied item's id, by the last word of its path, or by a query:
+
+  {origin}/v1.0/me/drive/items/completed-303/copy
+  {origin}/v1.0/me/drive/root:/failed-late:/copy
+  {origin}/beta/me/drive/items/01MOWKYVLARGEFOLDER1/copy?simulate=throttled
+
+  seconds=N   how long the copy takes (now {seconds:g})
+  steps=N     in how many steps its percentage moves (now {steps})
+  every=N     where a scenario says "at first and at every other poll": at the first of every N polls (1: at each)
+
+Without a choice a copy goes like "{scenario}", under Graph's real rules for taken names. With one, the copied item
+and the target need not exist, and a taken name quietly gets a number.
+
+The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFolder1 (01MOWKYVLARGEFOLDER1),
+/report.docx (01MOWKYVREPORT), /Photos (D4648F06C91D9D3D!54927) and /Private (01MOWKYVPRIVATE: 403).
+Groups and sites have b!library with /Shared (01LIBRARYSHARED). A copy to b!full is 507.
+
+What it was asked: curl {origin}/record     Forget it: curl -X DELETE {origin}/record
+
+Numbers in brackets are the behaviours of the facts sheet that a scenario plays.
+"""
+
+
+def scenario_table() -> str:
+    """The scenarios as lines of text, by chapter."""
+    lines = []
+    for title, chapter in CHAPTERS:
+        lines += ["", title, ""]
+        lines += [f"  {s.name:<22} {_summary(s)} [{', '.join(map(str, s.numbers))}]" for s in chapter]
+    return "\n".join([*lines[1:], ""])
+
+
+def page(origin: str, scenario: str, seconds: float, steps: int) -> str:
+    return _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps) + "\n" + scenario_table()
+
+
+def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "default": {"scenario": scenario, "seconds": seconds, "steps": steps},
+        "copy": f"{origin}/v1.0/me/drive/items/{{scenario}}/copy?seconds={{seconds}}&steps={{steps}}&every={{every}}",
+        "record": f"{origin}/record",
+        "scenarios": [
+            {"name": s.name, "summary": _summary(s), "numbers": s.numbers, "every": s.every} for s in SCENARIOS.values()
+        ],
+    }
+
+
+def _summary(scenario: Scenario) -> str:
+    return f"{scenario.summary[:-1]}, at first and at every other poll." if scenario.every > 1 else scenario.summary

@@ -1,0 +1,147 @@
+"""Graph's rules for a copy: what is refused on the spot, where the new item goes and what it is called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.simulator.addresses import FULL, Address, reference
+from gateway.simulator.answers import GraphError
+from gateway.simulator.copies import DOCUMENTED_SIZE
+from gateway.simulator.tree import Item, Tree
+
+if TYPE_CHECKING:
+    from gateway.simulator.choice import Choice
+
+BEHAVIOURS = ("fail", "rename", "replace")
+
+
+@dataclass(slots=True)
+class Plan:
+    source: Item
+    target: Item
+    name: str
+    children_only: bool = False
+    replaced: Item | None = None
+    clash: bool = False  # found out while copying: the monitor tells
+
+
+def not_found() -> GraphError:
+    return GraphError(404, "itemNotFound", "The resource could not be found.", inner=("itemDoesNotExist",))
+
+
+def source_item(tree: Tree, address: Address, choice: Choice, now: float) -> Item:
+    """The item an address means. Whoever names a scenario gets a stand-in for one that is not there."""
+    item = tree.find(address, now)
+    if item is None and choice.named:
+        root = tree.root(address.drive, make=True)
+        return Item(address.leaf, address.leaf, address.drive, root, DOCUMENTED_SIZE, folder=not choice.scenario.file)
+    if item is None:
+        raise not_found()
+    return item
+
+
+def plan(tree: Tree, address: Address, body: bytes, choice: Choice, now: float) -> Plan:
+    """What a copy request comes to, or the `GraphError` it is refused with."""
+    asked = _asked(body)
+    source = source_item(tree, address, choice, now)
+    children_only = asked.get("childrenOnly") is True
+    _check_children_only(source, asked, wanted=children_only)
+    targets = [_folder(tree, meant, now, make=choice.named) for meant in _meant(source, address, asked, choice)]
+    target = targets[0]
+    if target is not targets[-1]:
+        raise _invalid("The id and the path of parentReference are not the same item.")
+    above: Item | None = target
+    while above is not None and not children_only:
+        if above is source:
+            raise _invalid("An item cannot be copied into itself.")
+        above = above.parent
+    if source.shut or target.shut:
+        raise GraphError(403, "accessDenied", "Access denied")
+    if target.drive == FULL:
+        raise GraphError(507, "quotaLimitReached", "Insufficient Space Available")
+    made = Plan(source, target, asked.get("name") or source.name, children_only)
+    strict = choice.scenario.strict or not choice.named
+    if not children_only:
+        _settle_name(tree, made, choice.behaviour, strict=strict, at_once="name" in asked or choice.scenario.strict)
+    elif strict and choice.behaviour == "fail":
+        made.clash = not target.children.keys().isdisjoint(source.children)
+    return made
+
+
+def _check_children_only(source: Item, asked: dict[str, Any], *, wanted: bool) -> None:
+    if source.parent is None and not wanted:
+        raise _invalid("Cannot copy the root folder.")
+    if wanted and not source.folder:
+        raise _invalid("childrenOnly option is not valid for file items.")
+    if wanted and "name" in asked:
+        raise _invalid("Cannot use name parameter alongside childrenOnly.")
+
+
+def _asked(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError:
+        raise _invalid("Unable to read JSON request payload.") from None
+    reference_ = asked.get("parentReference") if isinstance(asked, dict) else None
+    if not isinstance(asked, dict) or not isinstance(reference_, dict | None):
+        raise _invalid("The request is malformed or incorrect.")
+    if not isinstance(asked.get("name"), str | None):
+        raise _invalid("The name is no text.")
+    return asked
+
+
+def _invalid(message: str) -> GraphError:
+    return GraphError(400, "invalidRequest", message)
+
+
+def _meant(source: Item, address: Address, asked: dict[str, Any], choice: Choice) -> list[Address]:
+    """What parentReference points at: once or, by id and by path, twice."""
+    beside = [] if source.parent is None else [Address("", source.drive, source.parent.id)]
+    if choice.scenario.strays and beside:
+        return beside
+    wanted = asked.get("parentReference") or {}
+    drive = str(wanted.get("driveId") or choice.scenario.drive or address.drive)
+    meant: list[Address] = []
+    if wanted.get("path"):
+        by_path = reference(str(wanted["path"]), drive)
+        if by_path is None:
+            raise _invalid("The path of parentReference is not understood.")
+        meant.append(by_path)
+    if wanted.get("id"):
+        meant.append(Address("", drive, str(wanted["id"])))
+    return meant or (beside if drive == source.drive else []) or [Address("", drive, None)]
+
+
+def _folder(tree: Tree, address: Address, now: float, *, make: bool) -> Item:
+    item = tree.find(address, now)
+    if item is None and make:
+        root = tree.root(address.drive, make=True)
+        item = tree.find(Address("", address.drive, address.id), now)
+        if item is None:
+            item = tree.plant(Item(str(address.id), str(address.id), address.drive, root))
+        for name in address.path:
+            below = item.children.get(name.lower())
+            item = below or tree.plant(Item(f"{item.id}.{name}", name, address.drive, item))
+    if item is None:
+        raise not_found()
+    if not item.folder:
+        raise _invalid("The target is no folder.")
+    return item
+
+
+def _settle_name(tree: Tree, made: Plan, behaviour: str, *, strict: bool, at_once: bool) -> None:
+    if behaviour not in BEHAVIOURS:
+        raise _invalid("@microsoft.graph.conflictBehavior is one of fail, rename, replace.")
+    taken = made.target.children.get(made.name.lower())
+    if taken is None:
+        return
+    if behaviour == "rename" or not strict:
+        made.name = tree.free_name(made.name, made.target, file=not made.source.folder)
+    elif behaviour == "replace" and not taken.folder and not made.source.folder and taken is not made.source:
+        made.replaced = taken
+    elif at_once:
+        raise GraphError(409, "nameAlreadyExists", "The specified item name already exists.")
+    else:
+        made.clash = True

@@ -1,0 +1,288 @@
+"""The simulator: one aiohttp handler that records, asks the pure parts, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import time
+import uuid
+from collections import Counter, deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.simulator.addresses import Address, address
+from gateway.simulator.answers import HTML, Answer, GraphError, document
+from gateway.simulator.catalogue import listing, page
+from gateway.simulator.choice import Choice, checked, choose
+from gateway.simulator.copies import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins
+from gateway.simulator.normal import LOGIN, failed_by_name
+from gateway.simulator.record import KEPT, Asked, Operation
+from gateway.simulator.rules import Plan, not_found, plan, source_item
+from gateway.simulator.tree import Tree, new_id
+from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
+from gateway.simulator.wire import send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.simulator.scenario import Scenario
+
+LARGEST_REQUEST = 4 * 2**20
+DISCARD = 9  # the port of the old discard service: stands for a dead end nobody has opened
+AUDIENCE = {"error": {"code": "unauthenticated", "message": "Invalid audience Uri 'https://graph.microsoft.com/'"}}
+TEXT_PAGE = "text/plain; charset=utf-8"
+
+
+class Simulator:
+    """Plays Graph and its monitors. Copies have no tasks: their state follows from `clock` when it is asked for."""
+
+    def __init__(
+        self,
+        *,
+        scenario: str = "copy",
+        seconds: float = 5.0,
+        steps: int = 20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.scenario, self.seconds, self.steps = checked(scenario, seconds, steps)
+        self.clock = clock
+        self.url = ""  # known once it is running; the same for the next
+        self.monitor_url = ""
+        self.monitor_port: int | None = None  # None: monitors are on the port the copy was asked for on
+        self.refusing_port = DISCARD
+        self.silent_port = DISCARD
+        self.tree = Tree()
+        self.requests: deque[Asked] = deque(maxlen=KEPT)
+        self.operations: dict[str, Operation] = {}  # by operation id, oldest first
+        self.refused = 0  # questions to a monitor that carried an Authorization it must not see
+        self._monitors: dict[str, Operation] = {}  # by path with query
+        self._monitor_paths: set[str] = set()
+        self._numbers: Counter[tuple[str, str]] = Counter()
+        self._closing = asyncio.Event()
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_REQUEST)
+        app.router.add_route("*", "/{anything:.*}", self._handle)
+
+        async def start(_: web.Application) -> None:
+            self._closing = asyncio.Event()
+
+        async def stop(_: web.Application) -> None:
+            self._closing.set()
+
+        app.on_startup.append(start)
+        app.on_shutdown.append(stop)
+        return app
+
+    def asked(self, kind: str) -> list[Asked]:
+        """The requests of a kind (copy, item, monitor, foreign, other) that are on record, oldest first."""
+        return [asked for asked in self.requests if asked.kind == kind]
+
+    def polls(self, operation: str | None = None) -> list[Asked]:
+        """The questions to one monitor, or to all."""
+        return [asked for asked in self.asked("monitor") if operation in (None, asked.operation)]
+
+    def forget(self) -> None:
+        """Clear the record; copies and items stay."""
+        self.requests.clear()
+        self.refused = 0
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        now = datetime.now(UTC)
+        target = request.raw_path
+        path, _, query = target.partition("?")
+        own = self._own_page(request, path)
+        if own is not None:
+            return await send(request, own, {}, self._closing)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = Asked(self.clock(), now.isoformat(), request.method, path, query, headers, body)
+        self.requests.append(asked)
+        echoed: dict[str, str] = {}
+        if target in self._monitors:
+            answer = self._monitor(self._monitors[target], asked, now)
+        elif path.startswith(("/v1.0/", "/beta/")):
+            request_id = str(uuid.uuid4())
+            echoed = {"request-id": request_id, "client-request-id": headers.get("client-request-id", request_id)}
+            try:
+                heard = self._graph(request, asked)
+            except GraphError as error:
+                heard = error
+            answer = heard if isinstance(heard, Answer) else heard.answer(now, *echoed.values())
+        else:
+            answer = self._elsewhere(asked)
+        asked.status = answer.status
+        return await send(request, answer, echoed, self._closing)
+
+    def _own_page(self, request: web.Request, path: str) -> Answer | None:
+        """The simulator's own pages, which are not on record."""
+        if path == "/record":
+            if request.method == "DELETE":
+                self.forget()
+                return Answer(204, content_type=None)
+            return document(
+                200,
+                {
+                    "refused": self.refused,
+                    "operations": [operation.shown() for operation in self.operations.values()],
+                    "requests": [asked.shown() for asked in self.requests],
+                },
+            )
+        if path != "/":
+            return None
+        facts = (f"{request.scheme}://{request.host}", self.scenario, self.seconds, self.steps)
+        if "application/json" in request.headers.get("Accept", ""):
+            return document(200, listing(*facts))
+        return Answer(200, page(*facts).encode(), TEXT_PAGE)
+
+    def _monitor(self, operation: Operation, asked: Asked, now: datetime) -> Answer:
+        asked.kind = "monitor"
+        asked.operation = operation.copy.operation
+        if asked.authorized != operation.scenario.bearer:
+            self.refused += asked.authorized
+            return document(401, UNAUTHENTICATED)
+        if asked.method not in ("GET", "HEAD"):
+            return document(405, {"error": {"code": "invalidRequest", "message": "A monitor is only read."}})
+        waited = asked.at - operation.polled[-1] if operation.polled else float("inf")
+        operation.polls += 1
+        operation.polled.append(asked.at)
+        moment = Moment(
+            operation.copy,
+            asked.at - operation.started,
+            now,
+            operation.polls,
+            waited,
+            operation.bound,
+            operation.told,
+        )
+        answer = operation.monitor(moment)
+        wait = answer.headers.get("Retry-After", "")
+        operation.bound = float(wait) if wait.isdecimal() else 0.0
+        operation.told = operation.told or moment.done
+        return answer
+
+    def _graph(self, request: web.Request, asked: Asked) -> Answer | GraphError:
+        found = address(asked.path)
+        if found is None:
+            if asked.path.endswith("/drives('me')/items('')"):
+                return GraphError(400, "BadRequest", "API not found")
+            return GraphError(400, "BadRequest", "Resource not found for the segment.")
+        asked.kind = "copy" if found.copy else "item"
+        if not asked.authorized:
+            headers = {"WWW-Authenticate": LOGIN}
+            return GraphError(401, "InvalidAuthenticationToken", "Access token is empty.", headers=headers)
+        if asked.method != ("POST" if found.copy else "GET"):
+            return GraphError(405, "BadRequest", "The HTTP method is not supported for the request URL.")
+        choice = choose(asked.query, found, self.scenario, self.seconds, self.steps)
+        if choice.scenario.refusal is not None:
+            return choice.scenario.refusal
+        return self._copy(request, asked, found, choice) if found.copy else self._item(asked, found, choice)
+
+    def _item(self, asked: Asked, found: Address, choice: Choice) -> Answer:
+        item = source_item(self.tree, found, choice, asked.at)
+        if item.hidden:
+            item.hidden -= 1
+            raise not_found()
+        headers = {"ETag": item.etag}
+        if asked.headers.get("if-none-match") == item.etag:
+            return Answer(304, content_type=None, headers=headers)
+        return document(200, item.document(asked.at), headers)
+
+    def _copy(self, request: web.Request, asked: Asked, found: Address, choice: Choice) -> Answer | GraphError:
+        scenario = choice.scenario
+        made = plan(self.tree, found, asked.body, choice, asked.at)
+        self._numbers[scenario.name, found.drive] += 1
+        copy = Copy(
+            operation=str(uuid.uuid4()),
+            token=_token(),
+            number=self._numbers[scenario.name, found.drive],
+            version=found.version,
+            origins=self._origins(request),
+            source_id=made.source.id,
+            drive_id=made.target.drive,
+            resource_id=self._resource_id(made),
+            name=made.name,
+            seconds=choice.seconds,
+            steps=choice.steps,
+            every=choice.every,
+        )
+        answer = scenario.start(copy)
+        monitor = failed_by_name if made.clash else scenario.monitor
+        operation = Operation(copy, scenario, monitor, asked.at)
+        self.operations[copy.operation] = operation
+        asked.operation = copy.operation
+        if isinstance(answer, Answer) and answer.status == 202:
+            self._open_monitor(operation, answer)
+        if scenario.lands and not made.clash:
+            self._land(made, copy, scenario, asked.at)
+        return answer
+
+    def _open_monitor(self, operation: Operation, answer: Answer) -> None:
+        operation.location = answer.headers.get("Location") or answer.headers.get("Operation-Location")
+        try:
+            parts = urlsplit(operation.location or "")
+        except ValueError:
+            return
+        if parts.path:
+            self._monitors[f"{parts.path}?{parts.query}" if parts.query else parts.path] = operation
+            self._monitor_paths.add(parts.path)
+
+    def _resource_id(self, made: Plan) -> str:
+        if made.children_only:
+            return made.target.id
+        if made.name == DOCUMENTED_NAME and not self.tree.holds(DOCUMENTED_ID):
+            return DOCUMENTED_ID
+        return new_id()
+
+    def _land(self, made: Plan, copy: Copy, scenario: Scenario, now: float) -> None:
+        appears = now if scenario.at_once else now + copy.seconds
+        fills = copy.seconds if scenario.grows else 0.0
+        if made.replaced is not None:
+            self.tree.remove(made.replaced)
+        if not made.children_only:
+            facts = {"appears": appears, "fills": fills, "hidden": scenario.hidden}
+            self.tree.copy(made.source, made.target, identity=copy.resource_id, name=made.name, **facts)
+            return
+        for child in list(made.source.children.values()):
+            name = child.name
+            if name.lower() in made.target.children:
+                name = self.tree.free_name(name, made.target, file=not child.folder)
+            self.tree.copy(child, made.target, identity=new_id(), name=name, appears=appears, fills=fills)
+
+    def _origins(self, request: web.Request) -> Origins:
+        parts = urlsplit(f"{request.scheme}://{request.host}")
+        host = parts.hostname or "127.0.0.1"
+
+        def origin(name: str, port: int | None) -> str:
+            name = f"[{name}]" if ":" in name else name
+            return f"{parts.scheme}://{name}:{port}" if port else f"{parts.scheme}://{name}"
+
+        return Origins(
+            graph=origin(host, parts.port),
+            monitor=origin(host, self.monitor_port or parts.port),
+            foreign=origin("127.0.0.1" if host == "localhost" else "localhost", parts.port),
+            refusing=origin(host, self.refusing_port),
+            silent=origin(host, self.silent_port),
+        )
+
+    def _elsewhere(self, asked: Asked) -> Answer:
+        if asked.path.startswith("/_foreign/"):
+            asked.kind = "foreign"
+            return document(401, AUDIENCE)
+        if asked.path in self._monitor_paths:
+            # The right path under another query: the token in it is what opens a monitor.
+            asked.kind = "monitor"
+            return document(401, UNAUTHENTICATED)
+        if asked.path == "/_layouts/15/Throttle.htm":
+            return Answer(200, PAGE, HTML)
+        return document(404, GONE)
+
+
+def _token() -> str:
+    """Shaped and sized like the JWT in SharePoint's monitor URLs."""
+    claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
+    return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"

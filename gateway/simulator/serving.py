@@ -1,0 +1,83 @@
+"""Serves a simulator on real sockets, and stops at once whatever still hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import ExitStack, asynccontextmanager, closing
+from typing import TYPE_CHECKING
+
+import anyio
+from aiohttp import web
+
+from gateway.simulator.deadends import DeadEnds
+from gateway.simulator.server import DISCARD, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+PATIENCE = 0.3  # seconds for an answer that is being written when the simulator stops
+WAITING = 2048  # connections: many jobs may knock at the same moment
+
+
+@asynccontextmanager
+async def running(
+    simulator: Simulator, host: str = "127.0.0.1", port: int = 0, *, monitor_port: int | None = None
+) -> AsyncIterator[Simulator]:
+    """Serve `simulator` while the block runs; `monitor_port` (0: any) gives its monitors an origin of their own."""
+    runner = web.AppRunner(
+        simulator.app(), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=PATIENCE
+    )
+    with ExitStack() as sockets:
+        dead_ends = sockets.enter_context(DeadEnds(host))
+        listening = [
+            sockets.enter_context(closing(_listening(host, wanted)))
+            for wanted in ((port,) if monitor_port is None else (port, monitor_port))
+        ]
+        urls = [f"http://{_reachable(host)}:{opened.getsockname()[1]}" for opened in listening]
+        await runner.setup()
+        try:
+            for opened in listening:
+                await web.SockSite(runner, opened, backlog=WAITING).start()
+            simulator.url, simulator.monitor_url = urls[0], urls[-1]
+            simulator.monitor_port = None if monitor_port is None else listening[1].getsockname()[1]
+            simulator.refusing_port, simulator.silent_port = dead_ends.refusing, dead_ends.silent
+            yield simulator
+        finally:
+            simulator.monitor_port, simulator.refusing_port, simulator.silent_port = None, DISCARD, DISCARD
+            await _stop_accepting(listening)
+            await runner.cleanup()
+
+
+async def serve(
+    host: str, port: int, *, scenario: str, seconds: float, steps: int, on_ready: Callable[[str], None]
+) -> None:
+    """Run a simulator until SIGTERM or SIGINT; `on_ready` is told its URL."""
+    simulator = Simulator(scenario=scenario, seconds=seconds, steps=steps)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with running(simulator, host, port):
+            on_ready(simulator.url)
+            async for _ in signals:
+                break
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=WAITING)
+
+
+async def _stop_accepting(listening: list[socket.socket]) -> None:
+    # asyncio's Server.close() trips over a connection whose accept task has not run yet and leaks its socket.
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for opened in listening:
+            if opened.fileno() >= 0:
+                loop.remove_reader(opened)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+def _reachable(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,133 @@
+"""Copies whose trouble begins with the POST: strange Locations, and refusals of copies that run all the same."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from gateway.simulator.answers import TEXT, Answer, Delivery, GraphError
+from gateway.simulator.scenario import Scenario, Start, accepted, accepted_at
+
+if TYPE_CHECKING:
+    from gateway.simulator.copies import Copy
+
+COPIES_AT_ONCE = 10  # in one drive, before "too-many" has had enough
+LONG = 4096  # characters a Location may well have: ARM asks its clients to bear as much
+
+
+def _located(name: str, summary: str, base: str) -> Scenario:
+    """Accepted, with a Location elsewhere that nobody ought to go to."""
+    return Scenario(name, summary, (28,), start=lambda copy: accepted_at(base + copy.monitor_path))
+
+
+def _long(copy: Copy) -> Answer:
+    return accepted_at((copy.monitor_url + "&c=").ljust(LONG, "A"))
+
+
+def operations_url(copy: Copy) -> str:
+    ticket = base64.b64encode(b"https://contoso.queue.core.windows.net/ticket?sig=" + copy.token.encode()).decode()
+    path = f"/personal/megan/_api/v2.1/drive/operations/{copy.operation}?c={ticket}&v=2.0&tempauth={copy.token}"
+    return copy.origins.monitor + path
+
+
+def _flipping(copy: Copy) -> Answer:
+    return accepted(copy) if copy.number % 2 else accepted_at(operations_url(copy))
+
+
+def _too_many(copy: Copy) -> Answer:
+    if copy.number > COPIES_AT_ONCE:
+        raise GraphError(500, "generalException", "An error occurred in the data store.")
+    return accepted(copy)
+
+
+def _said(error: GraphError) -> Start:
+    return lambda _: error
+
+
+def _answered(answer: Answer) -> Start:
+    return lambda _: answer
+
+
+def _runs_anyway(name: str, summary: str, start: Start) -> Scenario:
+    return Scenario(name, summary, (29,), start=start, strict=True)
+
+
+STARTS = (
+    Scenario(
+        "location-missing",
+        "202 without Location.",
+        (28,),
+        start=_answered(Answer(202, content_type=TEXT)),
+    ),
+    Scenario(
+        "post-200-empty", "200 and an empty body; no Location.", (28,), start=_answered(Answer(200, content_type=None))
+    ),
+    Scenario(
+        "post-redirect",
+        "307 to another host.",
+        (28,),
+        start=lambda c: Answer(
+            307, content_type=TEXT, headers={"Location": f"{c.origins.foreign}/_foreign/{c.operation}"}
+        ),
+    ),
+    Scenario("location-relative", "Location is a path only.", (28,), start=lambda c: accepted_at(c.monitor_path)),
+    Scenario("location-long", "Location has 4,096 characters.", (28,), start=_long),
+    _located("location-http", "Location is a SharePoint host, but http.", "http://contoso.sharepoint.com"),
+    _located("location-loopback", "Location is another loopback address.", "http://127.0.0.2:9"),
+    _located("location-loopback-6", "Location is the IPv6 loopback.", "https://[::1]"),
+    _located("location-mapped", "Location is a loopback address mapped into IPv6.", "https://[::ffff:127.0.0.1]"),
+    _located("location-link-local", "Location is the cloud's metadata address.", "http://169.254.169.254"),
+    _located("location-unlisted", "Location is a host of nobody's.", "https://monitor.attacker.example"),
+    _located(
+        "location-lookalike",
+        "Location's host only begins like SharePoint.",
+        "https://contoso.sharepoint.com.attacker.example",
+    ),
+    _located(
+        "location-user-info",
+        "Location hides its host behind user info.",
+        "https://contoso.sharepoint.com@attacker.example",
+    ),
+    _located("location-file", "Location is a file URL.", "file://"),
+    Scenario(
+        "location-garbage", "Location is no URL at all.", (28,), start=_answered(accepted_at("http://[not a url"))
+    ),
+    _runs_anyway(
+        "post-404-runs",
+        "404 to the POST, although the copy runs; the same POST again is 409.",
+        _said(GraphError(404, "itemNotFound", "The resource could not be found.")),
+    ),
+    _runs_anyway(
+        "post-500-runs",
+        "500, although the copy runs; again is 409.",
+        _said(GraphError(500, "generalException", "General exception while processing")),
+    ),
+    _runs_anyway(
+        "post-504-runs",
+        "504, although the copy runs; again is 409.",
+        _said(GraphError(504, "generalException", "The gateway timed out.")),
+    ),
+    _runs_anyway(
+        "post-reset-runs",
+        "The connection is reset, although the copy runs; again is 409.",
+        _answered(Answer(202, delivery=Delivery.RESET)),
+    ),
+    _runs_anyway(
+        "post-hang-runs",
+        "No answer ever, although the copy runs; again is 409.",
+        _answered(Answer(202, delivery=Delivery.HANG)),
+    ),
+    Scenario(
+        "location-operations",
+        "Location in SharePoint's 2.1 form, with a long c.",
+        (31,),
+        start=lambda c: accepted_at(operations_url(c)),
+    ),
+    Scenario(
+        "location-flip",
+        "Location changes from the 2.0 to the 2.1 form and back with each copy.",
+        (31,),
+        start=_flipping,
+    ),
+    Scenario("too-many", f"500 from the copy after the first {COPIES_AT_ONCE} in a drive.", (32,), start=_too_many),
+)

@@ -1,0 +1,127 @@
+"""The drives and their items: a small seeded tree that copies really add to."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from gateway.simulator.addresses import FULL, LIBRARY, PERSONAL
+from gateway.simulator.copies import DOCUMENTED_SIZE
+
+if TYPE_CHECKING:
+    from gateway.simulator.addresses import Address
+
+ALWAYS = float("-inf")
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    id: str
+    name: str
+    drive: str
+    parent: Item | None = None
+    size: int = DOCUMENTED_SIZE
+    folder: bool = True
+    shut: bool = False  # 403 to copy from or to
+    appears: float = ALWAYS  # a time of the simulator's clock
+    fills: float = 0.0  # seconds from then until it has its size
+    hidden: int = 0  # reads that still answer 404
+    children: dict[str, Item] = field(default_factory=dict)  # by name in lower case: SharePoint ignores case
+
+    @property
+    def etag(self) -> str:
+        return f'"{{{self.id}}},1"'
+
+    def path(self) -> str:
+        if self.parent is None:
+            return f"/drives/{self.drive}/root:"
+        return f"{self.parent.path()}/{quote(self.name)}"
+
+    def document(self, now: float) -> dict[str, Any]:
+        part = min(1.0, max(0.0, (now - self.appears) / self.fills)) if self.fills else 1.0
+        value: dict[str, Any] = {"id": self.id, "name": self.name, "size": round(self.size * part), "eTag": self.etag}
+        if self.folder:
+            value["folder"] = {"childCount": sum(child.appears <= now for child in self.children.values())}
+        else:
+            value["file"] = {"mimeType": "application/octet-stream"}
+        if self.parent is None:
+            return value | {"root": {}, "parentReference": {"driveId": self.drive, "driveType": "business"}}
+        parent = {"driveId": self.drive, "driveType": "business", "id": self.parent.id, "path": self.parent.path()}
+        return value | {"parentReference": parent}
+
+
+class Tree:
+    def __init__(self) -> None:
+        self._roots: dict[str, Item] = {}
+        self._items: dict[tuple[str, str], Item] = {}
+        self._numbers: Counter[tuple[str, str]] = Counter()
+        for drive in (PERSONAL, LIBRARY, FULL):
+            self.root(drive, make=True)
+        personal, library = self._roots[PERSONAL], self._roots[LIBRARY]
+        self.plant(Item("01MOWKYVDOCUMENTS", "Documents", PERSONAL, personal))
+        large = self.plant(Item("01MOWKYVLARGEFOLDER1", "LargeFolder1", PERSONAL, personal))
+        self.plant(Item("01MOWKYVPART1", "part 1.bin", PERSONAL, large, size=8000, folder=False))
+        self.plant(Item("01MOWKYVPART2", "part 2.bin", PERSONAL, large, size=4019, folder=False))
+        self.plant(Item("01MOWKYVREPORT", "report.docx", PERSONAL, personal, size=2048, folder=False))
+        self.plant(Item("01MOWKYVPRIVATE", "Private", PERSONAL, personal, shut=True))
+        self.plant(Item("D4648F06C91D9D3D!54927", "Photos", PERSONAL, personal))  # an id in the consumers' form
+        self.plant(Item("odd,50%!id", "50% off, really", PERSONAL, personal))
+        self.plant(Item("01LIBRARYSHARED", "Shared", LIBRARY, library))
+
+    def root(self, drive: str, *, make: bool = False) -> Item | None:
+        if drive not in self._roots and make:
+            self._roots[drive] = self.plant(Item(f"01ROOT{drive.upper()}", "root", drive, size=0))
+        return self._roots.get(drive)
+
+    def find(self, address: Address, now: float) -> Item | None:
+        """The item at an address, if it is there by now."""
+        item = self.root(address.drive)
+        if item and address.id not in (None, "root"):
+            item = self._items.get((address.drive, str(address.id)))
+        for name in address.path:
+            item = item and item.children.get(name.lower())
+        return item if item and item.appears <= now else None
+
+    def holds(self, identity: str) -> bool:
+        """Whether any drive has an item of this id, or will have."""
+        return any((drive, identity) in self._items for drive in self._roots)
+
+    def plant(self, item: Item) -> Item:
+        self._items[item.drive, item.id] = item
+        if item.parent is not None:
+            item.parent.children[item.name.lower()] = item
+        return item
+
+    def remove(self, item: Item) -> None:
+        del self._items[item.drive, item.id]
+        if item.parent is not None:
+            del item.parent.children[item.name.lower()]
+
+    def copy(self, source: Item, target: Item, *, identity: str, name: str, **facts: Any) -> Item:
+        """A copy of `source` with all that is in it."""
+        inside = list(source.children.values())  # as it was: the target may be beside or above it
+        copied = Item(identity, name, target.drive, target, source.size, source.folder, **facts)
+        self.plant(copied)
+        for child in inside:
+            self.copy(child, copied, identity=new_id(), name=child.name, appears=copied.appears)
+        return copied
+
+    def free_name(self, name: str, parent: Item, *, file: bool) -> str:
+        """`name` with the lowest whole number that makes it free, before the extension."""
+        stem, dot, extension = name.rpartition(".") if file and "." in name else (name, "", "")
+        number = self._numbers[parent.id, name.lower()]
+        while True:
+            number += 1
+            candidate = f"{stem} {number}{dot}{extension}"
+            if candidate.lower() not in parent.children:
+                # Remembered, so that a thousand copies of one name do not count from 1 each.
+                self._numbers[parent.id, name.lower()] = number
+                return candidate
+
+
+def new_id() -> str:
+    return "01MOWKYV" + base64.b32encode(secrets.token_bytes(17)).decode()[:26]

@@ -1,0 +1,300 @@
+"""Monitors that are throttled, broken, gone or wrong: what a poller must live through."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.simulator.answers import HTML, TEXT, Answer, Delivery, document, encoded
+from gateway.simulator.scenario import Monitor, Scenario, accepted_at, completed, ending, plain, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.simulator.copies import Moment
+
+HUGE = 8 * 2**20  # bytes: well beyond any sensible limit for a state
+THROTTLED = {"error": {"code": "activityLimitReached", "message": "The request has been throttled"}}
+BUSY = {"error": {"code": "serviceNotAvailable", "message": "The service is temporarily unavailable."}}
+GONE = {"error": {"code": "itemNotFound", "message": "The resource could not be found."}}
+UNAUTHENTICATED = {"error": {"code": "unauthenticated", "message": "Authentication failed"}}
+DENIED = {"error": {"code": "accessDenied", "message": "Access denied"}}
+PAGE = b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Something went wrong</h1></body></html>"
+
+
+def troubled(trouble: Monitor) -> Monitor:
+    """The first of every so many polls meets the trouble; the others are answered as usual."""
+    return lambda moment: trouble(moment) if moment.troubled else plain(moment)
+
+
+def _always(answer: Answer) -> Monitor:
+    return lambda _: answer
+
+
+def _shows(change: Callable[[Moment], dict[str, Any]]) -> Monitor:
+    """Runs with some fields of its own."""
+    return lambda moment: completed(moment) if moment.done else running(moment, **change(moment))
+
+
+def _delivered(delivery: Delivery) -> Monitor:
+    def monitor(moment: Moment) -> Answer:
+        whole = plain(moment)
+        # Padded, so that a dripping body outlasts any patience and half a body is never the whole document.
+        return Answer(whole.status, whole.body + b" " * 4096, delivery=delivery)
+
+    return monitor
+
+
+def _throttled(moment: Moment) -> Answer:
+    if moment.poll == 1:
+        return document(429, THROTTLED, {"Retry-After": "41"})
+    if moment.waited < moment.bound:
+        return document(429, THROTTLED, {"Retry-After": "315"})
+    return plain(moment)
+
+
+def _dated(moment: Moment) -> Answer:
+    when = format_datetime(moment.now.replace(microsecond=0) + timedelta(seconds=2), usegmt=True)
+    return document(503, BUSY, {"Retry-After": when})
+
+
+def _huge(moment: Moment) -> Answer:
+    head = encoded({"operation": "ItemCopy", "status": "inProgress", "percentageComplete": moment.percent})
+    return Answer(202, head[:-1] + b',"statusDescription":"' + b"x" * HUGE + b'"}')
+
+
+def _gone(status: int) -> Monitor:
+    return lambda moment: document(status, GONE) if moment.part >= 0.5 else running(moment)
+
+
+def _foreign(moment: Moment) -> Answer:
+    return Answer(302, b"", TEXT, {"Location": f"{moment.copy.origins.foreign}/_foreign/{moment.copy.operation}"})
+
+
+def _foreign_end(moment: Moment) -> Answer:
+    copy = moment.copy
+    location = f"{copy.origins.foreign}/_foreign/drives/{copy.drive_id}/items/{copy.resource_id}?tempauth={copy.token}"
+    return Answer(303, b"", TEXT, {"Location": location})
+
+
+def _broken_item(moment: Moment) -> Answer:
+    return Answer(303, b"", TEXT, {"Location": f"{moment.copy.origins.graph}/v1.0/drives('me')/items('')"})
+
+
+def _throttle_page(moment: Moment) -> Answer:
+    return Answer(302, PAGE, HTML, {"Location": f"{moment.copy.origins.monitor}/_layouts/15/Throttle.htm"})
+
+
+def _doubled(moment: Moment) -> Answer:
+    percent = b'{"percentageComplete":0.0,"percentageComplete":%s,' % str(moment.percent).encode()
+    if moment.done:
+        rest = b'"status":"inProgress","resourceId":"%s","status":"completed"}' % moment.copy.resource_id.encode()
+    else:
+        rest = b'"status":"notStarted","operation":"ItemCopy","status":"inProgress"}'
+    return Answer(202, percent + rest)
+
+
+def _skewed(moment: Moment) -> Answer:
+    whole = plain(moment)
+    date = format_datetime(moment.now + timedelta(days=700), usegmt=True)
+    return Answer(whole.status, whole.body, headers={"Date": date})
+
+
+def _marked(moment: Moment) -> Answer:
+    whole = plain(moment)
+    return Answer(whole.status, b"\xef\xbb\xbf" + whole.body)
+
+
+def _worded(run: str, end: str) -> Monitor:
+    """Runs and ends under the given words."""
+    return lambda m: (
+        document(202, {"status": end, "percentageComplete": 100.0, "resourceId": m.copy.resource_id})
+        if m.done
+        else running(m, status=run)
+    )
+
+
+def _wordless(moment: Moment) -> Answer:
+    return completed(moment) if moment.done else document(202, {"percentageComplete": moment.percent})
+
+
+def _paused(moment: Moment) -> Answer:
+    return running(moment, status="paused") if 0.3 <= moment.part < 0.7 else plain(moment)
+
+
+def _fraction(moment: Moment) -> Answer:
+    return (
+        completed(moment, percentageComplete=1)
+        if moment.done
+        else running(moment, percentageComplete=round(moment.part, 3))
+    )
+
+
+def _without_percent(moment: Moment) -> Answer:
+    return completed(moment) if moment.done else document(202, {"operation": "ItemCopy", "status": "inProgress"})
+
+
+def _twice(name: str, summary: str, numbers: tuple[int, ...], answer: Answer) -> Scenario:
+    return Scenario(name, summary, numbers, troubled(_always(answer)), every=2)
+
+
+def _accident(name: str, summary: str, delivery: Delivery) -> Scenario:
+    return Scenario(name, summary, (23,), troubled(_delivered(delivery)), every=2)
+
+
+THROTTLING = (
+    Scenario(
+        "throttled", "429 with Retry-After 41 at first, and 315 for whoever comes back too soon.", (21,), _throttled
+    ),
+    _twice("retry-after", "429 with Retry-After: 1.", (21,), document(429, THROTTLED, {"Retry-After": "1"})),
+    _twice("retry-after-none", "429 without Retry-After.", (21,), document(429, THROTTLED)),
+    _twice(
+        "retry-after-garbage", "429 with Retry-After: soon.", (21,), document(429, THROTTLED, {"Retry-After": "soon"})
+    ),
+    _twice("retry-after-negative", "429 with Retry-After: -5.", (21,), document(429, THROTTLED, {"Retry-After": "-5"})),
+    _twice(
+        "retry-after-long",
+        "429 with Retry-After: 86400000.",
+        (21,),
+        document(429, THROTTLED, {"Retry-After": "86400000"}),
+    ),
+    Scenario(
+        "retry-after-date", "503 with Retry-After as a date, two seconds ahead.", (21,), troubled(_dated), every=2
+    ),
+    Scenario(
+        "retry-after-running",
+        "202 with Retry-After: 2 on every answer while it runs.",
+        (21,),
+        lambda m: plain(m) if m.done else Answer(202, running(m).body, headers={"Retry-After": "2"}),
+    ),
+    _twice(
+        "rate-limit",
+        "429 that says when only in RateLimit-Reset: 31.",
+        (21,),
+        document(429, THROTTLED, {"RateLimit-Limit": "1200", "RateLimit-Remaining": "0", "RateLimit-Reset": "31"}),
+    ),
+    _twice("busy", "503 with Retry-After: 1.", (21,), document(503, BUSY, {"Retry-After": "1"})),
+    _twice("busy-bare", "503 without Retry-After.", (21,), document(503, BUSY)),
+    _twice("timeout-504", "504 in HTML.", (21,), Answer(504, PAGE, HTML)),
+    _twice("bandwidth-509", "509, the bandwidth is used up.", (21,), document(509, THROTTLED)),
+    Scenario("throttle-page", "302 to a page that says sorry in HTML.", (22,), troubled(_throttle_page), every=2),
+)
+
+BROKEN = (
+    Scenario("redirect-foreign", "302 to another host, which refuses every token.", (18,), troubled(_foreign), every=2),
+    Scenario("redirect-foreign-item", "Ends with 303 to an item on another host.", (18,), ending(_foreign_end)),
+    Scenario(
+        "redirect-broken-item",
+        "Ends with 303 to /drives('me')/items(''), which nobody knows.",
+        (19,),
+        ending(_broken_item),
+    ),
+    Scenario("expired-404", "The monitor is 404 from half-way on.", (20,), _gone(404)),
+    Scenario("expired-410", "The monitor is 410 from half-way on.", (20,), _gone(410)),
+    Scenario(
+        "expired-after",
+        "404 once the end has been told.",
+        (20,),
+        lambda m: document(404, GONE) if m.told else plain(m),
+    ),
+    _twice("glitch-404", "Gone for a moment: 404.", (20,), document(404, GONE)),
+    Scenario(
+        "unauthorized",
+        "401 from the start, although no token was sent.",
+        (17,),
+        _always(document(401, UNAUTHENTICATED)),
+    ),
+    Scenario("forbidden", "403 from the start.", (17,), _always(document(403, DENIED))),
+    _twice("glitch-401", "401 for a moment.", (17,), document(401, UNAUTHENTICATED)),
+    _twice("unauthorized-html", "401 in HTML.", (23,), Answer(401, PAGE, HTML)),
+    _twice("html", "200 with a page in HTML.", (23,), Answer(200, PAGE, HTML)),
+    _twice("error-500", "500 in HTML.", (23,), Answer(500, PAGE, HTML)),
+    _twice("empty-200", "200 with an empty body.", (23,), Answer(200, b"", None)),
+    _twice("empty-202", "202 with an empty body.", (23,), Answer(202, b"", TEXT)),
+    Scenario(
+        "text-plain",
+        "The right JSON under text/plain.",
+        (23,),
+        lambda m: Answer(plain(m).status, plain(m).body, TEXT),
+    ),
+    _twice(
+        "cut-json", "JSON that stops in the middle.", (23,), Answer(202, b'{"operation":"ItemCopy","percentageCompl')
+    ),
+    _twice("not-an-object", "JSON, but a list.", (23,), Answer(202, b'["inProgress"]')),
+    _twice("deep-json", "JSON nested a hundred thousand deep.", (23,), Answer(202, b"[" * 100_000)),
+    _twice("not-utf8", "A body that is not UTF-8.", (23,), Answer(202, b'{"status":"inProgress\xff\xfe"}')),
+    Scenario("huge", "A state of 8 MiB.", (23,), troubled(_huge), every=2),
+    _accident("drip", "A body that comes a byte at a time.", Delivery.DRIP),
+    _accident("hang", "The monitor takes the request and never answers.", Delivery.HANG),
+    _accident("hang-body", "The head of the answer comes, the body never does.", Delivery.HANG_BODY),
+    _accident("truncated", "The connection ends before the announced length is there.", Delivery.TRUNCATE),
+    _accident("reset", "The connection is reset instead of an answer.", Delivery.RESET),
+    _accident("reset-body", "The connection is reset in the middle of the body.", Delivery.RESET_BODY),
+    Scenario(
+        "connect-refused",
+        "Nobody listens where Location points.",
+        (23,),
+        start=lambda c: accepted_at(c.origins.refusing + c.monitor_path),
+    ),
+    Scenario(
+        "connect-hang",
+        "A connection to where Location points is never completed.",
+        (23,),
+        start=lambda c: accepted_at(c.origins.silent + c.monitor_path),
+    ),
+)
+
+ODD = (
+    Scenario("percent-fraction", "The percentage goes from 0 to 1.", (24,), _fraction),
+    Scenario(
+        "percent-zero", "The percentage is 0.0 all the way.", (24,), _shows(lambda _: {"percentageComplete": 0.0})
+    ),
+    Scenario("percent-missing", "No percentage.", (24,), _without_percent),
+    Scenario("percent-null", "The percentage is null.", (24,), _shows(lambda _: {"percentageComplete": None})),
+    Scenario(
+        "percent-text", "The percentage is a text.", (24,), _shows(lambda m: {"percentageComplete": str(m.percent)})
+    ),
+    Scenario(
+        "percent-over", "The percentage passes 100.", (24,), _shows(lambda m: {"percentageComplete": m.percent * 2})
+    ),
+    Scenario(
+        "percent-falling", "The percentage falls.", (24,), _shows(lambda m: {"percentageComplete": 100 - m.percent})
+    ),
+    Scenario("percent-nan", "The percentage is NaN.", (24,), _shows(lambda _: {"percentageComplete": float("nan")})),
+    Scenario("percent-negative", "The percentage is -1.", (24,), _shows(lambda _: {"percentageComplete": -1})),
+    Scenario(
+        "percent-wrong-type",
+        "The percentage is an object.",
+        (24,),
+        _shows(lambda m: {"percentageComplete": {"value": m.percent}}),
+    ),
+    Scenario(
+        "percent-twins",
+        "percentComplete runs ahead of percentageComplete.",
+        (24,),
+        _shows(lambda m: {"percentageComplete": round(m.percent / 2, 1), "percentComplete": m.percent}),
+    ),
+    Scenario(
+        "status-case", "InProgress and Completed, with capitals.", (25,), _worded(run="InProgress", end="Completed")
+    ),
+    Scenario("status-unknown", "paused, a word nobody knows, for a while.", (25,), _paused),
+    Scenario("status-missing", "No status while it runs.", (25,), _wordless),
+    Scenario(
+        "stuck",
+        "inProgress at 56 % for ever.",
+        (26,),
+        lambda m: running(m, percentageComplete=min(m.percent, 56.0)),
+        lands=False,
+    ),
+    Scenario(
+        "stuck-not-started",
+        "notStarted for ever.",
+        (26,),
+        lambda m: running(m, status="notStarted", percentageComplete=0.0),
+        lands=False,
+    ),
+    Scenario("skewed-date", "The Date header is two years ahead.", (34,), _skewed),
+    Scenario("doubled-keys", "Keys stand twice; the last one counts.", (34,), _doubled),
+    Scenario("byte-order-mark", "A byte order mark before the JSON.", (34,), _marked),
+)
