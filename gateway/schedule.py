@@ -91,20 +91,23 @@ class SteadyRate:
 
 
 class HostRate(SteadyRate):
-    """The pace of one host: halved by each throttled answer, grown by each other one.
+    """The pace of one host: halved by each throttled answer, grown by each other one and by time.
 
-    Growing by a quarter an answer outweighs halving while fewer than about a quarter of the answers are throttled: a
-    few hostile jobs, which wait out their own `Retry-After` besides, cannot slow the rest. The host pauses as a whole
-    only while most of its jobs are throttled.
+    Growing by a quarter an answer outweighs halving while fewer than about a quarter of the answers are throttled; time
+    makes up for bursts of them. So a few hostile jobs, which wait out their own `Retry-After` besides, cannot slow the
+    rest. The host pauses as a whole only while most of its jobs are throttled.
     """
 
     SLOWEST = 1.0
     GROWTH = 1.25
+    RECOVERY = 20.0
+    """Seconds after which a host that nobody asks is at its full rate again."""
     LONGEST_PAUSE = 60.0
 
     def __init__(self, rate: float) -> None:
         super().__init__(rate)
         self._fastest = rate
+        self._rated_at = -math.inf
         self._jobs: set[str] = set()
         self._throttled: set[str] = set()
         self._paused_until = -math.inf
@@ -122,16 +125,27 @@ class HostRate(SteadyRate):
         ready = super().ready_at(now)
         return max(ready, self._paused_until) if self._mostly_throttled() else ready
 
-    def answered(self, job_id: str) -> None:
+    def start(self, now: float) -> None:
+        self._set(self._grown(now), now)
+        super().start(now)
+
+    def answered(self, job_id: str, now: float) -> None:
         self._throttled.discard(job_id)
-        self.rate = min(self._fastest, self.rate * self.GROWTH)
+        self._set(self._grown(now) * self.GROWTH, now)
 
     def throttled(self, job_id: str, now: float, wait: float) -> None:
         """An answer asked for fewer requests; `wait` is how long its job now waits."""
         self._throttled.add(job_id)
-        self.rate = max(min(self.SLOWEST, self._fastest), self.rate / 2)
+        self._set(self._grown(now) / 2, now)
         if self._mostly_throttled():
             self._paused_until = max(self._paused_until, now + min(wait, self.LONGEST_PAUSE))
+
+    def _grown(self, now: float) -> float:
+        return self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY
+
+    def _set(self, rate: float, now: float) -> None:
+        self.rate = min(max(rate, self.SLOWEST), self._fastest)
+        self._rated_at = now
 
     def _mostly_throttled(self) -> bool:
         return 2 * len(self._throttled) > len(self._jobs)

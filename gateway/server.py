@@ -119,7 +119,7 @@ def run() -> int:
         return 1
     try:
         gateway = create_app(settings, make_operator_key=sys.stderr.isatty())
-    except StoreRefused as error:
+    except (StoreRefused, OSError) as error:
         listening.close()
         _say(str(error))
         return 1

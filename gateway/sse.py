@@ -8,6 +8,7 @@ then catches up from the log; a reader that takes nothing for `send_timeout` is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from types import coroutine
@@ -27,6 +28,8 @@ from gateway.store import Slice
 from gateway.tails import Tail, Tails
 
 RETRY = b"retry: 2000\n\n"
+log = logging.getLogger("gateway.sse")
+
 _COMMENT = {"type": "http.response.body", "body": b":\n\n", "more_body": True}
 _LOOK_AGAIN = 1.0
 
@@ -167,16 +170,24 @@ class Stream(EventSourceResponse):
             waiting_for = sending.send(None)  # type: ignore[attr-defined]
         except StopIteration:
             return
+        except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the pump, and with it all readers
+            log.warning("send_failed: %s", type(error).__name__)
+            self._cut()
+            return
         self._busy = True
         self._tails.spawn(self._see_through(_resumed(sending, waiting_for)))  # type: ignore[arg-type]
 
     async def _see_through(self, sending: Coroutine[Any, Any, None]) -> None:
-        with anyio.move_on_after(self.send_timeout) as patience:
-            await sending
-        if patience.cancelled_caught:
+        try:
+            with anyio.move_on_after(self.send_timeout) as patience:
+                await sending
+            if patience.cancelled_caught:
+                self._cut()
+            elif not self._over:
+                await self._catch_up()
+        except Exception as error:  # noqa: BLE001 - as in `_begin`
+            log.warning("send_failed: %s", type(error).__name__)
             self._cut()
-        elif not self._over:
-            await self._catch_up()
 
     async def _catch_up(self) -> None:
         """Send what came after the cursor until the stream is level with all its tails, or over."""

@@ -154,11 +154,10 @@ class Watch:
             job, events = lose_sight(self._job, lost, self._means.clock())
         else:
             job, events = self._job, []
+        wait = self._wait_after(observed, left, now)
         if events and not await self._keep(job, events):
             return None
-        if job.state.ended:
-            return None
-        return self._wait_after(observed, left, now)
+        return None if job.state.ended else wait
 
     def _wait_after(self, observed: Observation, left: float | None, now: float) -> float:
         means = self._means
@@ -173,7 +172,7 @@ class Watch:
         if isinstance(observed, Throttled):
             self._host.rate.throttled(self._job.id, now, wait)
         elif not isinstance(observed, NoAnswer):
-            self._host.rate.answered(self._job.id)
+            self._host.rate.answered(self._job.id, now)
         self._host.turns.look()
         if observed.retry_after is not None:
             if left is not None:

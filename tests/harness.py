@@ -83,7 +83,9 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
         if serve.done():
             await serve
         await asyncio.sleep(0.01)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None), connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
         try:
             yield Running(f"http://{host}:{port}", gateway, server, session)
         finally:

@@ -62,8 +62,8 @@ class StoreFile:
         return file
 
     def connect(self) -> sqlite3.Connection:
-        """A connection for the calling thread. Every commit is flushed to the disk."""
-        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        """A connection for one thread, which need not be this one. Every commit is flushed to the disk."""
+        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
         return db

@@ -34,7 +34,7 @@ class _Task:
 
 
 class Lane:
-    """`writes` makes each batch a transaction. `connect` is called in the lane's own thread."""
+    """`writes` makes each batch a writing transaction. The connection is used by the lane's thread alone."""
 
     _undelivered = 0
 
@@ -46,7 +46,7 @@ class Lane:
     def __init__(self, connect: Callable[[], sqlite3.Connection], *, writes: bool, name: str) -> None:
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._connect = connect
+        self._connection = connect()
         self._begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # a read batch sees one moment of the log
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -67,7 +67,7 @@ class Lane:
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
-        connection = self._connect()
+        connection = self._connection
         try:
             open_ = True
             while open_:
