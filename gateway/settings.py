@@ -66,8 +66,6 @@ class Settings(BaseSettings):
     max_jobs: int = Field(10_000, ge=1, description="running jobs per process")
     log_limit: int = Field(256, ge=2, description="events kept per job")
     callback_allow: List = Field((), description="networks that callbacks may also reach")
-    listen_url: str | None = Field(None, description="PostgreSQL: a direct connection for wake-ups")
-    lease: Seconds = Field(10, description="PostgreSQL: how long a silent gateway keeps its jobs")
     drain: Seconds = Field(10, description="longest shutdown")
 
     @field_validator("monitor_hosts", "cors_origins", "callback_allow", mode="before")
