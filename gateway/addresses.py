@@ -30,11 +30,16 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _NAT64 = IPv6Network("64:ff9b::/96")
-_EMBEDDING = (  # ranges whose addresses stand for another one, or for a tunnel's end
+_NEVER: tuple[IPv4Network | IPv6Network, ...] = (
+    # addresses that stand for another one, or for a tunnel's end
     IPv6Network("::/96"),
     IPv6Network("64:ff9b:1::/48"),
     IPv6Network("2001::/32"),
     IPv6Network("2002::/16"),
+    IPv4Network("192.88.99.0/24"),
+    # special ranges that not every supported Python knows
+    IPv4Network("192.0.0.0/24"),
+    IPv6Network("3fff::/20"),
     IPv6Network("5f00::/16"),
     IPv6Network("fec0::/10"),
 )
@@ -127,6 +132,6 @@ def is_public(address: str) -> bool:
             parsed = parsed.ipv4_mapped
         elif parsed in _NAT64:
             parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
-        elif any(parsed in network for network in _EMBEDDING):
-            return False
+    if any(parsed in network for network in _NEVER):
+        return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

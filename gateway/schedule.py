@@ -141,7 +141,7 @@ class HostRate(SteadyRate):
             self._paused_until = max(self._paused_until, now + min(wait, self.LONGEST_PAUSE))
 
     def _grown(self, now: float) -> float:
-        return self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY
+        return min(self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY, self._fastest)
 
     def _set(self, rate: float, now: float) -> None:
         self.rate = min(max(rate, self.SLOWEST), self._fastest)

@@ -79,7 +79,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     server = Server(config, gateway)
     host, port = listening.getsockname()[:2]
     serve = asyncio.create_task(server._serve([listening]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+    while not server.started:
         if serve.done():
             await serve
         await asyncio.sleep(0.01)
@@ -185,7 +185,7 @@ class Process:
     async def exited(self, seconds: float = 20.0) -> int:
         """The exit status."""
         with anyio.fail_after(seconds):
-            while (status := self.process.poll()) is None:
+            while (status := self.process.poll()) is None:  # noqa: ASYNC110 - a process has no event
                 await anyio.sleep(0.02)
         return status
 

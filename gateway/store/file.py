@@ -76,15 +76,20 @@ class StoreFile:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         db = self.connect()
         try:
+            found = False
             if not self.is_new:
                 self._check(db)
+                found = self._find_secret(db, secret_key)
             self.path.chmod(0o600)
             self._migrate(db)
             if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise StoreRefused(
                     f"The store {self.path} lies on a file system that SQLite's WAL mode does not work on."
                 )
-            self._unlock_secrets(db, secret_key)
+            if found:
+                self._seal_what_is_plain(db)
+            else:
+                self._make_secret(db, secret_key)
             self._find_operator_key(db, make_operator_key)
         finally:
             db.close()
@@ -117,26 +122,29 @@ class StoreFile:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")
 
-    def _unlock_secrets(self, db: sqlite3.Connection, secret_key: str | None) -> None:
-        """Find or make the store's secret, which also tells a wrong key; seal what was kept plain before."""
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('salt', ?)", (secrets.token_bytes(16),))
-        (salt,) = db.execute("SELECT value FROM meta WHERE name = 'salt'").fetchone()
-        self.seal = Seal(secret_key, salt)
-        db.execute(
-            "INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (self.seal.close(secrets.token_bytes(32), "secret"),)
-        )
-        (kept,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+    def _find_secret(self, db: sqlite3.Connection, secret_key: str | None) -> bool:
+        """Read the store's secret, which also tells a wrong key; whether there is one."""
+        kept = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('salt', 'secret')"))
+        if len(kept) < 2:
+            return False
+        self.seal = Seal(secret_key, kept["salt"])
         try:
-            self.secret = self.seal.open(kept, "secret")
+            self.secret = self.seal.open(kept["secret"], "secret")
         except SealBroken:
             raise StoreRefused(
                 f"The store {self.path} was sealed with another GATEWAY_SECRET_KEY. Set the one it was made with."
                 if self.seal.closed
                 else f"The store {self.path} is sealed. Set the GATEWAY_SECRET_KEY it was made with."
             ) from None
-        if self.seal.closed and self.seal.is_plain(kept):
-            self._seal_all(db)
+        return True
+
+    def _make_secret(self, db: sqlite3.Connection, secret_key: str | None) -> None:
+        salt = secrets.token_bytes(16)
+        self.seal = Seal(secret_key, salt)
+        self.secret = secrets.token_bytes(32)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('salt', ?)", (salt,))
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('secret', ?)", (self.seal.close(self.secret, "secret"),))
         db.execute("COMMIT")
 
     def _find_operator_key(self, db: sqlite3.Connection, make: bool) -> None:
@@ -147,11 +155,17 @@ class StoreFile:
             db.execute("INSERT INTO meta VALUES ('operator', ?)", row)
         self.operator_hash = row[0] if row is not None else None
 
-    def _seal_all(self, db: sqlite3.Connection) -> None:
+    def _seal_what_is_plain(self, db: sqlite3.Connection) -> None:
+        """After GATEWAY_SECRET_KEY was set for the first time."""
+        (kept,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+        if not self.seal.closed or not self.seal.is_plain(kept):
+            return
+        db.execute("BEGIN IMMEDIATE")
         db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.seal.close(self.secret, "secret"),))
         for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
             sealed = self.seal.close(self.seal.open(monitor, job_id), job_id)
             db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
+        db.execute("COMMIT")
 
 
 def _lock(path: Path, owner: str) -> int:

@@ -1,0 +1,114 @@
+"""Which hosts and addresses may be dialled."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, MonitorRule, host_pattern, is_loopback, is_public
+
+PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+NOT_PUBLIC = [
+    *("127.0.0.1", "127.255.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"),
+    *("169.254.169.254", "192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "192.0.0.1", "192.88.99.1"),
+    *("224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1"),
+    *("fd00::1", "fec0::1", "ff02::1", "2001:db8::1", "3fff::1", "100::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"),
+    *("::ffff:a9fe:a9fe", "::127.0.0.1", "::8.8.8.8", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808"),
+    *("2002:7f00:1::", "2002:808:808::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "5f00::1"),
+    *("localhost", "2130706433", "127.1", "0x7f.0.0.1", "[::1]", "", "1.2.3.4.5"),
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses(address: str) -> None:
+    """Global unicast, also when carried by IPv6."""
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_every_other_address(address: str) -> None:
+    """Special ranges, tunnels, embedded private ones, and what is no address."""
+    assert not is_public(address)
+
+
+RULE = MonitorRule("https://graph.microsoft.com", [host_pattern(text) for text in DEFAULT_MONITOR_HOSTS])
+LOCAL = MonitorRule("http://127.0.0.1:9000", [host_pattern("*.example.com"), host_pattern("one.example.org:8443")])
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [
+        ("https://graph.microsoft.com/v1.0/x", "own"),
+        ("https://GRAPH.microsoft.com/v1.0/x", "own"),
+        ("https://graph.microsoft.com:8443/x", None),
+        ("http://graph.microsoft.com/x", None),
+        ("https://api.onedrive.com/monitor/1", "public"),
+        ("https://contoso.sharepoint.com/_api/v2.0/monitor/1?tempauth=x", "public"),
+        ("https://contoso-my.sharepoint.com./x", "public"),
+        ("https://sharepoint.com/x", None),
+        ("https://sharepoint.com.evil.org/x", None),
+        ("https://evilsharepoint.com/x", None),
+        ("https://contoso.sharepoint.com:444/x", None),
+        ("http://contoso.sharepoint.com/x", None),
+        ("https://api.onedrive.com@evil.org/x", None),
+        ("https://user:pw@api.onedrive.com/x", None),
+        ("https://@api.onedrive.com/x", None),
+        ("https://api.onedrive.com\\@evil.org/x", None),
+        ("https://evil.org/api.onedrive.com", None),
+        ("https://127.0.0.1/x", None),
+        ("https://[::1]/x", None),
+        ("https://169.254.169.254/x", None),
+        ("https://contoso.sharepo\u0131nt.com/x", None),
+        ("ftp://api.onedrive.com/x", None),
+        ("file:///etc/passwd", None),
+        ("//api.onedrive.com/x", None),
+        ("https:///x", None),
+        ("https://api.onedrive.com:x/", None),
+        ("https://api.onedrive.com/a b", None),
+        ("https://api.onedrive.com/\nx", None),
+        ("", None),
+    ],
+)
+def test_monitors_of_graph_itself(url: str, verdict: str | None) -> None:
+    """The upstream's own host, or https on a listed one, without user info."""
+    assert RULE.judge(url) == verdict
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [
+        ("http://127.0.0.1:9000/m/1", "own"),
+        ("http://127.0.0.1:1234/m/1", "own"),
+        ("http://127.0.0.2:9000/m/1", None),
+        ("http://localhost:9000/m/1", None),
+        ("https://a.example.com/m", "public"),
+        ("https://a.b.example.com/m", "public"),
+        ("https://example.com/m", None),
+        ("https://one.example.org:8443/m", "public"),
+        ("https://one.example.org/m", None),
+        ("https://graph.microsoft.com/m", None),
+    ],
+)
+def test_monitors_of_a_simulated_upstream(url: str, verdict: str | None) -> None:
+    """An upstream over http, on loopback, may have its monitors on any port of its host."""
+    assert LOCAL.judge(url) == verdict
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "*.", "a..b", "a:b", "a:0", "a:65536", "https://a", "a/b", "a b", "-a.com", "*.*.a"]
+)
+def test_patterns_that_are_none(text: str) -> None:
+    """A host or a host below which any name goes, with a port if wished; nothing else."""
+    with pytest.raises(ValueError, match="is not host"):
+        host_pattern(text)
+
+
+def test_patterns() -> None:
+    """The port is 443 unless it is named."""
+    assert host_pattern("A.com") == HostPattern("a.com", 443)
+    assert host_pattern("*.a.com:8443") == HostPattern("*.a.com", 8443)
+    assert host_pattern("[::1]:9") == HostPattern("::1", 9)
+    assert is_loopback("localhost")
+    assert is_loopback("127.0.0.5")
+    assert is_loopback("::1")
+    assert not is_loopback("0.0.0.0")
+    assert not is_loopback("example.com")

@@ -1,0 +1,150 @@
+"""The job machine: tables, and properties over any order of answers."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.jobs import (
+    FAILED,
+    RUNNING,
+    Answer,
+    Job,
+    JobError,
+    LostCode,
+    Target,
+    accepted,
+    advance,
+    iso,
+    kind_of,
+    lose_sight,
+    reference,
+)
+
+NOW = 1_790_000_000.5
+LOST: tuple[LostCode, ...] = (
+    "monitorExpired",
+    "monitorUnauthorized",
+    "monitorUnreachable",
+    "deadlineExceeded",
+    "watchStopped",
+)
+
+
+def new(**target: str) -> Job:
+    job, _ = accepted("j", monitor="https://h/m", target=Target(**target), now=NOW)
+    return job
+
+
+def test_a_job_begins_with_event_1() -> None:
+    """Event 1 is notStarted at 0.0, and carries the whole state."""
+    job, (event,) = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
+    assert (event.seq, event.kind, event.turned) == (1, "progress", True)
+    assert event.data == (
+        b'{"jobId":"j","operation":"ItemCopy","status":"notStarted","percentageComplete":0.0,'
+        b'"at":"2026-09-21T14:13:20.500Z"}'
+    )
+    assert job.monitor == "https://h/m"
+    assert event.body() == b"event: progress\ndata: " + event.data + b"\n\n"
+
+
+@pytest.mark.parametrize("status", [*RUNNING, "completed", *FAILED, "paused"])
+def test_words_and_their_kinds(status: str) -> None:
+    """Ten words and any other: running, completed or failed."""
+    job, events = advance(new(prefix="me/drive"), Answer(status=status, percentage=5.0), NOW + 1)
+    kind = "completed" if status == "completed" else "failed" if status in FAILED else "progress"
+    assert kind_of(status) == kind
+    assert [event.kind for event in events] == [kind]
+    assert job.state.status == status
+    assert job.state.percentage_complete == (100.0 if status == "completed" else 5.0)
+    assert (job.state.error is not None) == (kind == "failed")
+    assert (job.monitor is None) == job.state.ended == (job.ended is not None)
+
+
+def test_an_event_only_when_something_changed() -> None:
+    """The same answer again adds nothing; a change of any field but the time adds one event."""
+    answer = Answer(status="inProgress", percentage=10.0, description="a")
+    job, events = advance(new(), answer, NOW)
+    assert len(events) == 1
+    assert advance(job, answer, NOW + 9) == (job, [])
+    _, (event,) = advance(job, Answer(status="inProgress", percentage=10.0, description="b"), NOW + 9)
+    assert event.turned is False
+
+
+def test_a_percentage_never_falls_and_a_missing_one_stays() -> None:
+    """What was once shown is not taken back."""
+    job, _ = advance(new(), Answer(status="inProgress", percentage=40.0), NOW)
+    job, events = advance(job, Answer(status="inProgress", percentage=30.0), NOW)
+    assert events == []
+    job, _ = advance(job, Answer(status="waiting"), NOW)
+    assert job.state.percentage_complete == 40.0
+
+
+@pytest.mark.parametrize(
+    ("target", "drive", "resource"),
+    [
+        ({"prefix": "me/drive"}, None, "/v1.0/me/drive/items/01A!x"),
+        ({"prefix": "me/drive", "version": "beta"}, None, "/beta/me/drive/items/01A!x"),
+        ({"prefix": "users/u/drives/b!1"}, None, "/v1.0/users/u/drives/b!1/items/01A!x"),
+        ({"prefix": "me/drive", "drive_id": "b!2"}, None, "/v1.0/drives/b!2/items/01A!x"),
+        ({"prefix": "me/drive", "drive_id": "b!2"}, "b!3", "/v1.0/drives/b!3/items/01A!x"),
+        ({}, "a/b", "/v1.0/drives/a%2Fb/items/01A!x"),
+        ({}, None, None),
+    ],
+)
+def test_where_the_result_is_read(target: dict[str, str], drive: str | None, resource: str | None) -> None:
+    """The drive of the result's location, else the one asked for, else the request's own; else nowhere."""
+    job, _ = advance(new(**target), Answer(status="completed", resource_id="01A!x", drive_id=drive), NOW)
+    assert job.state.resource == resource
+    assert job.state.resource_id == "01A!x"
+
+
+@pytest.mark.parametrize("code", LOST)
+def test_losing_sight_is_a_failure_of_the_gateways(code: LostCode) -> None:
+    """The gateway's own codes say that the copy itself may have gone on."""
+    job, (event,) = lose_sight(new(), code, NOW)
+    assert event.kind == "failed"
+    assert job.state.status == "failed"
+    assert job.state.error is not None
+    assert (job.state.error.code, job.state.error.origin) == (code, "gateway")
+    assert "may have gone on" in job.state.error.message
+    assert lose_sight(job, "deadlineExceeded", NOW) == (job, [])
+
+
+def test_a_failed_job_without_a_reason_still_has_an_error() -> None:
+    """The status word stands in for a code."""
+    job, _ = advance(new(), Answer(status="cancelled"), NOW)
+    assert job.state.error == JobError("cancelled", "Upstream ended the copy as cancelled.", "upstream")
+
+
+def test_times_and_references() -> None:
+    """Times are UTC with milliseconds; a reference is short and is not the id."""
+    assert iso(0) == "1970-01-01T00:00:00.000Z"
+    assert len(reference("secret-job-id")) == 8
+    assert reference("secret-job-id") not in "secret-job-id"
+
+
+ANSWERS = st.builds(
+    Answer,
+    status=st.sampled_from([None, *RUNNING, "completed", *FAILED, "paused"]),
+    percentage=st.none() | st.floats(0, 100),
+    description=st.none() | st.text(max_size=3),
+    resource_id=st.none() | st.just("01A"),
+)
+
+
+@given(st.lists(ANSWERS | st.sampled_from(LOST), max_size=12))
+def test_any_order_of_answers_gives_a_proper_log(steps: list[Answer | LostCode]) -> None:
+    """Numbers rise by one, percentages never fall, one terminal event at most, and nothing follows it."""
+    job, log = accepted("j", monitor="https://h/m", target=Target(prefix="me/drive"), now=NOW)
+    for step in steps:
+        job, events = advance(job, step, NOW) if isinstance(step, Answer) else lose_sight(job, step, NOW)
+        log += events
+    assert [event.seq for event in log] == list(range(1, len(log) + 1))
+    assert not any(event.terminal for event in log[:-1])
+    assert log[-1].terminal == job.state.ended
+    shown = [msgspec.json.decode(event.data)["percentageComplete"] for event in log]
+    assert shown == sorted(shown)
+    assert log[-1].data == msgspec.json.encode(job.state)

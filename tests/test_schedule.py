@@ -1,0 +1,148 @@
+"""When to poll next, and at what pace."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.schedule import Bounds, HostRate, Progress, SteadyRate, next_wait, retry_hint
+
+BOUNDS = Bounds(0.5, 30.0)
+
+
+def wait(
+    age: float = 0.0,
+    remaining: float | None = None,
+    failures: int = 0,
+    retry_after: float | None = None,
+    bounds: Bounds = BOUNDS,
+) -> float:
+    return next_wait(
+        age=age,
+        remaining=remaining,
+        failures=failures,
+        retry_after=retry_after,
+        bounds=bounds,
+        rng=random.Random(7),
+    )
+
+
+@given(st.floats(0, 1e6), st.none() | st.floats(0.001, 1e6), st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_a_wait_of_ones_own_choice_keeps_the_bounds(
+    age: float, remaining: float | None, failures: int, rng: random.Random
+) -> None:
+    """Never shorter than the shortest, never longer than the longest."""
+    chosen = next_wait(age=age, remaining=remaining, failures=failures, retry_after=None, bounds=BOUNDS, rng=rng)
+    assert 0.5 <= chosen <= 30.0
+
+
+@given(st.floats(0, 1e6), st.randoms(use_true_random=False))
+def test_no_job_is_seen_late_by_more_than_three_percent_of_its_age(age: float, rng: random.Random) -> None:
+    """While its monitor answers, a job waits at most 3 % of its age, or the shortest wait."""
+    chosen = next_wait(age=age, remaining=None, failures=0, retry_after=None, bounds=BOUNDS, rng=rng)
+    assert chosen <= max(0.5, 0.03 * age)
+
+
+@given(st.floats(0, 1e9), st.integers(0, 40))
+def test_what_upstream_asks_for_comes_first(seconds: float, failures: int) -> None:
+    """Retry-After may lengthen the wait beyond the longest, never shorten it below the shortest."""
+    asked = wait(retry_after=seconds, failures=failures)
+    assert asked >= max(seconds, 0.5)
+    assert asked <= max(seconds, 0.5) + 0.5
+
+
+def test_failures_lengthen_and_nearness_shortens() -> None:
+    """Each answer that tells nothing doubles the wait; an end in sight shortens it."""
+    assert wait(failures=1) < wait(failures=3) < wait(failures=5) < wait(failures=9) == 30.0
+    assert wait(age=600, remaining=5) < wait(age=600, remaining=20) < wait(age=600)
+
+
+def test_progress_foretells_the_end() -> None:
+    """The time left follows from the pace so far; there is none without a pace, or once the end is overdue."""
+    progress = Progress(0, 0, 0, 0)
+    assert progress.remaining(5) is None
+    progress = progress.seen(25, 10)
+    assert progress.remaining(10) == 30
+    assert progress.remaining(20) == 20
+    assert progress.seen(20, 99) is progress
+    assert progress.remaining(41) is None
+    assert progress.seen(100, 40).remaining(40) is None
+
+
+def test_a_poller_of_the_gateway_is_asked_to_wait_for_whole_seconds() -> None:
+    """From one second for a young job to thirty for an old one."""
+    assert [retry_hint(age) for age in (0, 30, 100, 5000)] == [1, 1, 3, 30]
+
+
+def test_a_steady_rate_spaces_starts_evenly() -> None:
+    """No burst makes up for idle time."""
+    rate = SteadyRate(10)
+    rate.start(100.0)
+    assert rate.ready_at(100.0) == 100.1
+    rate.start(100.05)
+    assert round(rate.ready_at(100.06), 6) == 100.2
+    rate.start(200.0)
+    assert rate.ready_at(200.0) == 200.1
+
+
+def test_a_host_is_halved_by_throttling_and_grows_back() -> None:
+    """Each throttled answer halves the rate, down to one a second; others and time raise it again."""
+    host = HostRate(64)
+    for job in "abcdefghij":
+        host.join(job)
+    host.throttled("a", 0.0, 1.0)
+    assert host.rate == 32
+    for _ in range(9):
+        host.throttled("a", 0.0, 1.0)
+    assert host.rate == 1
+    host.answered("b", 0.0)
+    assert host.rate == 1.25
+    host.answered("b", 10.0)
+    assert host.rate > 32
+    host.answered("b", 40.0)
+    assert host.rate == 64
+
+
+def test_a_host_slower_than_one_a_second_keeps_its_own_rate() -> None:
+    """The floor does not lift a rate that the operator set below it."""
+    host = HostRate(0.5)
+    host.join("a")
+    host.throttled("a", 0.0, 1.0)
+    assert host.rate == 0.5
+
+
+def test_a_host_pauses_only_while_most_of_its_jobs_are_throttled() -> None:
+    """One of two is not most; two of three are; the pause is a minute at most, and over when one answers."""
+    host = HostRate(10)
+    for job in "abc":
+        host.join(job)
+    host.throttled("a", 0.0, 600.0)
+    assert host.ready_at(1.0) == 1.0
+    host.throttled("b", 0.0, 600.0)
+    assert host.ready_at(1.0) == 60.0
+    host.answered("b", 1.0)
+    assert host.ready_at(1.0) == 1.0
+    host.throttled("b", 2.0, 600.0)
+    assert host.leave("c") is False
+    host.join("d")
+    host.join("e")
+    assert host.ready_at(2.0) == 2.0
+
+
+@given(st.lists(st.integers(0, 19), min_size=200, max_size=400), st.randoms(use_true_random=False))
+def test_one_hostile_job_of_many_does_not_slow_the_host(order: list[int], rng: random.Random) -> None:
+    """A job that is always throttled, polled no more often than its nineteen neighbours, leaves the rate high."""
+    host = HostRate(500)
+    for job in range(20):
+        host.join(str(job))
+    now = 0.0
+    for job in [*order, *range(1, 20), *range(1, 20)]:
+        now += 0.002
+        if job == 0 and rng.random() < 0.5:
+            host.throttled("0", now, 1.0)
+        else:
+            host.answered(str(job), now)
+    assert host.rate > 250
+    assert host.ready_at(now) <= now
