@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,21 +25,6 @@ ADVICE = {
     "serviceNotAvailable": "Nothing was started; try again.",
     "unauthenticated": "Set GRAPH_TOKEN to a token that is still valid.",
 }
-
-
-class Display(Protocol):
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *reason: object) -> None: ...
-
-    def state(self, state: State) -> None: ...
-
-    def notice(self, text: str) -> None: ...
-
-
-def display() -> Display:
-    """The one that suits the output."""
-    return ProgressBar() if sys.stdout.isatty() else PlainLines()
 
 
 class PlainLines:
@@ -154,3 +139,11 @@ def command() -> str:
     if called.name != "gateway":
         return f"{shlex.quote(sys.executable)} -m gateway"
     return "gateway" if shutil.which("gateway") else shlex.quote(str(called))
+
+
+Display = PlainLines | ProgressBar
+
+
+def display() -> Display:
+    """The one that suits the output."""
+    return ProgressBar() if sys.stdout.isatty() else PlainLines()

@@ -32,6 +32,15 @@ _DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
 _ITEM_FACETS = ("file", "folder", "package", "parentReference")
 
 
+LostCode = Literal["monitorExpired", "monitorUnauthorized"]
+_LOST: dict[int, LostCode] = {
+    401: "monitorUnauthorized",
+    403: "monitorUnauthorized",
+    404: "monitorExpired",
+    410: "monitorExpired",
+}
+
+
 class Reply(msgspec.Struct, frozen=True):
     """What came over the wire; header names are looked up whatever their case."""
 
@@ -43,7 +52,7 @@ class Reply(msgspec.Struct, frozen=True):
 class Lost(msgspec.Struct, frozen=True):
     """The monitor does not know the job any more, or refuses access to it."""
 
-    code: Literal["monitorExpired", "monitorUnauthorized"]
+    code: LostCode
     retry_after: float | None = None
 
 
@@ -68,35 +77,23 @@ def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
     """The observation a reply stands for. `now` is seconds since 1970, used where upstream names a date."""
     code = reply.code
     wait = retry_after(reply.headers, now)
-    if code in (401, 403):
-        return Lost("monitorUnauthorized", wait)
-    if code in (404, 410):
-        return Lost("monitorExpired", wait)
+    if code in _LOST:
+        return Lost(_LOST[code], wait)
     if code == 429:
         return Throttled(wait)
     document = _document(reply.body)
     word = document.get("status")
     status = _KNOWN.get(word.strip().lower()) if isinstance(word, str) else None
+    if status is None and _names_no_operation(document):
+        return Lost("monitorExpired", wait)
+    if status is None and code == 303:
+        status = "completed"
     if status is not None:
         return _answer(document, status, reply, monitor_url, wait)
-    error = document.get("error")
-    if isinstance(error, dict) and error.get("code") == "operationNotFound":
-        return Lost("monitorExpired", wait)
-    if code == 303:
-        return _answer(document, "completed", reply, monitor_url, wait)
-    if 300 <= code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm"):
+    if code in (503, 509) or _is_throttle_page(reply):
         return Throttled(wait)
-    if code in (503, 509):
-        return Throttled(wait)
-    if 200 <= code < 300:
-        unknown = _text(word, WORD_LIMIT, monitor_url)
-        if unknown is not None:
-            return _answer(document, unknown, reply, monitor_url, wait)
-        if isinstance(document.get("id"), str) and any(facet in document for facet in _ITEM_FACETS):
-            return _finished_item(document, monitor_url, wait)
-        if code == 202 and _percentage(document) is not None:
-            return _answer(document, None, reply, monitor_url, wait)
-    return NoAnswer(f"HTTP {code} without a usable status", wait)
+    answer = _unspoken(document, reply, monitor_url, wait) if 200 <= code < 300 else None
+    return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
 
 
 def item_of(location: str) -> tuple[str, str | None] | None:
@@ -137,6 +134,25 @@ def drive_of_path(path: object) -> str | None:
         return None
     found = re.match(r"/?drives/([^/]+)(?:/|$)", path)
     return unquote(found[1]) if found else None
+
+
+def _unspoken(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
+    """A success that says nothing known: a word nobody knows, the finished item itself, or a percentage alone."""
+    unknown = _text(doc.get("status"), WORD_LIMIT, url)
+    if unknown is not None or (reply.code == 202 and _percentage(doc) is not None):
+        return _answer(doc, unknown, reply, url, wait)
+    if isinstance(doc.get("id"), str) and any(facet in doc for facet in _ITEM_FACETS):
+        return _finished_item(doc, url, wait)
+    return None
+
+
+def _names_no_operation(doc: dict[str, Any]) -> bool:
+    error = doc.get("error")
+    return isinstance(error, dict) and error.get("code") == "operationNotFound"
+
+
+def _is_throttle_page(reply: Reply) -> bool:
+    return 300 <= reply.code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm")
 
 
 def _answer(doc: dict[str, Any], status: str | None, reply: Reply, url: str, wait: float | None) -> Answer:

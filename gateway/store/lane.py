@@ -120,7 +120,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _deliver(tasks: list[_Task]) -> None:
-    Lane._undelivered -= len(tasks)
+    Lane._undelivered -= len(tasks)  # noqa: SLF001 - this is the lane's own other half
     for task in tasks:
         if task.error is None and task.then is not None:
             task.then()
