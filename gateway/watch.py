@@ -171,7 +171,7 @@ class Watch:
         )
         if isinstance(observed, Throttled):
             self._host.rate.throttled(self._job.id, now, wait)
-        elif not isinstance(observed, NoAnswer):
+        elif not self._hung:
             self._host.rate.answered(self._job.id, now)
         self._host.turns.look()
         if observed.retry_after is not None:

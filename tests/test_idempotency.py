@@ -22,10 +22,10 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return VIRTUAL_TIME
 
 
-async def again(gateway: Running, upstream: FakeUpstream, **headers: str) -> tuple[int, Any]:
+async def again(gateway: Running, upstream: FakeUpstream) -> tuple[int, Any]:
     """Repeat the request; how many copies went upstream must not change."""
     before = upstream.copies()
-    status, body, _ = await post(gateway, Idempotency_Key="k", **headers)
+    status, body, _ = await post(gateway, Idempotency_Key="k")
     assert upstream.copies() == before
     return status, body
 

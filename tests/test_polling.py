@@ -182,6 +182,10 @@ async def lasts(gateway: Running, name: str, **query: str) -> float:
     return now() - begun
 
 
+async def beset(gateway: Running, name: str) -> None:
+    await gateway.copy(f"/v1.0/me/drive/items/{name}", params={"every": "1"}, json={})
+
+
 async def test_hostile_jobs_do_not_slow_an_ordinary_one(tmp_path: Path) -> None:
     """Hanging, dripping, huge and throttled monitors beside it: it ends as soon as alone."""
     hostile = ("hang", "drip", "huge", "retry-after-none", "busy-bare", "reset", "hang-body", "throttled")
@@ -192,10 +196,7 @@ async def test_hostile_jobs_do_not_slow_an_ordinary_one(tmp_path: Path) -> None:
     ):
         alone = await lasts(gateway, "copy")
         for number in range(80):
-            name = hostile[number % len(hostile)]
-            tasks.start_soon(
-                lambda name=name: gateway.copy(f"/v1.0/me/drive/items/{name}", params={"every": "1"}, json={})
-            )  # type: ignore[misc]
+            tasks.start_soon(beset, gateway, hostile[number % len(hostile)])
         await anyio.sleep(3)
         assert await lasts(gateway, "copy") <= alone + 1.5
         tasks.cancel_scope.cancel()
