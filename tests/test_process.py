@@ -1,0 +1,292 @@
+"""The process: how it starts, how it ends, what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+
+from gateway.simulator import Simulator, running
+from tests.fake_upstream import faking
+from tests.harness import FOLDER, OPERATOR, TOKEN, Process, events, free_port, tail
+
+pytestmark = pytest.mark.anyio
+
+
+async def copy(session: aiohttp.ClientSession, gateway: Process) -> dict[str, Any]:
+    async with session.post(f"{gateway.url}{FOLDER}/copy", json={"name": "x"}, headers=TOKEN) as response:
+        assert response.status == 202, await response.text()
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_clean_end_and_a_second_start(number: int, tmp_path: Path) -> None:
+    """Open streams end with a proper last chunk, the exit is 0 and quick, and the next start goes on at once."""
+    async with running(Simulator(seconds=600)) as upstream, aiohttp.ClientSession() as session:
+        port = free_port()
+        async with Process(upstream.url, tmp_path, port=port) as gateway:
+            job = await copy(session, gateway)
+            async with session.get(job["events"]) as response:
+                stream = events(response)
+                await anext(stream)
+                begun = time.monotonic()
+                gateway.signal(number)
+                rest = [event async for event in stream]
+            assert all(event.name == "progress" for event in rest)
+            assert await gateway.exited() == 0
+            assert time.monotonic() - begun < 5
+            assert "Traceback" not in gateway.output()
+            assert "ERROR" not in gateway.output()
+        async with Process(upstream.url, tmp_path, port=port) as gateway, session.get(job["events"]) as response:
+            assert (await anext(events(response))).id == "1"
+        assert len(upstream.asked("copy")) == 1
+
+
+async def test_a_copy_in_flight_is_finished_first(tmp_path: Path) -> None:
+    """Meanwhile readiness is 503, no job and no stream begins; then it is stored, answered 202, and watched by the
+    next start.
+    """
+    async with faking() as upstream, aiohttp.ClientSession() as session:
+        let_go = asyncio.Event()
+
+        async def slow(request: web.Request) -> web.StreamResponse:
+            await let_go.wait()
+            return await upstream.accept(request)
+
+        async with Process(upstream.url, tmp_path) as gateway:
+            job = await copy(session, gateway)
+            upstream.on_copy = slow
+            in_flight = asyncio.create_task(copy(session, gateway))
+            while upstream.copies() < 2:  # noqa: ASYNC110 - until it is upstream
+                await anyio.sleep(0.01)
+            gateway.signal()
+            with anyio.fail_after(5):
+                while True:
+                    async with session.get(f"{gateway.url}/readyz") as response:
+                        if response.status == 503:
+                            break
+            async with session.post(f"{gateway.url}{FOLDER}/copy", json={}, headers=TOKEN) as response:
+                assert response.status == 503
+            async with session.get(job["events"]) as response:
+                assert response.status == 503
+            async with session.get(job["events"], headers={"Last-Event-ID": "1"}) as response:
+                assert response.status == 200
+                assert (await response.read()).startswith(b"retry: ")
+            assert upstream.copies() == 2
+            let_go.set()
+            started = await in_flight
+            assert await gateway.exited() == 0
+        upstream.on_poll = lambda _request: done()
+        async with Process(upstream.url, tmp_path, port=gateway.port):
+            assert (await tail(session, started["events"]))[-1].name == "completed"
+
+
+async def done() -> web.StreamResponse:
+    return web.json_response({"status": "completed"})
+
+
+async def test_a_copy_that_is_never_answered(tmp_path: Path) -> None:
+    """At the end of the drain its outcome is unknown, and the exit is still 0."""
+    async with faking() as upstream, aiohttp.ClientSession() as session:
+
+        async def never(_request: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(60)
+            return web.Response()
+
+        upstream.on_copy = never
+        async with Process(upstream.url, tmp_path, drain=3) as gateway:
+            in_flight = asyncio.create_task(
+                session.post(f"{gateway.url}{FOLDER}/copy", json={}, headers=TOKEN).__aenter__()
+            )
+            while upstream.copies() < 1:  # noqa: ASYNC110 - until it is upstream
+                await anyio.sleep(0.01)
+            begun = time.monotonic()
+            gateway.signal()
+            response = await in_flight
+            assert (response.status, (await response.json())["error"]["code"]) == (502, "outcomeUnknown")
+            assert await gateway.exited() == 0
+            assert time.monotonic() - begun < 4
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Whoever is in a hurry asks twice."""
+    async with faking() as upstream, aiohttp.ClientSession() as session:
+
+        async def never(_request: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(60)
+            return web.Response()
+
+        upstream.on_copy = never
+        async with Process(upstream.url, tmp_path, drain=60) as gateway:
+            in_flight = asyncio.create_task(copy(session, gateway))
+            while upstream.copies() < 1:  # noqa: ASYNC110 - until it is upstream
+                await anyio.sleep(0.01)
+            gateway.signal()
+            await anyio.sleep(0.3)
+            gateway.signal()
+            await gateway.exited(5)
+            with pytest.raises((aiohttp.ClientError, AssertionError)):
+                await in_flight
+
+
+async def test_a_stalled_reader_does_not_hold_the_exit_up(tmp_path: Path) -> None:
+    """A reader that takes nothing is dropped when the gateway ends."""
+    async with (
+        running(Simulator(seconds=30, steps=1000)) as upstream,
+        aiohttp.ClientSession() as session,
+        Process(upstream.url, tmp_path, poll_min=0.01, poll_max=0.01, send_timeout=60) as gateway,
+    ):
+        job = await copy(session, gateway)
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            stalled.connect(("127.0.0.1", gateway.port))
+            path = job["events"].removeprefix(gateway.url)
+            stalled.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            async with session.get(job["events"]) as response:
+                async for event in events(response):
+                    if int(event.id) > 80:
+                        break
+            begun = time.monotonic()
+            gateway.signal()
+            assert await gateway.exited() == 0
+            assert time.monotonic() - begun < 4
+
+
+def serve(*, environment: dict[str, str], seconds: float = 20) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "serve"],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def test_wrong_settings_are_named_all_together() -> None:
+    """Exit 2, one line each, no traceback."""
+    ended = serve(environment={"GATEWAY_PORT": "x", "GATEWAY_POLL_MIN": "-1", "GATEWAY_UPSTREAM_URL": "http://a.com"})
+    assert ended.returncode == 2
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 3
+    assert {line.split(":")[0] for line in lines} == {"GATEWAY_PORT", "GATEWAY_POLL_MIN", "GATEWAY_UPSTREAM_URL"}
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """Exit 1 and one line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = serve(environment={"GATEWAY_PORT": port, "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"})
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"Cannot listen on 127.0.0.1:{port}: Address already in use\.\n", ended.stderr)
+
+
+async def test_a_second_process_on_the_store(tmp_path: Path) -> None:
+    """Refused, naming the first; the first goes on."""
+    async with running(Simulator()) as upstream, Process(upstream.url, tmp_path) as gateway:
+        second = {"GATEWAY_PORT": "0", "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/gateway.db"}
+        ended = await anyio.to_thread.run_sync(lambda: serve(environment=second))
+        assert ended.returncode == 1
+        assert f"process {gateway.process.pid}" in ended.stderr
+        assert f"127.0.0.1:{gateway.port}" in ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1
+        await gateway.ready()
+
+
+async def test_an_operator_key_is_made_on_a_terminal(tmp_path: Path) -> None:
+    """Printed by the first start, not by the second, and good for both."""
+    async with aiohttp.ClientSession() as session:
+        keys = []
+        for _ in range(2):
+            port = free_port()
+            master, slave = pty.openpty()
+            process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+                [sys.executable, "-m", "gateway", "serve"],
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
+                    "GATEWAY_PORT": str(port),
+                    "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db",
+                },
+                stderr=slave,
+                stdout=slave,
+            )
+            os.close(slave)
+            said = b""
+            while b"readyz" not in said:
+                said += await anyio.to_thread.run_sync(os.read, master, 4096)
+            keys += re.findall(r"operator key.*: (\S+)", said.decode())
+            with anyio.fail_after(10):
+                while True:
+                    try:
+                        headers = {"Authorization": f"Bearer {keys[0]}"}
+                        async with session.get(f"http://127.0.0.1:{port}/jobs", headers=headers) as response:
+                            assert response.status == 200
+                            break
+                    except aiohttp.ClientError:
+                        await anyio.sleep(0.02)
+            process.terminate()
+            assert await anyio.to_thread.run_sync(process.wait, 10) == 0
+            os.close(master)
+    assert len(keys) == 1
+    assert len(keys[0]) >= 16
+
+
+async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:
+    """It is said and obeyed: fewer streams are offered."""
+    async with running(Simulator()) as upstream:
+        gateway = Process(upstream.url, tmp_path, max_jobs=10)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        gateway.spawn()
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        async with gateway_ends(gateway):
+            await gateway.ready()
+            assert (soft, hard) == resource.getrlimit(resource.RLIMIT_NOFILE)
+            assert re.search(r"The descriptor limit is 200: at most \d+ streams are served", gateway.output())
+
+
+class gateway_ends:  # noqa: N801 - reads as a phrase
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def __aenter__(self) -> Process:
+        return self._process
+
+    async def __aexit__(self, *_: object) -> None:
+        self._process.kill()
+
+
+async def test_jobs_past_their_retention_are_removed(tmp_path: Path) -> None:
+    """404 soon after, and the list is empty."""
+    async with (
+        running(Simulator(seconds=0.1)) as upstream,
+        aiohttp.ClientSession() as session,
+        Process(upstream.url, tmp_path, retention=1) as gateway,
+    ):
+        job = await copy(session, gateway)
+        assert (await tail(session, job["events"]))[-1].name == "completed"
+        with anyio.fail_after(10):
+            while True:
+                async with session.get(f"{gateway.url}/jobs/{job['jobId']}") as response:
+                    if response.status == 404:
+                        break
+                await anyio.sleep(0.05)
+        async with session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+            assert (await response.json())["value"] == []
