@@ -1,0 +1,145 @@
+"""What must stay in: monitor URLs, tokens, job ids; and whom the gateway dials."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from aiohttp import web
+
+from gateway.simulator import SCENARIOS, Simulator, running
+from tests.conftest import VIRTUAL_TIME
+from tests.fake_upstream import answering, faking
+from tests.harness import OPERATOR, TOKEN, serving, tail
+
+pytestmark = pytest.mark.anyio
+
+NEVER_END = {"stuck", "stuck-not-started", "succeeded", "retry-after-long"}
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return VIRTUAL_TIME
+
+
+async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Over every scenario: not in a log line, an answer, an event, an error text or a metric."""
+    caplog.set_level(logging.DEBUG, "gateway")
+    caplog.set_level(logging.INFO)
+    shown: list[str] = []
+    job_ids: list[str] = []
+    clock = asyncio.get_running_loop().time
+    async with (
+        running(Simulator(seconds=4, steps=4, clock=clock)) as upstream,
+        serving(upstream.url, tmp_path, poll_patience=30, job_deadline=60, poll_max=5.0) as gateway,
+    ):
+
+        async def one(name: str) -> None:
+            url = f"{gateway.url}/v1.0/me/drive/items/{name}/copy"
+            async with gateway.session.post(url, json={"name": name}, headers=TOKEN) as response:
+                shown.append(await response.text(errors="replace") + str(dict(response.headers)))
+                if response.status != 202:
+                    return
+                job = await response.json()
+            job_ids.append(job["jobId"])
+            async with gateway.session.get(job["events"]) as response:
+                shown.append(await response.text())
+
+        async with anyio.create_task_group() as tasks:
+            for name in SCENARIOS:
+                if name != "post-hang-runs":
+                    tasks.start_soon(one, name)
+        for path in ("/metrics", "/jobs?limit=200", "/openapi.json"):
+            async with gateway.session.get(gateway.url + path, headers=OPERATOR) as response:
+                shown.append(await response.text())
+        secrets = [operation.location for operation in upstream.operations.values()]
+        assert len(secrets) > 100
+        assert len(job_ids) > 90
+        said = "\n".join(record.getMessage() + str(record.exc_text or "") for record in caplog.records)
+        for text in ("\n".join(shown), said):
+            assert "tempauth" not in text.lower()
+            assert "/monitor/" not in text
+            assert TOKEN["Authorization"].removeprefix("Bearer ") not in text
+        assert not [job_id for job_id in job_ids if job_id in said]
+        assert "job_ended" in said
+        assert not any(asked.authorized for asked in upstream.polls())
+        assert not upstream.asked("foreign")
+
+
+def kept_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("gateway.db*"))
+
+
+@pytest.mark.parametrize("secret_key", [None, "a key of the operator"])
+async def test_what_lies_in_the_store(secret_key: str | None, tmp_path: Path) -> None:
+    """Monitor URLs are sealed when there is a key, and gone when the job has ended; tokens are never there."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, secret_key=secret_key) as gateway:
+        headers = {**TOKEN, "Idempotency-Key": "k"}
+        job = await gateway.copy("/v1.0/me/drive/items/1", headers=headers)
+        content = kept_in(tmp_path)
+        assert (b"/monitor/1" in content) == (secret_key is None)
+        assert b"a-token-of-the-caller" not in content
+        assert job["jobKey"].encode() not in content
+        upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
+        await tail(gateway.session, job["events"])
+    assert b"/monitor/1" not in kept_in(tmp_path)
+
+
+async def test_an_allowed_name_on_a_private_address_is_not_dialled(tmp_path: Path) -> None:
+    """The address that is really dialled decides: the listening socket sees nobody."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.setblocking(False)  # noqa: FBT003 - its signature
+        port = listening.getsockname()[1]
+        hosts = f"localhost:{port},127.0.0.2:{port},*.example.com"
+        async with (
+            faking() as upstream,
+            serving(upstream.url, tmp_path, monitor_hosts=hosts, poll_patience=5) as gateway,
+        ):
+            for host in (f"localhost:{port}", f"127.0.0.2:{port}"):
+                async with gateway.session.post(
+                    f"{gateway.url}/jobs", json={"monitorUrl": f"https://{host}/m"}, headers=OPERATOR
+                ) as response:
+                    job = await response.json()
+                    assert response.status == 202
+                last = (await tail(gateway.session, job["events"]))[-1].data
+                assert last["error"]["code"] == "monitorUnreachable"
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+async def test_a_host_that_is_allowed_no_more_is_not_polled(tmp_path: Path) -> None:
+    """The list is obeyed by every poll, also of jobs that were taken on under another."""
+    async with (
+        faking() as upstream,
+        serving(upstream.url, tmp_path, monitor_hosts="a.example.com") as gateway,
+        gateway.session.post(
+            f"{gateway.url}/jobs", json={"monitorUrl": "https://a.example.com/m"}, headers=OPERATOR
+        ) as response,
+    ):
+        job = await response.json()
+    async with (
+        faking() as upstream,
+        serving(upstream.url, tmp_path, monitor_hosts="b.example.com", poll_patience=5) as gateway,
+    ):
+        last = (await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events"))[-1].data
+        assert last["error"]["code"] == "monitorUnreachable"
+
+
+async def test_no_cookie_of_one_monitor_reaches_another(tmp_path: Path) -> None:
+    """Nothing is kept between polls but the connection."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_poll = answering(
+            lambda: web.json_response({"status": "inProgress"}, status=202, headers={"Set-Cookie": "a=b; Path=/"})
+        )
+        await gateway.copy("/v1.0/me/drive/items/1")
+        await anyio.sleep(2)
+        polls = [headers for _, path, headers, _ in upstream.asked if path.startswith("/monitor/")]
+        assert len(polls) > 3
+        assert not [headers for headers in polls if "Cookie" in headers or "Authorization" in headers]
