@@ -12,7 +12,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-CORE = "addresses capabilities cursor dialects errors events items jobs patience schedule signing"
+CORE = "addresses capabilities cursor dialects errors events items jobs patience schedule"
 PURE = {f"gateway.{name}" for name in CORE.split()}
 IMPURE = {"aiohttp", "anyio", "asyncio", "logging", "os", "socket", "sqlite3", "starlette", "threading", "time"}
 EDGES = {

@@ -1,0 +1,233 @@
+"""The commands, as a person or a script uses them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+
+from gateway.cli_display import ending, line
+from gateway.cli_follow import verdict
+from gateway.cli_item import copy_path, job_url, target
+from gateway.cli_stream import EventStream, Message
+from gateway.settings import Settings
+from gateway.simulator import SCENARIOS, Simulator, running
+from tests.fake_upstream import answering, faking
+from tests.harness import Process, Running, free_port, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("chunks", "messages"),
+    [
+        ([b"retry: 2000\n\nid: 1\nevent: progress\ndata: {}\n\n"], [("progress", "{}", "1")]),
+        ([b"data: a\r\ndata: b\r\n\r\n"], [("message", "a\nb", "")]),
+        ([b"data:a\rid\r\r"], [("message", "a", "")]),
+        ([b"\xef\xbb\xbfdata: a\n\n"], [("message", "a", "")]),
+        ([b": a comment\n\ndata\n\n"], [("message", "", "")]),
+        ([b"data: a\n\ndata: unfinished"], [("message", "a", "")]),
+        ([b"id: 1\n\ndata: a\n\nid: 2\0\ndata: b\n\n"], [("message", "a", "1"), ("message", "b", "1")]),
+        ([b"da", b"ta: \xc3", b"\xa4\r", b"\n\r", b"\n"], [("message", "ä", "")]),
+        ([b"event: x\n\ndata:  two\n\n"], [("message", " two", "")]),
+    ],
+)
+def test_streams_are_read_as_the_specification_says(chunks: list[bytes], messages: list[tuple[str, str, str]]) -> None:
+    """Lines, fields, comments, ids and unfinished ends, however the bytes are cut."""
+    stream = EventStream()
+    assert [message for chunk in chunks for message in stream.feed(chunk)] == [Message(*told) for told in messages]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(b"3000", 3.0), (b"0", 0.0), (b"x", 2.0), (b"-1", 2.0), (b"1.5", 2.0)])
+def test_retry_is_digits_only(text: bytes, seconds: float) -> None:
+    """Anything else leaves it as it was."""
+    stream = EventStream()
+    stream.feed(b"retry: " + text + b"\n")
+    assert stream.retry == seconds
+
+
+@pytest.mark.parametrize(
+    ("item", "path"),
+    [
+        ("01ABC", "/v1.0/me/drive/items/01ABC/copy"),
+        ("me/drive/items/01!A", "/v1.0/me/drive/items/01!A/copy"),
+        ("/beta/drives/b!1/items/2", "/beta/drives/b!1/items/2/copy"),
+        ("https://graph.microsoft.com/v1.0/me/drive/items/2", "/v1.0/me/drive/items/2/copy"),
+        ("me/drive/root:/My Folder/ä", "/v1.0/me/drive/root:/My%20Folder/%C3%A4:/copy"),
+    ],
+)
+def test_items_as_people_write_them(item: str, path: str) -> None:
+    """A bare id, an address with or without its version, a URL, a path with spaces."""
+    assert copy_path(item) == path
+
+
+def test_targets_and_jobs_as_people_write_them() -> None:
+    """DRIVE/FOLDER or a path; a job's URL with or without /events, or its id."""
+    assert target("b!1/2") == {"driveId": "b!1", "id": "2"}
+    assert target("/Documents/x/") == {"path": "/drive/root:/Documents/x"}
+    assert job_url("abc", "http://h:1/") == "http://h:1/jobs/abc"
+    assert job_url("https://h/base/jobs/abc/events", "http://no") == "https://h/base/jobs/abc"
+    for wrong in ("", "a", "a/b/c"):
+        with pytest.raises(ValueError, match="is no target"):
+            target(wrong)
+    for wrong in ("ftp://h/jobs/1", "http://h/other", "http://[", ""):
+        with pytest.raises(ValueError, match="is no"):
+            job_url(wrong, "http://h")
+
+
+def test_how_an_end_is_told() -> None:
+    """Completed with where, failed with why and what to do; the exit status says whose failure it was."""
+    assert verdict({"status": "completed"}) == 0
+    assert verdict({"status": "failed", "error": {"origin": "upstream"}}) == 1
+    assert verdict({"status": "failed", "error": {"origin": "gateway"}}) == 3
+    assert ending({"status": "completed", "resource": "/v1.0/x"}) == "The copy is complete: /v1.0/x"
+    failed = {
+        "status": "failed",
+        "error": {"code": "nameAlreadyExists", "message": "Name\x1b[2J taken", "origin": "upstream"},
+    }
+    assert "nameAlreadyExists" in ending(failed)
+    assert "\x1b" not in ending(failed) + line(failed)
+
+
+async def gateway(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    ran = await anyio.run_process(
+        [sys.executable, "-m", "gateway", *arguments], env={**clean, "COLUMNS": "100", **environment}, check=False
+    )
+    assert b"Traceback" not in ran.stderr, ran.stderr.decode()
+    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
+
+
+@asynccontextmanager
+async def simulated(folder: Path, **values: Any) -> AsyncIterator[Running]:
+    async with running(Simulator(seconds=0.6, steps=6)) as upstream, serving(upstream.url, folder, **values) as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("item", "status", "told"),
+    [
+        ("copy", 0, "/v1.0/drives/b!personal/items/"),
+        ("failed", 1, "nameAlreadyExists"),
+        ("rejected-403", 2, "accessDenied"),
+        ("rejected-500", 3, ""),
+        ("location-missing", 3, "may be running"),
+    ],
+)
+async def test_copying(item: str, status: int, told: str, tmp_path: Path) -> None:
+    """Plain lines when the output is no terminal, the end in words, and the contract's exit status."""
+    async with simulated(tmp_path) as served:
+        ended, output, errors = await gateway(
+            *("copy", f"me/drive/items/{item}", "--to", "b!personal/01MOWKYVDOCUMENTS", "--name", "new"),
+            GATEWAY_URL=served.url,
+            GRAPH_TOKEN="t",
+        )
+        assert ended == status, (output, errors)
+        assert told in output + errors
+        if status == 0:
+            assert re.search(r"^\S+Z  inProgress +\d+\.\d %", output, re.MULTILINE)
+
+
+async def test_tailing(tmp_path: Path) -> None:
+    """A running job, an ended one, one that nobody knows, and a gateway that is not there."""
+    async with simulated(tmp_path) as served:
+        job = await served.copy("/v1.0/me/drive/items/copy")
+        url = f"{served.url}/jobs/{job['jobId']}"
+        for _ in range(2):
+            ended, output, _ = await gateway("tail", url)
+            assert (ended, "completed" in output) == (0, True)
+        ended, _, errors = await gateway("tail", f"{served.url}/jobs/nobody")
+        assert (ended, "Nobody knows this job" in errors) == (2, True)
+        ended, _, _ = await gateway("tail", "not a url")
+        assert ended == 2
+    ended, _, errors = await gateway("tail", f"http://127.0.0.1:{free_port()}/jobs/x")
+    assert (ended, "no gateway within reach" in errors) == (3, True)
+
+
+async def test_a_job_the_gateway_lost_sight_of(tmp_path: Path) -> None:
+    """Exit 3: nobody knows how the copy ended."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, poll_patience=0.3) as served:
+        upstream.on_poll = answering(lambda: web.Response(text="?"))
+        job = await served.copy("/v1.0/me/drive/items/1")
+        ended, output, errors = await gateway("tail", job["events"])
+        assert ended == 3
+        assert "monitorUnreachable" in output + errors
+
+
+async def test_tailing_through_a_restart(tmp_path: Path) -> None:
+    """The gateway is killed and comes back: the tail goes on by its last id, and shows every event once."""
+    async with running(Simulator(seconds=5, steps=20)) as upstream:
+        port = free_port()
+        first = await Process(upstream.url, tmp_path, port=port).start()
+        async with aiohttp.ClientSession() as session:
+            url = f"{first.url}/v1.0/me/drive/items/copy/copy"
+            async with session.post(url, json={}, headers={"Authorization": "Bearer x"}) as response:
+                job = await response.json()
+        result: list[tuple[int, str, str]] = []
+
+        async def follow() -> None:
+            result.append(await gateway("tail", job["events"]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.sleep(2)
+            first.kill()
+            async with Process(upstream.url, tmp_path, port=port):
+                while not result:  # noqa: ASYNC110 - until the tail has ended
+                    await anyio.sleep(0.05)
+        ended, output, _ = result[0]
+        assert ended == 0
+        lines = output.splitlines()
+        assert len(lines) == len(set(lines))
+
+
+async def test_simulating() -> None:
+    """It says where, answers there, and ends with 0 on SIGTERM."""
+    port = free_port()
+    async with await anyio.open_process([sys.executable, "-m", "gateway", "simulate", "--port", str(port)]) as process:
+        async with aiohttp.ClientSession() as session:
+            with anyio.fail_after(20):
+                while True:
+                    try:
+                        async with session.get(f"http://127.0.0.1:{port}/") as response:
+                            assert "percent-nan" in await response.text()
+                            break
+                    except aiohttp.ClientError:
+                        await anyio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def test_the_demo() -> None:
+    """`--once` shows the copy, its raw stream and the item, and ends with 0."""
+    ended, output, errors = await gateway("demo", "--once", "--seconds", "2")
+    assert ended == 0, errors
+    for shown in ("curl -N", "retry: 2000", "event: completed", '"Copy of LargeFolder1"'):
+        assert shown in output
+
+
+async def test_help_teaches() -> None:
+    """Every command, every setting, every scenario and the exit codes can be found from --help."""
+    status, top, _ = await gateway("--help")
+    assert status == 0
+    for command in ("serve", "simulate", "copy", "tail", "demo"):
+        assert command in top
+    _, serve, _ = await gateway("serve", "--help")
+    assert not [name for name in Settings.model_fields if f"GATEWAY_{name.upper()}" not in serve]
+    _, simulate, _ = await gateway("simulate", "--help")
+    assert not [name for name in SCENARIOS if name not in simulate]
+    for wrong in (("nothing",), ("copy", "x"), ("simulate", "--scenario", "none"), ("tail",)):
+        status, _, errors = await gateway(*wrong)
+        assert status == 2
+        assert errors

@@ -1,0 +1,94 @@
+"""The scripts on a fresh machine, and on one that lacks something: one clear line each."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+SCRIPTS = ("deploy/demo", "tests/run")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the scripts need, in a folder with a space in its name."""
+    copy = tmp_path / "a checkout"
+    for name in (*SCRIPTS, "deploy/venv", "deploy/constraints.txt", "pyproject.toml"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, copy / name)
+    return copy
+
+
+def run(checkout: Path, script: str, python: Path | str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(checkout / script), "--help"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "HOME": str(checkout), **environment},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        cwd="/",
+    )
+
+
+def fake_python(folder: Path, body: str) -> Path:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def one_line(ended: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert ended.returncode != 0
+    last = ended.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in words), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_that_is_too_old(script: str, checkout: Path, tmp_path: Path) -> None:
+    """Its version, what is needed, and how to name another."""
+    old = fake_python(tmp_path, 'case "$1" in --version) echo Python 3.8.18;; *) exit 1;; esac')
+    one_line(run(checkout, script, old), "3.11", "3.8.18", "PYTHON=")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_that_is_not_there(script: str, checkout: Path) -> None:
+    """The name that was looked for."""
+    one_line(run(checkout, script, "/no/such/python"), "3.11", "/no/such/python")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_without_venv(script: str, checkout: Path, tmp_path: Path) -> None:
+    """What to install."""
+    bare = fake_python(tmp_path, f'case "$*" in *ensurepip*) exit 1;; *) exec {sys.executable} "$@";; esac')
+    one_line(run(checkout, script, bare), "venv", "python3-venv")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_network(script: str, checkout: Path) -> None:
+    """Pip's reason in one line, the rest in a log; the next run tries again."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
+    for _ in range(2):
+        ended = run(checkout, script, sys.executable, **nowhere)
+        one_line(ended, "pip could not install", "install.log")
+    assert (checkout / ".venv" / "install.log").exists()
+
+
+def test_the_constraints_name_no_index() -> None:
+    """Pins and nothing else."""
+    lines = (CHECKOUT / "deploy" / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 50
+    assert not [pin for pin in pins if "://" in pin or "==" not in pin]
+
+
+def test_ci_is_what_everybody_runs() -> None:
+    """`.ci/run` calls the README's test command."""
+    assert "./tests/run" in (CHECKOUT / ".ci" / "run").read_text()
+    for script in (*SCRIPTS, ".ci/run"):
+        assert (CHECKOUT / script).stat().st_mode & 0o111
