@@ -172,6 +172,8 @@ class Copies:
     async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
         outcome = "failed"
         try:
+            if self._store.failing:
+                await self._store.ping()  # a copy that cannot be stored must not be started
             with self._place() as scope, scope:
                 started = await self._post(request, key)
                 outcome = "started"

@@ -252,18 +252,42 @@ async def test_as_many_jobs_as_there_may_be(tmp_path: Path) -> None:
 
 
 async def test_an_accepted_copy_that_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tried for a while, then outcomeUnknown; and one that can be stored in time is."""
+    """Tried for a while, then outcomeUnknown; the next is refused before it goes upstream, until the store is back."""
     monkeypatch.setattr(copies, "STORE_PATIENCE", 0.5)
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+
+            async def lock(request: web.Request) -> web.StreamResponse:
+                other.execute("BEGIN IMMEDIATE")
+                return await upstream.accept(request)
+
+            upstream.on_copy = lock
             status, body, _ = await post(gateway)
             assert (status, body["error"]["code"]) == (502, "outcomeUnknown")
+            status, body, _ = await post(gateway)
+            assert (status, body["error"]["code"]) == (503, "serviceNotAvailable")
+            assert upstream.copies() == 1
+            other.execute("ROLLBACK")
+            upstream.on_copy = upstream.accept
+            status, body, _ = await post(gateway)
+            assert status == 202
+
+
+async def test_an_accepted_copy_that_is_stored_in_time(tmp_path: Path) -> None:
+    """A store that is locked for a moment costs a moment."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+
+            async def lock(request: web.Request) -> web.StreamResponse:
+                other.execute("BEGIN IMMEDIATE")
+                return await upstream.accept(request)
+
+            upstream.on_copy = lock
             waiting = asyncio.create_task(post(gateway))
-            while upstream.copies() < 2:  # noqa: ASYNC110 - until the second is upstream
+            while not gateway.gateway._copies._store.failing:  # noqa: ASYNC110 - until the first try has failed
                 await asyncio.sleep(0.01)
             other.execute("ROLLBACK")
-            status, body, _ = await waiting
+            status, _, _ = await waiting
             assert status == 202
 
 

@@ -37,6 +37,10 @@ class Store(Protocol):
     secret: bytes
     """Made with the store; keys of jobs and the hashes of callers are derived from it."""
 
+    @property
+    def failing(self) -> bool:
+        """Whether the newest write failed. Then `ping` before something is begun that must be stored afterwards."""
+
     on_change: Callable[[str], None]
     """Called in the event loop with a job's id after its log has grown. Only a wake-up: it may come late or twice."""
 
@@ -72,6 +76,7 @@ class Store(Protocol):
     async def forget(self, before: float) -> int:
         """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs."""
 
-    async def ping(self) -> None: ...
+    async def ping(self) -> None:
+        """Write something, to see whether that can be done."""
 
     async def close(self) -> None: ...

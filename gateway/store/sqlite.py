@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +51,10 @@ class SQLiteStore:
         """
         file = StoreFile.open(path, secret_key, owner, make_operator_key=make_operator_key)
         return cls(file, log_limit=log_limit)
+
+    @property
+    def failing(self) -> bool:
+        return self._writes.failing
 
     async def create(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -160,7 +165,7 @@ class SQLiteStore:
         return await self._writes.submit(work)
 
     async def ping(self) -> None:
-        await self._write("UPDATE meta SET value = value WHERE name = 'salt' AND ? = 0", 1)
+        await self._write("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", secrets.token_bytes(8))
 
     async def close(self) -> None:
         await self._writes.close()
