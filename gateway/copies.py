@@ -165,7 +165,9 @@ class Copies:
         if isinstance(error, Refused):
             no_effect = 400 <= error.reply.code < 500 or error.reply.code == 503
         else:
-            no_effect = isinstance(error, GatewayError) and (error.status == 503 or error.code == "upstreamUnreachable")
+            no_effect = isinstance(error, StoreUnavailable) or (
+                isinstance(error, GatewayError) and (error.status == 503 or error.code == "upstreamUnreachable")
+            )
         with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
             await (self._store.release(key) if no_effect else self._store.doubt(key))
 

@@ -81,6 +81,8 @@ class Stream(EventSourceResponse):
         self._abort = scope.get("gateway.abort")
         timer = asyncio.get_running_loop().call_later(self._max_age, self.finish, b"", "expired")
         self._enter()
+        if self._tails.draining:
+            self.finish(b"", "drained")
         try:
             await self._give(RETRY + self._tell_gone())
             await self._catch_up()
@@ -91,9 +93,9 @@ class Stream(EventSourceResponse):
             self._leave()
 
     def push(self, tail: Tail, events: Sequence[Event], shared: dict[str, Any]) -> None:
-        if self._busy or self._over:
-            return
-        place = self._follows[tail]
+        place = self._follows.get(tail)
+        if self._busy or self._over or place is None:
+            return  # it reads by itself, or has had the end of this tail meanwhile
         if len(self._where) == 1 and self._where[0] < events[0].seq:
             self._where[0] = events[-1].seq
             self._metrics.events_sent.inc(len(events))

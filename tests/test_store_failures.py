@@ -43,7 +43,7 @@ async def verdict_while(upstream: FakeUpstream, gateway: Process, trouble: str, 
                     assert ready.status == 503
                 upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
                 with anyio.fail_after(20):
-                    while "gateway_verdicts_held 1.0" not in await figures(session, gateway):
+                    while "gateway_verdicts_held 1.0" not in await figures(session, gateway):  # noqa: ASYNC110 - a gauge has no event
                         await anyio.sleep(0.05)
                 asked = upstream.polls()
                 await anyio.sleep(2)
