@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 from sse_starlette.sse import AppStatus
 
@@ -13,6 +14,28 @@ from tests.virtual_time import VirtualLoop
 
 REAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {})
 VIRTUAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})
+
+
+class Clock:
+    """A clock that a test sets; seconds."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """A connection for each request: aiohttp repeats a GET by itself when a kept one breaks."""
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10)) as client:
+        yield client
 
 
 @pytest.fixture

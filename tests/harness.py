@@ -193,7 +193,8 @@ class Process:
         return self.log.read_text(errors="replace")
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        """Start it, unless it was started before; it is killed at the end if it still runs."""
+        return self if self._process is not None else await self.start()
 
     async def __aexit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:

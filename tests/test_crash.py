@@ -61,7 +61,7 @@ async def test_sixty_jobs_survive_two_kills(tmp_path: Path) -> None:
             await anyio.sleep(pause)
             gateway.kill()
             gateway = await Process(upstream.url, tmp_path, port=port).start()
-        async with gateway_of(gateway):
+        async with gateway:
             with anyio.fail_after(60):
                 logs = await asyncio.gather(*readers)
     for log in logs:
@@ -69,19 +69,6 @@ async def test_sixty_jobs_survive_two_kills(tmp_path: Path) -> None:
         assert [event.name for event in log].count("completed") == 1
         assert log[-1].name == "completed"
     assert len(upstream.asked("copy")) == 60
-
-
-class gateway_of:  # noqa: N801 - reads as a phrase
-    """Ends a started process whatever happens."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    async def __aenter__(self) -> Process:
-        return self._process
-
-    async def __aexit__(self, *_: object) -> None:
-        self._process.kill()
 
 
 async def test_what_was_answered_with_202_is_known_after_a_kill_amid_a_burst(tmp_path: Path) -> None:

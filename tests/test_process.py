@@ -256,21 +256,10 @@ async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         gateway.spawn()
         resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (200, 200))
-        async with gateway_ends(gateway):
+        async with gateway:
             await gateway.ready()
             assert (soft, hard) == resource.getrlimit(resource.RLIMIT_NOFILE)
             assert re.search(r"The descriptor limit is 200: at most \d+ streams are served", gateway.output())
-
-
-class gateway_ends:  # noqa: N801 - reads as a phrase
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    async def __aenter__(self) -> Process:
-        return self._process
-
-    async def __aexit__(self, *_: object) -> None:
-        self._process.kill()
 
 
 async def test_jobs_past_their_retention_are_removed(tmp_path: Path) -> None:

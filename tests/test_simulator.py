@@ -17,6 +17,7 @@ import uvloop
 from yarl import URL
 
 from gateway.simulator import SCENARIOS, Simulator, running, scenario_table, serve
+from tests.conftest import Clock
 from tests.virtual_time import VirtualLoop
 
 if TYPE_CHECKING:
@@ -29,29 +30,10 @@ COPY = {"parentReference": {"path": "/drive/root:/Documents"}, "name": "Copy of 
 RESULT = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
     async with running(Simulator(clock=clock)) as simulator:
         yield simulator
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    # A connection for each request: aiohttp repeats a GET by itself when a kept one breaks.
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as client:
-        yield client
 
 
 async def raw(url: str, request: bytes) -> bytes:
@@ -160,7 +142,7 @@ async def test_the_record(simulator: Simulator, clock: Clock, client: aiohttp.Cl
         assert response.status == 202
     (post,) = simulator.asked("copy")
     assert (post.method, post.path, post.query) == ("POST", path, "a=%2F&seconds=9")
-    assert (post.status, post.at, post.authorized) == (202, 1000.0, True)
+    assert (post.status, post.at, post.authorized) == (202, 0.0, True)
     assert post.headers["authorization"] == "Bearer secret-token"
     assert post.headers["idempotency-key"] == "k"
     assert json.loads(post.body) == COPY

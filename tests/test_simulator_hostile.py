@@ -12,6 +12,7 @@ from yarl import URL
 
 from gateway.simulator import Operation, Simulator, running
 from gateway.simulator.catalogue import CHAPTERS
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,30 +23,10 @@ TOKEN = {"Authorization": "Bearer x"}
 SOON = 0.2  # seconds: whatever has not come by then hangs
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
     async with running(Simulator(seconds=10, steps=10, clock=clock)) as simulator:
         yield simulator
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    # A connection for each request: aiohttp repeats a GET by itself when a kept one breaks.
-    connector = aiohttp.TCPConnector(force_close=True)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10)) as client:
-        yield client
 
 
 async def post(

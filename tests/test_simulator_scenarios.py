@@ -13,6 +13,7 @@ from yarl import URL
 
 from gateway.simulator import SCENARIOS, Operation, Simulator, running
 from gateway.simulator.catalogue import CHAPTERS
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -151,28 +152,10 @@ HEADERS: dict[str, dict[str, str | None]] = {
 }
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
     async with running(Simulator(seconds=10, steps=10, clock=clock)) as simulator:
         yield simulator
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as client:
-        yield client
 
 
 async def start(simulator: Simulator, client: aiohttp.ClientSession, name: str, query: str = "") -> Operation:
