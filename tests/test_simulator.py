@@ -147,10 +147,10 @@ async def test_the_record(simulator: Simulator, clock: Clock, client: aiohttp.Cl
     assert post.headers["idempotency-key"] == "k"
     assert json.loads(post.body) == COPY
     (poll,) = simulator.polls(post.operation)
-    assert (poll.method, poll.authorized, poll.at) == ("GET", False, 1002.5)
+    assert (poll.method, poll.authorized, poll.at) == ("GET", False, 2.5)
     assert post.operation
     operation = simulator.operations[post.operation]
-    assert (operation.polls, list(operation.polled), operation.location) == (1, [1002.5], location)
+    assert (operation.polls, list(operation.polled), operation.location) == (1, [2.5], location)
 
     async with client.get(simulator.url + "/record") as response:
         text = await response.text()
