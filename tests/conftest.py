@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 from sse_starlette.sse import AppStatus
 
 from tests.virtual_time import VirtualLoop
+
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 REAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {})
 VIRTUAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})
