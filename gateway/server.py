@@ -6,6 +6,7 @@ uvicorn waits for open answers before it runs the lifespan's end, so streams are
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -24,6 +25,9 @@ from gateway.settings import Settings, SettingsError
 SEND_BUFFER = 64 << 10
 """Bytes the kernel may hold for a reader that is behind; the default may grow to megabytes a stream."""
 BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds an idle connection is kept: longer than clients and proxies do (nginx: 60), since whoever closes first may
+close on a POST that is just coming in."""
 COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
 SPARE_DESCRIPTORS = 100
@@ -113,14 +117,15 @@ def run() -> int:
         log.warning("setting_unknown name=%s", name)
     settings = _within_descriptors(settings)
     try:
-        listening = _listen(settings)
+        listening = listen(settings)
     except OSError as error:
         _say(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.")
         return 1
     try:
         gateway = create_app(settings, make_operator_key=sys.stderr.isatty())
     except (StoreRefused, OSError) as error:
-        listening.close()
+        for one in listening:
+            one.close()
         _say(str(error))
         return 1
     config = uvicorn.Config(
@@ -133,36 +138,60 @@ def run() -> int:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
     )
     server = Server(config, gateway)
     try:
-        server.run(sockets=[listening])
+        server.run(sockets=listening)
     except SystemExit:
         return 1
     return 1 if server.crashed or not server.started else 0
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Accepted sockets inherit these options, so that a reader that takes nothing, or is gone without a word, is cut
-    by the kernel too.
+def listen(settings: Settings) -> list[socket.socket]:
+    """A listening socket for each address of the host, all on one port. Raises OSError.
+
+    Accepted sockets inherit the options, so that a reader that takes nothing, or is gone without a word, is cut by the
+    kernel too.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(family, kind, protocol)
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listening: list[socket.socket] = []
+    absent: OSError | None = None
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1000))
-        listening.bind(address)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)  # noqa: FBT003 - its signature
+        for family, _, protocol, _, address in dict.fromkeys(found):
+            port = listening[0].getsockname()[1] if listening else address[1]
+            try:
+                listening.append(_bound(family, protocol, (address[0], port, *address[2:]), settings.send_timeout))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error  # a name may have an IPv6 address that this machine has not
     except BaseException:
-        listening.close()
+        for one in listening:
+            one.close()
         raise
+    if absent is not None and not listening:
+        raise absent
     return listening
+
+
+def _bound(family: int, protocol: int, address: tuple[object, ...], send_timeout: float) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout * 1000))
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+        one.listen(BACKLOG)
+        one.setblocking(False)  # noqa: FBT003 - its signature
+    except BaseException:
+        one.close()
+        raise
+    return one
 
 
 def _within_descriptors(settings: Settings) -> Settings:

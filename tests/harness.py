@@ -21,7 +21,7 @@ import msgspec
 import uvicorn
 
 from gateway.app import Gateway
-from gateway.server import Protocol, Server, _listen
+from gateway.server import KEEP_ALIVE, Protocol, Server, listen
 from gateway.settings import Settings
 from gateway.store.file import StoreFile
 
@@ -72,13 +72,20 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     begun = time.time() - loop.time()
     store_file = StoreFile.open(chosen.store_path, chosen.secret_key, "tests", make_operator_key=False)
     gateway = Gateway(chosen, store_file, lambda: begun + loop.time(), random.Random(1))
-    listening = _listen(chosen)
+    listening = listen(chosen)
     config = uvicorn.Config(
-        gateway, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=2
+        gateway,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=2,
     )
     server = Server(config, gateway)
-    host, port = listening.getsockname()[:2]
-    serve = asyncio.create_task(server._serve([listening]))
+    host, port = listening[0].getsockname()[:2]
+    serve = asyncio.create_task(server._serve(listening))
     while not server.started:
         if serve.done():
             await serve

@@ -199,6 +199,19 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert re.fullmatch(rf"Cannot listen on 127.0.0.1:{port}: Address already in use\.\n", ended.stderr)
 
 
+async def test_every_address_of_a_name_is_listened_on(tmp_path: Path) -> None:
+    """`localhost` may be two: whichever a client takes, it is answered there, on one port."""
+    addresses = {str(found[4][0]) for found in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}
+    async with running(Simulator()) as upstream, aiohttp.ClientSession() as session:
+        gateway = Process(upstream.url, tmp_path, host="localhost")
+        gateway.url = f"http://localhost:{gateway.port}"
+        async with gateway:
+            for address in addresses:
+                host = f"[{address}]" if ":" in address else address
+                async with session.get(f"http://{host}:{gateway.port}/healthz") as response:
+                    assert response.status == 200
+
+
 async def test_a_second_process_on_the_store(tmp_path: Path) -> None:
     """Refused, naming the first; the first goes on."""
     async with running(Simulator()) as upstream, Process(upstream.url, tmp_path) as gateway:
