@@ -64,8 +64,12 @@ class StoreFile:
     def connect(self) -> sqlite3.Connection:
         """A connection for one thread, which need not be this one. Every commit is flushed to the disk."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def close(self) -> None:
