@@ -29,6 +29,7 @@ DEFAULT_MONITOR_HOSTS = (
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+_DIALLED = re.compile(r"[a-z0-9._:-]+")  # nothing in it that one reader of URLs decodes and another does not
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
     # addresses that stand for another one, or for a tunnel's end
@@ -102,7 +103,7 @@ def split(url: str) -> SplitResult | None:
         _ = parts.port
     except ValueError:
         return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+    return parts if parts.scheme in ("http", "https") and _DIALLED.fullmatch(parts.hostname or "") else None
 
 
 def port_of(parts: SplitResult) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ class Patience:
 
     async def wait(self, words: str, seconds: float) -> None:
         """Wait before the next try; `LostError` when it was too long already. A stream's plain end goes unmentioned."""
-        now = time.monotonic()
+        now = anyio.current_time()
         if self._lost_at is None:
             self._lost_at = now
         elif now - self._lost_at >= self.seconds:
@@ -102,7 +101,7 @@ class Tail:
     async def ended(self) -> State:
         """The job's last state. Raises RefusedError for what is no job, LostError when the gateway stays away."""
         while True:
-            opened, last_id, wait = time.monotonic(), self._stream.last_id, None
+            opened, last_id, wait = anyio.current_time(), self._stream.last_id, None
             words = BROKEN_OFF
             try:
                 state = await self._read()
@@ -114,7 +113,7 @@ class Tail:
                     raise LostError(f"no gateway within reach at {self._job.origin()}: {words}") from None
             if state is not None:
                 return state
-            if self._stream.last_id != last_id or (self._patience.met and time.monotonic() - opened > SETTLED):
+            if self._stream.last_id != last_id or (self._patience.met and anyio.current_time() - opened > SETTLED):
                 self._patience.renew()
             await self._patience.wait(words, self._stream.retry if wait is None else wait)
 

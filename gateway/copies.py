@@ -176,7 +176,8 @@ class Copies:
         try:
             if self._store.failing:
                 await self._store.ping()  # a copy that cannot be stored must not be started
-            with self._place() as scope, scope:
+            # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
+            with suppress(asyncio.CancelledError), self._place() as scope, scope:
                 started = await self._post(request, key)
                 outcome = "started"
                 return started

@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -222,7 +223,7 @@ def _document(body: bytes) -> dict[str, Any]:
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
@@ -262,7 +263,8 @@ def _gives_away(text: str, monitor_url: str) -> bool:
     secrets = [parts.netloc + parts.path]
     if len(tail) >= 16:  # a short path such as /m/1 is no secret, and stands in many a text
         secrets.append(tail)
-    for form in (text, unquote(text)):
+    once = unquote(text)
+    for form in (text, once, unquote(once)):
         low = form.lower()
         if "tempauth=" in low or "sig=" in low:
             return True
@@ -273,6 +275,8 @@ def _gives_away(text: str, monitor_url: str) -> bool:
 
 def _date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
+        found = parsedate_to_datetime(value)
+        # HTTP's old asctime form names no zone: it is GMT, not the zone this process happens to run in
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None

@@ -140,6 +140,9 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     kind = kind_of(status)
     percentage = 100.0 if kind == "completed" else max(old.percentage_complete, answer.percentage or 0.0)
     resource_id = answer.resource_id or old.resource_id
+    resource = old.resource  # a drive that was named once still holds when a later answer leaves it out
+    if resource_id and (resource_id != old.resource_id or answer.drive_id):
+        resource = job.target.resource(resource_id, answer.drive_id)
     new = State(
         job_id=old.job_id,
         operation=answer.operation or old.operation,
@@ -147,7 +150,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
         percentage_complete=percentage,
         status_description=answer.description,
         resource_id=resource_id,
-        resource=job.target.resource(resource_id, answer.drive_id) if resource_id else None,
+        resource=resource,
         error=_verdict(status, answer.error) if kind == "failed" else None,
         at=old.at,
     )

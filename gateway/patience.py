@@ -30,19 +30,20 @@ FRESH = Memory()
 def recall(memory: Memory, observed: Observation, sent: float, now: float) -> tuple[Memory, LostSight | None]:
     """What to remember after an observation whose poll was sent at `sent`, and the verdict if one is due.
 
-    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart.
+    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. One alone
+    tells as little as no answer: a monitor that mixes 401 with 500 for days runs out of patience too.
     """
+    since = sent if memory.silent_since is None else memory.silent_since
     match observed:
         case Lost(code=code):
-            if memory.lost != code:
-                return Memory(lost=code, lost_since=now), None
-            return memory, code if sent - memory.lost_since >= TWICE_APART else None
-        case Throttled() | NoAnswer():
-            since = sent if memory.silent_since is None else memory.silent_since
+            if memory.lost == code:
+                return memory, code if sent - memory.lost_since >= TWICE_APART else None
             return (
-                Memory(failures=memory.failures + 1, silent_since=since, asked=memory.asked),
+                Memory(memory.failures, silent_since=since, asked=memory.asked, lost=code, lost_since=now),
                 None,
             )
+        case Throttled() | NoAnswer():
+            return Memory(memory.failures + 1, silent_since=since, asked=memory.asked), None
         case _:
             return FRESH, None
 

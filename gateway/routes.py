@@ -297,7 +297,7 @@ async def _body(request: Request) -> bytes:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec leaves bad UTF-8 as it is
         raise invalid(f"The body must be a JSON object, but it is no JSON ({error}).") from None
     if not isinstance(content, dict):
         raise invalid("The body must be a JSON object.")

@@ -44,7 +44,7 @@ class Seal:
             raise SealBroken
         try:
             return self._cipher.decrypt(kept[1 : 1 + _NONCE], kept[1 + _NONCE :], place.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut so short that no nonce is left
             raise SealBroken from None
 
     def is_plain(self, kept: bytes) -> bool:

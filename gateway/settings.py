@@ -167,12 +167,14 @@ def read() -> Settings:
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
     """Names that look like settings and are none: most likely misspelt."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}  # which the commands read
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def _told(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     name = PREFIX + str(problem["loc"][0]).upper()
-    shown = "" if name.endswith("_KEY") or problem["input"] is None else f" (it is {problem['input']!r})"
+    given = problem["input"]
+    secret = name.endswith("_KEY") or "@" in str(given)  # a URL with user info holds a password
+    shown = "" if secret or given is None else f" (it is {given!r})"
     return f"{name}: {message}{shown}"

@@ -145,8 +145,8 @@ class Watch:
         self._hung = isinstance(observed, NoAnswer) and observed.hung
         self._memory, lost = patience.recall(self._memory, observed, sent, now)
         left = patience.left(self._memory, now, self._means.give_up_after)
-        if lost is None and left is not None and left <= 0:
-            lost = "monitorUnreachable"
+        if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
+            lost = "monitorUnreachable"  # never before a second Lost, which says more, has had its turn
         if isinstance(observed, Answer):
             job, events = advance(self._job, observed, self._means.clock())
             self._progress = self._progress.seen(job.state.percentage_complete, now)

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from gateway.capabilities import bearer, fingerprint, hashed, idempotency_id, job_key, new_job_id, recognised
-from gateway.sealing import Seal, SealBroken
 
 SECRET = b"s" * 32
 
@@ -47,18 +46,3 @@ def test_recognising_a_key() -> None:
     assert not recognised("k", hashed("x"), None)
     assert not recognised(None, hashed(""))
     assert not recognised("", None)
-
-
-def test_sealing() -> None:
-    """A sealed value opens with its key, at its place, and with nothing else."""
-    seal = Seal("a key", b"salt" * 4)
-    kept = seal.close(b"https://secret", "job")
-    assert b"secret" not in kept
-    assert seal.open(kept, "job") == b"https://secret"
-    assert seal.close(b"https://secret", "job") != kept
-    for other, place in ((Seal("b key", b"salt" * 4), "job"), (Seal(None, b"salt" * 4), "job"), (seal, "other")):
-        with pytest.raises(SealBroken):
-            other.open(kept, place)
-    plain = Seal(None, b"salt" * 4).close(b"v", "job")
-    assert seal.is_plain(plain)
-    assert seal.open(plain, "job") == b"v"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
+import shutil
 import signal
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.abc
 import pytest
 from aiohttp import web
 
@@ -109,6 +115,37 @@ async def gateway(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 
+class Following:
+    """A command that is running, read line by line."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.output = self._lines(process.stdout)
+
+    async def line(self) -> str:
+        with anyio.fail_after(20):
+            return await anext(self.output)
+
+    async def errors(self) -> str:
+        assert self.process.stderr is not None
+        return b"".join([piece async for piece in self.process.stderr]).decode()
+
+    async def _lines(self, stream: anyio.abc.ByteReceiveStream) -> AsyncIterator[str]:
+        rest = b""
+        async for piece in stream:
+            *whole, rest = (rest + piece).split(b"\n")
+            for text in whole:
+                yield text.decode()
+
+
+@asynccontextmanager
+async def following(*arguments: str, **environment: str) -> AsyncIterator[Following]:
+    command = [sys.executable, "-m", "gateway", *arguments]
+    async with await anyio.open_process(command, env={**os.environ, **environment}) as process:
+        yield Following(process)
+
+
 @asynccontextmanager
 async def simulated(folder: Path, **values: Any) -> AsyncIterator[Running]:
     async with running(Simulator(seconds=0.6, steps=6)) as upstream, serving(upstream.url, folder, **values) as served:
@@ -174,22 +211,74 @@ async def test_tailing_through_a_restart(tmp_path: Path) -> None:
             url = f"{first.url}/v1.0/me/drive/items/copy/copy"
             async with session.post(url, json={}, headers={"Authorization": "Bearer x"}) as response:
                 job = await response.json()
-        result: list[tuple[int, str, str]] = []
-
-        async def follow() -> None:
-            result.append(await gateway("tail", job["events"]))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(follow)
-            await anyio.sleep(2)
+        async with following("tail", job["events"]) as tail:
+            lines = [await tail.line(), await tail.line()]
             first.kill()
             async with Process(upstream.url, tmp_path, port=port):
-                while not result:  # noqa: ASYNC110 - until the tail has ended
-                    await anyio.sleep(0.05)
-        ended, output, _ = result[0]
-        assert ended == 0
-        lines = output.splitlines()
+                lines += [line async for line in tail.output]
+                assert await tail.process.wait() == 0
+        assert "completed" in lines[-1]
         assert len(lines) == len(set(lines))
+
+
+async def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends the watching, not the copy: 130, and how to follow it again."""
+    async with simulated(tmp_path) as served:
+        job = await served.copy("/v1.0/me/drive/items/stuck")
+        async with following("tail", job["events"]) as tail:
+            await tail.line()
+            tail.process.send_signal(signal.SIGINT)
+            assert await tail.process.wait() == 130
+            assert "The copy goes on. Follow it again: " in (said := await tail.errors())
+            assert f"tail {served.url}/jobs/{job['jobId']}" in said
+            assert "Traceback" not in said
+
+
+async def test_a_reader_that_leaves(tmp_path: Path) -> None:
+    """`gateway tail … | head -1` ends quietly."""
+    async with simulated(tmp_path) as served:
+        job = await served.copy("/v1.0/me/drive/items/copy", params={"seconds": "30", "steps": "100"})
+        ours, theirs = os.pipe()
+        command = [sys.executable, "-m", "gateway", "tail", job["events"]]
+        async with await anyio.open_process(command, stdout=theirs) as tail:
+            os.close(theirs)
+            await anyio.to_thread.run_sync(os.read, ours, 1)
+            os.close(ours)
+            assert await tail.wait() == 141
+            assert tail.stderr is not None
+            assert [piece async for piece in tail.stderr] == []
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+async def test_on_a_terminal(columns: int, tmp_path: Path) -> None:
+    """A bar that fits into a line, up to the end."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    async with simulated(tmp_path) as served:
+        job = await served.copy("/v1.0/me/drive/items/rich")
+        command = [sys.executable, "-m", "gateway", "tail", job["events"]]
+        environment = {**os.environ, "TERM": "xterm"}
+        environment.pop("COLUMNS", None)
+        async with await anyio.open_process(command, stdin=None, stdout=theirs, stderr=theirs, env=environment) as tail:
+            os.close(theirs)
+            shown = await anyio.to_thread.run_sync(read_all, ours)
+            assert await tail.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "100.0 %" in text
+    assert "40/40; 12019 bytes" in text
+    assert "The copy is complete: /v1.0/" in text
+    bars = [line for line in re.split(r"[\r\n]+", text) if "━" in line]
+    assert bars
+    assert max(map(len, bars)) <= columns
+
+
+def read_all(terminal: int) -> str:
+    """What a program writes to a terminal until it is closed, which Linux tells as an error."""
+    shown = b""
+    with open(terminal, "rb", buffering=0) as opened, suppress(OSError):
+        while piece := opened.read(4096):
+            shown += piece
+    return shown.decode()
 
 
 async def test_simulating() -> None:
@@ -215,6 +304,36 @@ async def test_the_demo() -> None:
     assert ended == 0, errors
     for shown in ("curl -N", "retry: 2000", "event: completed", '"Copy of LargeFolder1"'):
         assert shown in output
+
+
+async def test_the_demo_left_open(tmp_path: Path) -> None:
+    """Both answer until Ctrl-C; then the exit is 0, and neither a process nor a file is left."""
+    async with following("demo", "--seconds", "0.5", TMPDIR=str(tmp_path)) as demo:
+        async for line in demo.output:
+            if "the page for people" in line:
+                url = line.split()[-1]
+                break
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{url}readyz") as response:
+                assert response.status == 200
+            demo.process.send_signal(signal.SIGINT)
+            assert await demo.process.wait() == 0
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(f"{url}readyz")
+    assert not os.listdir(tmp_path)  # noqa: PTH208
+
+
+async def test_a_demo_whose_gateway_does_not_start(tmp_path: Path) -> None:
+    """The gateway's own words, and exit 3."""
+    script = (
+        "import sys; from gateway.cli import main; "
+        f"sys.argv = ['gateway', 'demo', '--once']; sys.executable = {shutil.which('false')!r}; main()"
+    )
+    ran = await anyio.run_process(
+        [sys.executable, "-c", script], check=False, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert (ran.returncode, b"the gateway ended with 1" in ran.stderr) == (3, True)
+    assert not os.listdir(tmp_path)  # noqa: PTH208
 
 
 async def test_help_teaches() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -26,11 +27,7 @@ from msgraph.generated.models.item_reference import ItemReference
 from gateway.simulator import Simulator, running
 from tests.harness import Process
 
-pytestmark = [
-    pytest.mark.anyio,
-    # the SDK's generated code and its OpenTelemetry shim warn of their own internals
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.anyio
 
 RESULT = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
 ITEM = "01MOWKYVLARGEFOLDER1"
@@ -76,9 +73,7 @@ async def test_curl(tmp_path: Path) -> None:
         head, _, body = (await curl("-i", "-X", "POST", *token, "-d", json.dumps(BODY), url)).partition("\r\n\r\n")
         assert head.startswith("HTTP/1.1 202")
         job = json.loads(body)
-        assert f"location: {gateway.url}/jobs/{job['jobId']}" in head.lower().replace(
-            job["jobId"].lower(), job["jobId"]
-        )
+        assert re.search(rf"(?im)^location: {re.escape(gateway.url)}/jobs/{job['jobId']}\r?$", head)
         stream = await curl("-N", f"{gateway.url}/jobs/{job['jobId']}/events")
         blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in stream.strip().split("\n\n")[1:]]
         last = check([(block["event"], json.loads(block["data"])) for block in blocks])
@@ -102,6 +97,8 @@ class Credential:
         pass
 
 
+# Its modules, imported as they are used, warn of what is deprecated among themselves.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:(kiota|msgraph|opentelemetry)")
 async def test_the_official_sdk(tmp_path: Path) -> None:
     """With only its base URL and its allowed hosts changed: the copy is started, followed and read."""
     async with documented(tmp_path) as gateway:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.cursor import GONE, composite, last_id, positions
 
@@ -69,3 +71,24 @@ def test_a_composite_id() -> None:
     """Positions joined by commas, a mark for the gone."""
     assert composite([7, 0, GONE]) == b"7,0,-"
     assert composite([12]) == b"12"
+
+
+@given(
+    st.text(max_size=20) | st.from_regex(r"[0-9,-]{0,12}", fullmatch=True), st.lists(st.integers(-1, 20), max_size=4)
+)
+def test_no_id_makes_a_reader_skip_what_it_has_not_seen(last: str, heads: list[int]) -> None:
+    """Whatever a client sends: a place for each job, never beyond its newest event, never gone unless it is."""
+    where = positions(last, heads)
+    assert len(where) == len(heads)
+    for at, head in zip(where, heads, strict=True):
+        assert at <= max(head, 0)
+        assert at >= 0 or (head == GONE and len(heads) > 1)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200))
+def test_what_was_sent_is_understood_when_it_comes_back(heads: list[int]) -> None:
+    """An id of the gateway's own resumes where it was sent."""
+    assert positions(composite(heads).decode(), heads) == heads
+    gone = [GONE if head % 3 == 0 else head for head in heads]
+    if len(gone) > 1:
+        assert positions(composite(gone).decode(), gone) == gone

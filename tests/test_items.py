@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.items import ItemRequest, parse
@@ -93,3 +97,52 @@ def test_a_segment_that_climbs_or_hides_is_400_before_any_404(method: str, path:
     with pytest.raises(GatewayError) as caught:
         parse(method, path)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1.0/me/drive/root:/a b:/copy",
+        "/v1.0/me/drive/items/a%2e%2eb/copy",
+        "/v1.0/me/drive/items/.../copy",
+        "/v1.0/me/drive/items/a:b",
+        "/v1.0/me/drive/items/%3A/copy",
+        "/v1.0/me/drive/root:/%252e%252e:/copy",
+        "/v1.0/me/drive/items/%c0%ae%c0%ae/copy",
+        "/v1.0/me/drive/items/a%252Fb/copy",
+    ],
+)
+def test_what_only_looks_like_climbing_is_not_refused_for_it(path: str) -> None:
+    """Dots within a name, and what would climb only if decoded twice, are names: forwarded, or 404 for their form."""
+    try:
+        parse("POST", path)
+    except GatewayError as error:
+        assert error.status == 404  # noqa: PT017 - either outcome is right, 400 is not
+
+
+SEGMENTS = st.sampled_from(
+    [
+        *("v1.0", "beta", "me", "drive", "drives", "users", "sites", "items", "root", "root:", "copy", "b!x", "a%20b"),
+        *("01A", "01A:", "x:", ":", "", ".", "..", "%2e%2e", "a%2Fb", "a%5Cb", "%00", "..:", "microsoft.graph.copy"),
+    ]
+)
+
+
+@given(
+    st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
+    st.lists(SEGMENTS, max_size=9).map(lambda all_: "/" + "/".join(all_)),
+)
+def test_any_path_is_forwarded_404_or_400(method: str, path: str) -> None:
+    """400 exactly when some segment climbs or hides; what is forwarded names the version and the drive it came with."""
+    climbs = any(
+        segment.strip(":") in (".", "..") or set(segment) & set("/\\\0") for segment in map(unquote, path.split("/"))
+    )
+    try:
+        found = parse(method, path)
+    except GatewayError as error:
+        assert error.status == (400 if climbs else 404)  # noqa: PT017 - both are right, each for its own paths
+    else:
+        assert not climbs
+        assert path.startswith(f"/{found.version}/{found.prefix}/")
+        assert (found.action, method) in (("copy", "POST"), ("read", "GET"), ("read", "HEAD"))
+        assert found.action == "read" or path.endswith("copy")

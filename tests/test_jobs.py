@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import unquote
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.events import Event
+from gateway.items import parse
 from gateway.jobs import (
     FAILED,
     RUNNING,
@@ -73,6 +78,78 @@ def test_an_event_only_when_something_changed() -> None:
     assert event.turned is False
 
 
+RICH = Answer(
+    status="inProgress",
+    percentage=10.0,
+    operation="ItemCopy",
+    description="a",
+    resource_id="01A",
+    drive_id="b!1",
+    retry_after=3.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "events"),
+    [
+        ({"status": "waiting"}, 1),
+        ({"percentage": 11.0}, 1),
+        ({"operation": "DownloadUrl"}, 1),
+        ({"description": "b"}, 1),
+        ({"description": None}, 1),
+        ({"resource_id": "01B"}, 1),
+        ({"drive_id": "b!2"}, 1),
+        ({"retry_after": 60.0}, 0),
+        ({"status": None}, 0),
+        ({"percentage": None}, 0),
+        ({"percentage": 9.0}, 0),
+        ({"operation": None}, 0),
+        ({"resource_id": None}, 0),
+        ({"drive_id": None}, 0),
+        ({"error": JobError("x", "y", "upstream")}, 0),
+    ],
+)
+def test_which_change_is_an_event(change: dict[str, Any], events: int) -> None:
+    """Any field that is shown counts, but the time; what an answer leaves out is no change."""
+    job, _ = advance(new(prefix="me/drive"), RICH, NOW)
+    moved, added = advance(job, msgspec.structs.replace(RICH, **change), NOW + 60)
+    assert len(added) == events
+    assert moved.seq == job.seq + events
+    assert moved.state.at == (iso(NOW + 60) if events else iso(NOW))
+    assert [event.turned for event in added] == [change.keys() == {"status"}] * events
+
+
+def test_a_drive_once_named_still_holds_when_a_later_answer_leaves_it_out() -> None:
+    """The result does not move back into the request's own drive."""
+    job, _ = advance(new(prefix="me/drive"), RICH, NOW)
+    job, _ = advance(job, Answer(status="completed", resource_id="01A"), NOW)
+    assert job.state.resource == "/v1.0/drives/b!1/items/01A"
+
+
+@pytest.mark.parametrize("ending", ["completed", *FAILED, *LOST])
+@pytest.mark.parametrize("after", [*RUNNING, "completed", *FAILED, "paused", *LOST])
+def test_a_terminal_state_absorbs(ending: str, after: str) -> None:
+    """Nothing follows an end, whatever a monitor or the gateway says afterwards."""
+
+    def step(job: Job, word: str) -> tuple[Job, list[Event]]:
+        if word in LOST:
+            return lose_sight(job, word, NOW + 9)
+        return advance(job, Answer(status=word, percentage=99.0, description="late", resource_id="01Z"), NOW + 9)
+
+    ended, _ = step(new(), ending)
+    assert ended.state.ended
+    assert step(ended, after) == (ended, [])
+
+
+def test_losing_sight_keeps_what_was_seen() -> None:
+    """The percentage and the result's place as far as they were known; only the verdict is new."""
+    job, _ = advance(new(prefix="me/drive"), RICH, NOW)
+    lost, _ = lose_sight(job, "monitorUnreachable", NOW)
+    kept = msgspec.structs.replace(lost.state, status="inProgress", error=None)
+    assert kept == job.state
+    assert lost.monitor is None
+
+
 def test_a_percentage_never_falls_and_a_missing_one_stays() -> None:
     """What was once shown is not taken back."""
     job, _ = advance(new(), Answer(status="inProgress", percentage=40.0), NOW)
@@ -99,6 +176,41 @@ def test_where_the_result_is_read(target: dict[str, str], drive: str | None, res
     job, _ = advance(new(**target), Answer(status="completed", resource_id="01A!x", drive_id=drive), NOW)
     assert job.state.resource == resource
     assert job.state.resource_id == "01A!x"
+
+
+@pytest.mark.parametrize("version", ["v1.0", "beta"])
+@pytest.mark.parametrize(
+    "drive",
+    [
+        "me/drive",
+        "me/drives/b!1",
+        "drives/b!1,x",
+        *(f"{owner}/a%40b,c/{drive}" for owner in ("users", "groups", "sites") for drive in ("drive", "drives/b!1")),
+    ],
+)
+@pytest.mark.parametrize("item", ["items/01A", "root", "root:/a/b:", "items/01A:/x:"])
+@pytest.mark.parametrize("named", [None, "b!9"])
+def test_the_result_can_be_read_through_the_gateway(version: str, drive: str, item: str, named: str | None) -> None:
+    """Under each form of address: the same version, the named drive or the request's own, byte for byte."""
+    asked = parse("POST", f"/{version}/{drive}/{item}/copy")
+    target = Target(version=asked.version, prefix=asked.prefix)
+    resource = target.resource("01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM", named)
+    assert resource is not None
+    prefix = f"drives/{named}" if named else drive
+    assert resource == f"/{version}/{prefix}/items/01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
+    read = parse("GET", resource)
+    assert (read.version, read.prefix) == (version, prefix)
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_no_id_climbs_out_of_its_segment(item_id: str) -> None:
+    """An id from upstream is one segment of the path, whatever it holds."""
+    resource = Target(prefix="me/drive").resource(item_id, None)
+    assert resource is not None
+    assert resource.startswith("/v1.0/me/drive/items/")
+    assert resource.count("/") == 5
+    assert not set(resource) & set("?#\\ \n")
+    assert unquote(resource.rpartition("/")[2]) == item_id
 
 
 @pytest.mark.parametrize("code", LOST)

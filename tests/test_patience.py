@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.dialects import Lost, NoAnswer, Observation, Throttled
 from gateway.jobs import Answer
@@ -50,3 +52,59 @@ def test_waits_that_upstream_asked_for_are_not_counted() -> None:
     assert left(memory, 3600, 1800) == 1800
     memory, _ = recall(memory, NoAnswer("x"), 3600, 3610)
     assert left(memory, 3610, 1800) == 1790
+
+
+def test_a_monitor_that_mixes_lost_and_broken_answers_runs_out_of_patience() -> None:
+    """401 and 500 in turn, as seen for days in 2015, is no usable answer either: the silence goes on."""
+    memory, now = FRESH, 0.0
+    mixed: list[Observation] = [Lost("monitorUnauthorized"), NoAnswer("x"), Lost("monitorExpired"), Throttled()]
+    for observed in mixed * 3:
+        memory, verdict = recall(memory, observed, now, now)
+        assert verdict is None
+        assert left(memory, now, 60) == 60 - now
+        now += 4
+    assert memory.failures == 6
+    memory, verdict = recall(memory, Lost("monitorExpired"), now, now)
+    memory, verdict = recall(memory, Lost("monitorExpired"), now + 5, now + 5)
+    assert verdict == "monitorExpired"
+    memory, _ = recall(memory, Answer(status="inProgress"), now + 6, now + 6)
+    assert memory is FRESH
+
+
+def test_a_lost_answer_begins_its_own_count() -> None:
+    """The five seconds run from the first of the two, not from the silence before it."""
+    memory, _ = recall(FRESH, NoAnswer("x"), 0, 0)
+    memory, verdict = recall(memory, Lost("monitorExpired"), 100, 100)
+    assert verdict is None
+    memory, verdict = recall(memory, Lost("monitorExpired"), 104.9, 105)
+    assert verdict is None
+    memory, verdict = recall(memory, Lost("monitorExpired"), 105, 105)
+    assert verdict == "monitorExpired"
+
+
+def test_the_five_seconds_run_from_the_first_answer_to_the_second_question() -> None:
+    """A slow second answer does not count as five seconds later."""
+    memory, _ = recall(FRESH, Lost("monitorExpired"), 0, 9)
+    _, verdict = recall(memory, Lost("monitorExpired"), 10, 19)
+    assert verdict is None
+    _, verdict = recall(memory, Lost("monitorExpired"), 14, 14)
+    assert verdict == "monitorExpired"
+
+
+KINDS = [Answer(status=None), NoAnswer("x"), Throttled(), Lost("monitorExpired"), Lost("monitorUnauthorized")]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0.5, 20)), max_size=30))
+def test_any_order_of_answers(steps: list[tuple[Observation, float]]) -> None:
+    """A verdict takes two of its kind in a row, five seconds apart; patience runs from the last usable answer on."""
+    memory, now = FRESH, 0.0
+    row: list[tuple[Observation, float]] = []
+    since: float | None = None
+    for observed, later in steps:
+        now += later
+        memory, verdict = recall(memory, observed, now, now)
+        row = [*row, (observed, now)] if row and row[-1][0] == observed else [(observed, now)]
+        since = None if isinstance(observed, Answer) else now if since is None else since
+        due = isinstance(observed, Lost) and now - row[0][1] >= 5
+        assert verdict == (observed.code if due and isinstance(observed, Lost) else None)
+        assert left(memory, now, 60) == (None if since is None else 60 - (now - since))

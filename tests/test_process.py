@@ -34,6 +34,13 @@ async def copy(session: aiohttp.ClientSession, gateway: Process) -> dict[str, An
         return answer
 
 
+async def refused(session: aiohttp.ClientSession, gateway: Process, key: str) -> tuple[int, str]:
+    """Ask for a copy that is not answered 202: the status and the error's code."""
+    headers = {**TOKEN, "Idempotency-Key": key}
+    async with session.post(f"{gateway.url}{FOLDER}/copy", json={}, headers=headers) as response:
+        return response.status, (await response.json())["error"]["code"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_clean_end_and_a_second_start(number: int, tmp_path: Path) -> None:
     """Open streams end with a proper last chunk, the exit is 0 and quick, and the next start goes on at once."""
@@ -75,11 +82,7 @@ async def test_a_copy_in_flight_is_finished_first(tmp_path: Path) -> None:
             while upstream.copies() < 2:  # noqa: ASYNC110 - until it is upstream
                 await anyio.sleep(0.01)
             gateway.signal()
-            with anyio.fail_after(5):
-                while True:
-                    async with session.get(f"{gateway.url}/readyz") as response:
-                        if response.status == 503:
-                            break
+            await drains(session, gateway)
             async with session.post(f"{gateway.url}{FOLDER}/copy", json={}, headers=TOKEN) as response:
                 assert response.status == 503
             async with session.get(job["events"]) as response:
@@ -96,12 +99,21 @@ async def test_a_copy_in_flight_is_finished_first(tmp_path: Path) -> None:
             assert (await tail(session, started["events"]))[-1].name == "completed"
 
 
+async def drains(session: aiohttp.ClientSession, gateway: Process) -> None:
+    """Wait until it is not ready any more."""
+    with anyio.fail_after(5):
+        while True:
+            async with session.get(f"{gateway.url}/readyz") as response:
+                if response.status == 503:
+                    return
+
+
 async def done() -> web.StreamResponse:
     return web.json_response({"status": "completed"})
 
 
 async def test_a_copy_that_is_never_answered(tmp_path: Path) -> None:
-    """At the end of the drain its outcome is unknown, and the exit is still 0."""
+    """At the end of the drain its outcome is unknown, also to the next start, and the exit is still 0."""
     async with faking() as upstream, aiohttp.ClientSession() as session:
 
         async def never(_request: web.Request) -> web.StreamResponse:
@@ -110,21 +122,22 @@ async def test_a_copy_that_is_never_answered(tmp_path: Path) -> None:
 
         upstream.on_copy = never
         async with Process(upstream.url, tmp_path, drain=3) as gateway:
-            in_flight = asyncio.create_task(
-                session.post(f"{gateway.url}{FOLDER}/copy", json={}, headers=TOKEN).__aenter__()
-            )
+            in_flight = asyncio.create_task(refused(session, gateway, "k"))
             while upstream.copies() < 1:  # noqa: ASYNC110 - until it is upstream
                 await anyio.sleep(0.01)
             begun = time.monotonic()
             gateway.signal()
-            response = await in_flight
-            assert (response.status, (await response.json())["error"]["code"]) == (502, "outcomeUnknown")
+            assert await in_flight == (502, "outcomeUnknown")
             assert await gateway.exited() == 0
             assert time.monotonic() - begun < 4
+        upstream.on_copy = upstream.accept
+        async with Process(upstream.url, tmp_path, port=gateway.port):
+            assert await refused(session, gateway, "k") == (502, "outcomeUnknown")
+            assert upstream.copies() == 1
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    """Whoever is in a hurry asks twice."""
+    """Whoever is in a hurry asks twice; a copy in flight is never answered with a code that an SDK repeats it on."""
     async with faking() as upstream, aiohttp.ClientSession() as session:
 
         async def never(_request: web.Request) -> web.StreamResponse:
@@ -133,15 +146,14 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
         upstream.on_copy = never
         async with Process(upstream.url, tmp_path, drain=60) as gateway:
-            in_flight = asyncio.create_task(copy(session, gateway))
+            in_flight = asyncio.create_task(refused(session, gateway, "k"))
             while upstream.copies() < 1:  # noqa: ASYNC110 - until it is upstream
                 await anyio.sleep(0.01)
             gateway.signal()
-            await anyio.sleep(0.3)
+            await drains(session, gateway)
             gateway.signal()
-            await gateway.exited(5)
-            with pytest.raises((aiohttp.ClientError, AssertionError)):
-                await in_flight
+            assert await gateway.exited(5) == 0
+            assert await in_flight == (502, "outcomeUnknown")
 
 
 async def test_a_stalled_reader_does_not_hold_the_exit_up(tmp_path: Path) -> None:
@@ -181,11 +193,13 @@ def serve(*, environment: dict[str, str], seconds: float = 20) -> subprocess.Com
 
 def test_wrong_settings_are_named_all_together() -> None:
     """Exit 2, one line each, no traceback."""
-    ended = serve(environment={"GATEWAY_PORT": "x", "GATEWAY_POLL_MIN": "-1", "GATEWAY_UPSTREAM_URL": "http://a.com"})
+    wrong = {"PORT": "x", "POLL_MIN": "-1", "UPSTREAM_URL": "http://a.com", "HOST": "0.0.0.0"}
+    ended = serve(environment={f"GATEWAY_{name}": value for name, value in wrong.items()})
     assert ended.returncode == 2
     lines = ended.stderr.strip().splitlines()
-    assert len(lines) == 3
-    assert {line.split(":")[0] for line in lines} == {"GATEWAY_PORT", "GATEWAY_POLL_MIN", "GATEWAY_UPSTREAM_URL"}
+    assert len(lines) == 4
+    wanted = {"GATEWAY_PORT", "GATEWAY_POLL_MIN", "GATEWAY_UPSTREAM_URL", "GATEWAY_PUBLIC_URL"}
+    assert {line.split(":")[0] for line in lines} == wanted
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
@@ -262,9 +276,22 @@ async def test_an_operator_key_is_made_on_a_terminal(tmp_path: Path) -> None:
     assert len(keys[0]) >= 16
 
 
+async def test_no_operator_key_is_made_without_a_terminal(tmp_path: Path) -> None:
+    """The operator's routes are shut, and that is said."""
+    async with (
+        running(Simulator()) as upstream,
+        aiohttp.ClientSession() as session,
+        Process(upstream.url, tmp_path, operator_key=None) as gateway,
+    ):
+        async with session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+            assert response.status == 401
+        assert "operator routes are shut" in gateway.output()
+
+
 async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:
-    """It is said and obeyed: fewer streams are offered."""
-    async with running(Simulator()) as upstream:
+    """It is said and obeyed: as many streams as were named are served, one more is refused."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with running(Simulator(seconds=600)) as upstream, aiohttp.ClientSession(connector=connector) as session:
         gateway = Process(upstream.url, tmp_path, max_jobs=10)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         gateway.spawn()
@@ -272,7 +299,16 @@ async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:
         async with gateway:
             await gateway.ready()
             assert (soft, hard) == resource.getrlimit(resource.RLIMIT_NOFILE)
-            assert re.search(r"The descriptor limit is 200: at most \d+ streams are served", gateway.output())
+            said = re.search(r"The descriptor limit is 200: at most (\d+) streams are served", gateway.output())
+            assert said is not None
+            job = await copy(session, gateway)
+            opened = await asyncio.gather(*(session.get(job["events"]) for _ in range(int(said[1]))))
+            assert {response.status for response in opened} == {200}
+            async with session.get(job["events"]) as response:
+                assert response.status == 503
+                assert "Retry-After" in response.headers
+            for response in opened:
+                response.close()
 
 
 async def test_jobs_past_their_retention_are_removed(tmp_path: Path) -> None:

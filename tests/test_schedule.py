@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.schedule import Bounds, HostRate, Progress, SteadyRate, next_wait, retry_hint
 
 BOUNDS = Bounds(0.5, 30.0)
+TIMES = st.floats(0, 5) | st.just(0.0) | st.just(100.0)
 
 
 def wait(
@@ -146,3 +147,103 @@ def test_one_hostile_job_of_many_does_not_slow_the_host(order: list[int], rng: r
             host.answered(str(job), now)
     assert host.rate > 250
     assert host.ready_at(now) <= now
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["answered", "throttled", "start", "leave", "join"]), st.sampled_from("abcde"), TIMES),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from([0.2, 1.0, 7.0, 500.0]))
+def test_a_hosts_rate_and_pause_keep_their_bounds(steps: list[tuple[str, str, float]], fastest: float) -> None:
+    """Under any history: never above the operator's rate, never below one a second, never silent for over a minute."""
+    host = HostRate(fastest)
+    for job in "abcde":
+        host.join(job)
+    now = 0.0
+    for what, job, later in steps:
+        now += later
+        match what:
+            case "answered":
+                host.answered(job, now)
+            case "throttled":
+                host.throttled(job, now, later * 10)
+                assert host.rate <= max(fastest / 2, min(1.0, fastest))
+            case "start":
+                if host.ready_at(now) <= now:
+                    host.start(now)
+            case "leave":
+                host.leave(job)
+            case _:
+                host.join(job)
+        assert min(1.0, fastest) <= host.rate <= fastest
+        assert now <= host.ready_at(now) <= now + max(HostRate.LONGEST_PAUSE, 1 / min(1.0, fastest))
+
+
+@given(st.sets(st.integers(0, 9)), st.integers(1, 10))
+def test_most_means_more_than_half(throttled: set[int], jobs: int) -> None:
+    """The host pauses exactly when more than half of the jobs it has are throttled."""
+    host = HostRate(1000)
+    for job in range(jobs):
+        host.join(str(job))
+    for job in throttled:
+        if job < jobs:
+            host.throttled(str(job), 0.0, 30.0)
+    silent = sum(job < jobs for job in throttled)
+    assert (host.ready_at(0.0) > 0) == (silent > jobs / 2)
+
+
+def test_a_job_that_left_does_not_count() -> None:
+    """Neither among the throttled nor among all; the last one out is told so."""
+    host = HostRate(10)
+    for job in "abc":
+        host.join(job)
+    host.throttled("a", 0.0, 30.0)
+    host.throttled("b", 0.0, 30.0)
+    assert host.ready_at(1.0) == 30.0
+    assert host.leave("a") is False
+    assert host.ready_at(1.0) == 1.0
+    assert host.leave("c") is False
+    assert host.ready_at(1.0) == 30.0
+    assert host.leave("b") is True
+
+
+def test_time_alone_brings_a_host_back() -> None:
+    """Twenty seconds after a storm of throttled answers the next start is made at the full rate."""
+    host = HostRate(100)
+    host.join("a")
+    for _ in range(20):
+        host.throttled("a", 0.0, 0.0)
+    assert host.rate == 1
+    host.start(10.0)
+    assert host.rate == 51
+    host.start(20.0)
+    assert host.rate == 100
+
+
+@given(st.floats(0, 1e5), st.floats(0.001, 1e5), st.integers(0, 60), st.none() | st.floats(0, 1e5))
+def test_odd_bounds_are_kept_too(age: float, shortest: float, failures: int, asked: float | None) -> None:
+    """Whatever the operator set, also the shortest equal to the longest."""
+    bounds = Bounds(shortest, shortest)
+    chosen = wait(age=age, failures=failures, retry_after=asked, bounds=bounds)
+    if asked is None:
+        assert chosen == shortest
+    else:
+        assert max(asked, shortest) <= chosen <= max(asked, shortest) + shortest
+
+
+def test_a_wait_without_end_is_no_error() -> None:
+    """A Retry-After of 400 digits waits for the deadline."""
+    assert wait(retry_after=float("inf")) == float("inf")
+
+
+@given(st.lists(st.tuples(TIMES, st.floats(0, 100)), max_size=30))
+def test_progress_never_foretells_a_past_end(steps: list[tuple[float, float]]) -> None:
+    """Under any percentages, also falling ones: time left, if any, lies ahead."""
+    progress, now = Progress(0, 0, 0, 0), 0.0
+    for later, percentage in steps:
+        now += later
+        progress = progress.seen(percentage, now)
+        left = progress.remaining(now)
+        assert left is None or left > 0

@@ -126,4 +126,5 @@ def test_the_store_lies_in_the_state_folder_by_default(monkeypatch: pytest.Monke
 
 def test_misspelt_names_are_noticed() -> None:
     """A name that only looks like a setting is told."""
-    assert settings.unknown({"GATEWAY_POL_MIN": "1", "GATEWAY_PORT": "1", "PATH": ""}) == ["GATEWAY_POL_MIN"]
+    given = {"GATEWAY_POL_MIN": "1", "GATEWAY_PORT": "1", "GATEWAY_URL": "http://127.0.0.1:8000", "PATH": ""}
+    assert settings.unknown(given) == ["GATEWAY_POL_MIN"]

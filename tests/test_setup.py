@@ -5,9 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parent.parent
 SCRIPTS = ("deploy/demo", "tests/run")
@@ -65,7 +71,7 @@ def test_a_python_that_is_not_there(script: str, checkout: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_python_without_venv(script: str, checkout: Path, tmp_path: Path) -> None:
     """What to install."""
-    bare = fake_python(tmp_path, f'case "$*" in *ensurepip*) exit 1;; *) exec {sys.executable} "$@";; esac')
+    bare = fake_python(tmp_path, f'case "$*" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac')
     one_line(run(checkout, script, bare), "venv", "python3-venv")
 
 
@@ -77,6 +83,86 @@ def test_no_network(script: str, checkout: Path) -> None:
         ended = run(checkout, script, sys.executable, **nowhere)
         one_line(ended, "pip could not install", "install.log")
     assert (checkout / ".venv" / "install.log").exists()
+
+
+@pytest.fixture
+def pretender(tmp_path: Path) -> Path:
+    """A Python whose venv holds itself, whose pip only notes that it was called, and whose programs say their words."""
+    return fake_python(
+        tmp_path,
+        f"""
+case "$1 $2" in
+"-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+"-m pip") echo pip >>"{tmp_path}/pips"; [ ! -e "{tmp_path}/killed" ] || kill -9 $PPID ;;
+"-P -m" | "-m pytest") printf '%s|' "$@" ;;
+*) exec "{sys.executable}" "$@" ;;
+esac""",
+    )
+
+
+def pips(folder: Path) -> int:
+    """How often packages were installed since the last look."""
+    notes = folder / "pips"
+    count = len(notes.read_text().splitlines()) if notes.exists() else 0
+    notes.unlink(missing_ok=True)
+    return count
+
+
+def test_packages_are_installed_once(checkout: Path, pretender: Path, tmp_path: Path) -> None:
+    """Again only when what goes in has changed; an .venv for the tests serves the demo too, not the other way round."""
+    assert run(checkout, "deploy/demo", pretender).stdout == "-P|-m|gateway|demo|--help|"
+    assert pips(tmp_path) == 1
+    assert run(checkout, "deploy/demo", pretender).stderr == ""
+    assert pips(tmp_path) == 0
+    assert run(checkout, "tests/run", pretender).stdout == "-m|pytest|--help|"
+    assert pips(tmp_path) == 1
+    run(checkout, "deploy/demo", pretender)
+    assert pips(tmp_path) == 0
+    with (checkout / "deploy" / "constraints.txt").open("a") as constraints:
+        constraints.write("another==1\n")
+    run(checkout, "deploy/demo", pretender)
+    assert pips(tmp_path) == 1
+
+
+def test_an_interrupted_installation_is_made_anew(checkout: Path, pretender: Path, tmp_path: Path) -> None:
+    """Killed while pip wrote, or left with an interpreter that does not run."""
+    (tmp_path / "killed").touch()
+    assert run(checkout, "deploy/demo", pretender).returncode < 0
+    (tmp_path / "killed").unlink()
+    leftover = checkout / ".venv" / "half a package"
+    leftover.touch()
+    assert run(checkout, "deploy/demo", pretender).returncode == 0
+    assert not leftover.exists()
+    (checkout / ".venv" / "bin" / "python").unlink()
+    assert run(checkout, "deploy/demo", pretender).returncode == 0
+    assert pips(tmp_path) == 3
+
+
+def test_two_at_once(checkout: Path, pretender: Path, tmp_path: Path) -> None:
+    """One makes .venv, the other waits for it."""
+    with ThreadPoolExecutor() as threads:
+        ended = list(threads.map(lambda _: run(checkout, "tests/run", pretender), range(3)))
+    assert [one.returncode for one in ended] == [0, 0, 0]
+    assert pips(tmp_path) == 1
+
+
+def test_everything_is_pinned() -> None:
+    """Each package that pyproject.toml names, and each that those need here, to one release."""
+    lines = (CHECKOUT / "deploy" / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(Requirement(pin).name) for pin in lines if pin and not pin.startswith("#")}
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted += project["project"]["optional-dependencies"]["test"]
+    seen: set[str] = set()
+    while wanted:
+        requirement = Requirement(wanted.pop())
+        name = canonicalize_name(requirement.name)
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        with suppress(PackageNotFoundError):
+            wanted += distribution(name).requires or []
+    assert seen <= pinned
 
 
 def test_the_constraints_name_no_index() -> None:

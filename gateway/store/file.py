@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -78,12 +79,13 @@ class StoreFile:
     def _prepare(self, secret_key: str | None, make_operator_key: bool) -> None:
         if self.is_new:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = self.connect()
-        try:
-            found = False
-            if not self.is_new:
+        found = False
+        if not self.is_new:
+            with closing(self._looking()) as db:
                 self._check(db)
                 found = self._find_secret(db, secret_key)
+        db = self.connect()
+        try:
             self.path.chmod(0o600)
             self._migrate(db)
             if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
@@ -97,6 +99,15 @@ class StoreFile:
             self._find_operator_key(db, make_operator_key)
         finally:
             db.close()
+
+    def _looking(self) -> sqlite3.Connection:
+        """A connection that leaves the file as it is, while a writing one would fold a pending log into it on closing.
+        Only a writer can undo what a crash left half done, though; that is what a journal beside the file tells.
+        """
+        mode = "rw" if Path(f"{self.path}-journal").exists() else "ro"
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+        )
 
     def _check(self, db: sqlite3.Connection) -> None:
         """Look before anything is written."""
@@ -113,7 +124,8 @@ class StoreFile:
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise StoreRefused(
-                    f"The store {self.path} is damaged ({verdict}). Restore a backup; nothing was changed."
+                    f"The store {self.path} is damaged ({' '.join(verdict.split())}). "
+                    "Restore a backup; nothing was changed."
                 )
 
     def _migrate(self, db: sqlite3.Connection) -> None:
