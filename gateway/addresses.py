@@ -30,6 +30,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _DIALLED = re.compile(r"[a-z0-9._:-]+")  # nothing in it that one reader of URLs decodes and another does not
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
     # addresses that stand for another one, or for a tunnel's end
@@ -46,6 +47,32 @@ _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
 )
 
 Network = IPv4Network | IPv6Network
+
+
+class ReceiverRule(msgspec.Struct, frozen=True):
+    """Where callbacks may go: https on port 443 of public addresses, and whatever lies in the `allowed` networks."""
+
+    allowed: Sequence[Network] = ()
+
+    def objection(self, url: str) -> str | None:
+        """What is wrong with a URL as it is written; None when only its addresses are still to be judged."""
+        parts = split(url)
+        if parts is None:
+            return "must be an absolute https URL in plain ASCII"
+        if parts.username is not None or parts.password is not None:
+            return "must not carry user info"
+        if parts.scheme != "https" and not self.allowed:
+            return "must be https"
+        if not _is_plain_host(parts.hostname or ""):
+            return "must name its host as a DNS name or an address in its usual form"
+        return None
+
+    def allows(self, address: str, port: int, *, tls: bool) -> bool:
+        """Whether an address may be dialled."""
+        parsed = _parsed(address)
+        if parsed is not None and any(parsed in network for network in self.allowed):
+            return True
+        return tls and port == 443 and is_public(address)
 
 
 class HostPattern(msgspec.Struct, frozen=True):
@@ -124,15 +151,30 @@ def is_public(address: str) -> bool:
 
     An IPv6 address that carries an IPv4 one is judged by that; a tunnel's (6to4, Teredo) is never public.
     """
-    try:
-        parsed: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        elif parsed in _NAT64:
-            parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
-    if any(parsed in network for network in _NEVER):
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address) and parsed in _NAT64:
+        parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
+    if parsed is None or any(parsed in network for network in _NEVER):
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """A dialled address; one that is mapped into IPv6 is the IPv4 address it stands for."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return mapped or parsed
+
+
+def _is_plain_host(host: str) -> bool:
+    """Not one of the forms that only some readers take for an IPv4 address: decimal, octal, hexadecimal, short."""
+    if ":" in host:
+        return _parsed(host) is not None
+    labels = host.removesuffix(".").split(".")
+    if not all(_LABEL.fullmatch(label) for label in labels):
+        return False
+    numeric = re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]) is not None
+    return not numeric or (_parsed(host) is not None)

@@ -14,14 +14,18 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.access import Access
 from gateway.addresses import MonitorRule
 from gateway.answers import Cors, Envelope, on_fault, on_gateway_error, on_http_exception, on_store_unavailable
+from gateway.callback_routes import CallbackRoutes
+from gateway.callbacks import Callbacks
 from gateway.capabilities import hashed
 from gateway.copies import Copies
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
 from gateway.poller import Poller
+from gateway.receivers import Receivers
 from gateway.routes import Routes
 from gateway.schedule import Bounds, SteadyRate
 from gateway.settings import Settings
@@ -49,6 +53,7 @@ class Gateway:
         self.on_crash: Callable[[], None] = lambda: None
         self._clock = clock
         self._rng = rng
+        self._callbacks: Callbacks
         self._copies: Copies
         self._poller: Poller
         self._tails: Tails
@@ -75,6 +80,7 @@ class Gateway:
         self._tails.drain(self._rng)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._poller.stop)
+            tasks.start_soon(self._callbacks.stop)
             tasks.start_soon(self._copies.drain, until)
 
     @asynccontextmanager
@@ -84,6 +90,7 @@ class Gateway:
                 await self._build(stack)
                 yield
                 await self._poller.stop()
+                await self._callbacks.stop()
                 self._tasks.cancel_scope.cancel()
         except Exception:
             log.exception("gateway_crashed")
@@ -101,10 +108,17 @@ class Gateway:
                 copy_timeout=settings.copy_timeout,
             )
         )
+        receivers = await stack.enter_async_context(Receivers.open(settings.callback_networks))
         self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
         metrics = Metrics()
         self._tails = tails = Tails(store, heartbeat=settings.heartbeat, limit=settings.max_streams)
-        store.on_change = tails.wake
+        self._callbacks = callbacks = Callbacks(store, receivers, metrics, tasks, clock=self._clock, rng=self._rng)
+
+        def wake(job_id: str) -> None:
+            tails.wake(job_id)
+            callbacks.wake(job_id)
+
+        store.on_change = wake
         tails.start(tasks)
         means = Means(
             store=store,
@@ -120,9 +134,14 @@ class Gateway:
         )
         self._poller = poller = Poller(means, tasks, rate=settings.poll_rate)
         poller.resume(await store.claim())
+        callbacks.start(await store.claim_callbacks())
         tasks.start_soon(self._forget, store)
-        self._copies = copies = Copies(store, upstream, poller, metrics, max_jobs=settings.max_jobs, clock=self._clock)
+        self._copies = copies = Copies(
+            store, upstream, poller, callbacks, receivers, metrics, max_jobs=settings.max_jobs, clock=self._clock
+        )
         operator_key = settings.operator_key
+        operator_hash = hashed(operator_key) if operator_key is not None else self.store_file.operator_hash
+        access = Access(store.secret, operator_hash)
         routes = Routes(
             store=store,
             copies=copies,
@@ -130,14 +149,17 @@ class Gateway:
             metrics=metrics,
             read_item=upstream.read_item,
             stop_watching=poller.drop,
-            operator_hash=hashed(operator_key) if operator_key is not None else self.store_file.operator_hash,
+            access=access,
             public_url=settings.public_url,
             send_timeout=settings.send_timeout,
             stream_max_age=settings.stream_max_age,
             clock=self._clock,
             rng=self._rng,
         )
-        self._starlette.router.routes.extend(routes.table())
+        callback_routes = CallbackRoutes(
+            store=store, callbacks=callbacks, receivers=receivers, access=access, clock=self._clock
+        )
+        self._starlette.router.routes.extend(callback_routes.table() + routes.table())
         # The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000.
         gc.collect()
         gc.freeze()

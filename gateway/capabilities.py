@@ -13,6 +13,10 @@ def new_job_id() -> str:
     return secrets.token_urlsafe(18)
 
 
+def new_callback_id() -> str:
+    return secrets.token_urlsafe(18)
+
+
 def job_key(secret: bytes, job_id: str) -> str:
     """What changing a job takes. Derived from the store's secret: it can be shown again and need not be kept."""
     return base64.urlsafe_b64encode(_mac(secret, b"jobKey", job_id.encode())).rstrip(b"=").decode()

@@ -14,14 +14,17 @@ from contextlib import contextmanager, suppress
 import anyio
 import msgspec
 
-from gateway import jobs
-from gateway.capabilities import fingerprint, idempotency_id, new_job_id
+from gateway import deliveries, jobs
+from gateway.callbacks import Callbacks
+from gateway.capabilities import fingerprint, idempotency_id, new_callback_id, new_job_id
+from gateway.deliveries import Callback, Wish
 from gateway.dialects import Reply, drive_of_path, item_of
 from gateway.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
 from gateway.events import Event
 from gateway.jobs import Answer, Job, Target, advance, reference
 from gateway.metrics import Metrics
 from gateway.poller import Poller
+from gateway.receivers import Receivers
 from gateway.store import Store
 from gateway.upstream import Broken, NotSent, Upstream
 
@@ -42,6 +45,13 @@ class CopyRequest(msgspec.Struct, frozen=True):
     body: bytes
     headers: Mapping[str, str]
     idempotency_key: str | None = None
+    callback: Wish | None = None
+
+    def mark(self) -> bytes:
+        """Tells it from another request under the same idempotency key."""
+        wish = self.callback
+        also = () if wish is None else (wish.url.encode(), ",".join(wish.events).encode())
+        return fingerprint(self.path.encode(), self.body, *also)
 
     def target(self) -> Target:
         """Where the result will be: the drive the body names, else the request's own."""
@@ -67,6 +77,7 @@ class Started(msgspec.Struct, frozen=True):
 
     job: Job
     upstream: Mapping[str, str] = {}
+    callback: Callback | None = None
 
 
 class Copies:
@@ -77,6 +88,8 @@ class Copies:
         store: Store,
         upstream: Upstream,
         poller: Poller,
+        callbacks: Callbacks,
+        receivers: Receivers,
         metrics: Metrics,
         *,
         max_jobs: int,
@@ -85,6 +98,8 @@ class Copies:
         self._store = store
         self._upstream = upstream
         self._poller = poller
+        self._callbacks = callbacks
+        self._receivers = receivers
         self._metrics = metrics
         self._max_jobs = max_jobs
         self._clock = clock
@@ -136,7 +151,7 @@ class Copies:
             await self._none_left.wait()
 
     async def _reserve(self, key: bytes, request: CopyRequest) -> Started | None:
-        mark = fingerprint(request.path.encode(), request.body)
+        mark = request.mark()
         known = await self._store.reserve(key, mark, self._clock())
         if known is None:
             self._keys.add(key)
@@ -150,7 +165,8 @@ class Copies:
         if known.outcome == "job" and known.job_id is not None:
             job = await self._store.get(known.job_id)
             if job is not None:
-                return Started(job)
+                callbacks = await self._store.callbacks(job.id)
+                return Started(job, callback=next((known for known in callbacks if known.with_copy), None))
         if key in self._keys:
             raise GatewayError(
                 409,
@@ -166,7 +182,7 @@ class Copies:
             no_effect = 400 <= error.reply.code < 500 or error.reply.code == 503
         else:
             no_effect = isinstance(error, StoreUnavailable) or (
-                isinstance(error, GatewayError) and (error.status == 503 or error.code == "upstreamUnreachable")
+                isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
             )
         with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
             await (self._store.release(key) if no_effect else self._store.doubt(key))
@@ -211,6 +227,8 @@ class Copies:
             self._none_left.set()
 
     async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
+        if request.callback is not None:
+            await self._receivers.check(request.callback.url)
         try:
             reply = await self._upstream.start_copy(request.path, request.body, request.headers)
         except NotSent:
@@ -225,10 +243,16 @@ class Copies:
         if reply.code != 202 or not location:
             raise _not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
         job, events = self._accept(request, location)
-        await self._keep(job, events, key)
+        callback = None
+        if request.callback is not None:
+            now = self._clock()
+            callback = deliveries.registered(request.callback, job.id, new_callback_id(), now, with_copy=True)
+        await self._keep(job, events, key, callback)
         self._poller.watch(job)
+        if callback is not None:
+            self._callbacks.take(callback)
         log.info("copy_started job=%s", reference(job.id))
-        return Started(job, reply.headers)
+        return Started(job, reply.headers, callback)
 
     def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
         now = self._clock()
@@ -249,12 +273,12 @@ class Copies:
             return job, [*events, *last]
         return job, events
 
-    async def _keep(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+    async def _keep(self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None) -> None:
         now = asyncio.get_running_loop().time
         until = now() + STORE_PATIENCE
         while True:
             try:
-                return await self._store.create(job, events, key)
+                return await self._store.create(job, events, key, callback)
             except StoreUnavailable as error:
                 log.warning("accepted_copy_not_stored job=%s: %s", reference(job.id), error)
                 if now() + _STORE_RETRY > until:

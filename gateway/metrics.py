@@ -26,6 +26,15 @@ class Metrics:
             "gateway_streams_ended_total", "Event streams by why they ended.", ["reason"], registry=self._registry
         )
         self.events_sent = Counter("gateway_events_sent_total", "Events sent to streams.", registry=self._registry)
+        self.callbacks_active = Gauge(
+            "gateway_callbacks_active", "Callbacks that still have something to tell.", registry=self._registry
+        )
+        self.callback_attempts = Counter(
+            "gateway_callback_attempts_total", "Attempts by how they went.", ["outcome"], registry=self._registry
+        )
+        self.callbacks_exhausted = Counter(
+            "gateway_callbacks_exhausted_total", "Callbacks given up after the last attempt.", registry=self._registry
+        )
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anyio
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, request_response
 
 from gateway import cursor, items
+from gateway.access import Access, unknown_job
 from gateway.answers import json_answer
-from gateway.capabilities import bearer, hashed, job_key, recognised
+from gateway.bodies import body_of, json_object
+from gateway.capabilities import job_key
 from gateway.copies import Copies, CopyRequest, Refused, Started
+from gateway.deliveries import revealed, wish_of_headers
 from gateway.errors import GatewayError, StoreUnavailable, invalid, unavailable
 from gateway.jobs import Job, Target
 from gateway.metrics import CONTENT_TYPE, Metrics
@@ -27,17 +29,16 @@ from gateway.sse import Stream, come_back
 from gateway.store import Store
 from gateway.tails import Tails
 
-BODY_LIMIT = 64 << 10
-BODY_SECONDS = 30.0
 MOST_JOBS = 200
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
+_CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
 
 
 class Routes:
-    """`operator_hash` opens the operator's routes; without one they are shut. `public_url` without a final slash."""
+    """`public_url` is without a final slash; None takes it from each request."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Routes:
         metrics: Metrics,
         read_item: Callable[..., Any],
         stop_watching: Callable[[str], None],
-        operator_hash: bytes | None,
+        access: Access,
         public_url: str | None,
         send_timeout: float,
         stream_max_age: float,
@@ -61,7 +62,7 @@ class Routes:
         self._metrics = metrics
         self._read_item = read_item
         self._stop_watching = stop_watching
-        self._operator_hash = operator_hash
+        self._access = access
         self._public_url = public_url
         self._send_timeout = send_timeout
         self._stream_max_age = stream_max_age
@@ -92,11 +93,9 @@ class Routes:
             path += "?" + request.scope["query_string"].decode("latin-1")
         if asked.action == "read":
             return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
-        for name in ("Gateway-Callback-Url", "Gateway-Callback-Events"):
-            if name in request.headers:
-                raise invalid(f"{name}: callbacks are not supported by this version. Nothing was started.")
-        body = await _body(request)
-        _json_object(body)
+        callback = wish_of_headers(*(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS))
+        body = await body_of(request)
+        json_object(body)
         headers = _taken(request, _UPSTREAM_HEADERS)
         headers["Content-Type"] = request.headers.get("Content-Type", "application/json")
         key = request.headers.get("Idempotency-Key")
@@ -104,7 +103,7 @@ class Routes:
             raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
         try:
             started = await self._copies.start(
-                CopyRequest(asked.version, asked.prefix, path, body, headers, idempotency_key=key)
+                CopyRequest(asked.version, asked.prefix, path, body, headers, key, callback)
             )
         except Refused as refused:
             return passed_back(refused.reply, refused.status)
@@ -112,8 +111,8 @@ class Routes:
 
     async def watch(self, request: Request) -> Response:
         """Watch a monitor URL that the caller holds."""
-        self._authorise(request)
-        wish = _json_object(await _body(request))
+        self._access.check(request)
+        wish = json_object(await body_of(request))
         url = wish.get("monitorUrl")
         if not isinstance(url, str):
             raise invalid("monitorUrl must be a text: the URL that upstream gave in Location.")
@@ -126,7 +125,7 @@ class Routes:
 
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
-        self._authorise(request)
+        self._access.check(request)
         query = request.query_params
         limit = query.get("limit", "50")
         if not re.fullmatch(r"\d{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
@@ -149,7 +148,7 @@ class Routes:
             return await self.job_events(request)
         job = await self._store.get(request.path_params["job"])
         if job is None:
-            raise _unknown_job()
+            raise unknown_job()
         if job.state.ended:
             return json_answer(job.state)
         return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
@@ -157,9 +156,9 @@ class Routes:
     async def stop(self, request: Request) -> Response:
         """Stop watching a job."""
         job_id = request.path_params["job"]
-        self._authorise(request, job_id)
+        self._access.check(request, job_id)
         if await self._store.stop(job_id, self._clock()) is None:
-            raise _unknown_job()
+            raise unknown_job()
         self._stop_watching(job_id)
         return Response(status_code=204)
 
@@ -202,7 +201,7 @@ class Routes:
                 raise
             return come_back(self._rng)  # EventSource would take any status but 200 for the end
         if all(head is None for head in heads):
-            raise _unknown_job()
+            raise unknown_job()
         where = cursor.positions(last, [head.head if head else cursor.GONE for head in heads])
         if all(
             at == cursor.GONE if head is None else head.ended and at >= head.head
@@ -226,20 +225,13 @@ class Routes:
             "events": f"{location}/events",
             "jobKey": job_key(self._store.secret, job.id),
         }
+        if started.callback is not None:
+            content["callback"] = revealed(started.callback)
         answer = json_answer(content, 202, {"Location": location})
         for name in ("request-id", "client-request-id"):
             if name in started.upstream:
                 answer.headers[name] = started.upstream[name]
         return answer
-
-    def _authorise(self, request: Request, job_id: str | None = None) -> None:
-        given = bearer(request.headers.get("Authorization"))
-        opens = hashed(job_key(self._store.secret, job_id)) if job_id is not None else None
-        if recognised(given, self._operator_hash, opens):
-            return
-        wanted = "the operator key" if job_id is None else "the job's jobKey or the operator key"
-        shut = " No operator key is set here." if job_id is None and self._operator_hash is None else ""
-        raise GatewayError(401, "unauthenticated", f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
 
     def _base(self, request: Request) -> str:
         if self._public_url is not None:
@@ -272,37 +264,3 @@ def prefers_stream(accept: str) -> bool:
 
 def _taken(request: Request, names: Sequence[str]) -> dict[str, str]:
     return {name: ", ".join(request.headers.getlist(name)) for name in names if name in request.headers}
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body, within its limits. Raises GatewayError: 408, 413 or 415."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise GatewayError(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
-    too_large = GatewayError(413, "requestTooLarge", f"The body must be at most {BODY_LIMIT} bytes.")
-    length = request.headers.get("Content-Length", "0")
-    if not length.isdecimal() or int(length) > BODY_LIMIT:
-        raise too_large
-    body = bytearray()
-    try:
-        with anyio.fail_after(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise too_large
-    except TimeoutError:
-        raise GatewayError(408, "requestTimeout", f"The body did not come within {BODY_SECONDS:g} seconds.") from None
-    return bytes(body)
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec leaves bad UTF-8 as it is
-        raise invalid(f"The body must be a JSON object, but it is no JSON ({error}).") from None
-    if not isinstance(content, dict):
-        raise invalid("The body must be a JSON object.")
-    return content
-
-
-def _unknown_job() -> GatewayError:
-    return GatewayError(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")

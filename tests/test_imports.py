@@ -12,13 +12,16 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-CORE = "addresses capabilities cursor dialects errors events items jobs patience schedule"
+CORE = "addresses capabilities cursor deliveries dialects errors events items jobs patience schedule signing"
 PURE = {f"gateway.{name}" for name in CORE.split()}
 IMPURE = {"aiohttp", "anyio", "asyncio", "logging", "os", "socket", "sqlite3", "starlette", "threading", "time"}
 EDGES = {
-    "aiohttp": {"gateway.upstream"},
-    "sqlite3": {"gateway.store.sqlite", "gateway.store.file", "gateway.store.lane"},
-    "starlette": {"gateway.answers", "gateway.app", "gateway.passing", "gateway.routes", "gateway.sse"},
+    "aiohttp": {"gateway.receivers", "gateway.upstream"},
+    "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
+    "starlette": {
+        f"gateway.{name}"
+        for name in ("access", "answers", "app", "bodies", "callback_routes", "passing", "routes", "sse")
+    },
     "uvicorn": {"gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.settings": {"gateway.app", "gateway.server"},

@@ -13,8 +13,11 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from gateway.deliveries import Callback
 from gateway.events import Event
 from gateway.jobs import Job
+
+CALLBACKS_PER_JOB = 16
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -44,7 +47,9 @@ class Store(Protocol):
     on_change: Callable[[str], None]
     """Called in the event loop with a job's id after its log has grown. Only a wake-up: it may come late or twice."""
 
-    async def create(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+    async def create(
+        self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
+    ) -> None:
         """Keep a new job with its first events; `key` is the idempotency key it was started under."""
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
@@ -74,7 +79,27 @@ class Store(Protocol):
         """Keep that nobody knows what became of a key's request."""
 
     async def forget(self, before: float) -> int:
-        """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs."""
+        """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs.
+
+        A job is spared while a callback of it is active, or was exhausted after then.
+        """
+
+    async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
+        """Keep a job's new callback."""
+
+    async def callbacks(self, job_id: str) -> list[Callback]:
+        """A job's callbacks, oldest first."""
+
+    async def save_callback(self, callback: Callback) -> bool:
+        """Keep how far a callback is; False when it was removed or belongs to another epoch."""
+
+    async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
+        """Make a callback due now, with all its tries, under a new epoch; None when nobody knows it."""
+
+    async def remove_callback(self, job_id: str, callback_id: str) -> bool: ...
+
+    async def claim_callbacks(self) -> list[Callback]:
+        """Every active callback, under a new epoch."""
 
     async def ping(self) -> None:
         """Write something, to see whether that can be done."""

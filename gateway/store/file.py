@@ -15,7 +15,7 @@ from gateway.errors import StoreRefused
 from gateway.sealing import Seal, SealBroken
 
 APPLICATION_ID = 0x47574159  # "GWAY" in the file's header: this file is a gateway's store
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "callbacks.sql")
 """One script a version; a store's `user_version` is how many of them it has had."""
 
 BUSY_TIMEOUT = 1.0
@@ -181,6 +181,9 @@ class StoreFile:
         for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
             sealed = self.seal.close(self.seal.open(monitor, job_id), job_id)
             db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
+        for callback_id, receiver in db.execute("SELECT id, receiver FROM callbacks").fetchall():
+            sealed = self.seal.close(self.seal.open(receiver, callback_id), callback_id)
+            db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (sealed, callback_id))
         db.execute("COMMIT")
 
 

@@ -8,17 +8,19 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from gateway import jobs
+from gateway.deliveries import Callback
 from gateway.events import Event, Kind
 from gateway.jobs import Job, State, Target
 from gateway.sealing import Seal
 from gateway.store import Reservation, Slice
 from gateway.store.file import StoreFile
 from gateway.store.lane import Lane
+from gateway.store.sqlite_callbacks import CallbackRows
 
 _JOB = "id, created, target, monitor, state, seq, epoch, ended"
 _FORGET_AT_ONCE = 500
@@ -33,6 +35,7 @@ class SQLiteStore:
     def __init__(self, file: StoreFile, *, log_limit: int) -> None:
         self._file = file
         self._seal: Seal = file.seal
+        self._callbacks = CallbackRows(file.seal)
         self._log_limit = log_limit
         self.secret = file.secret
         self.operator_hash = file.operator_hash
@@ -56,7 +59,9 @@ class SQLiteStore:
     def failing(self) -> bool:
         return self._writes.failing
 
-    async def create(self, job: Job, events: Sequence[Event], key: bytes | None) -> None:
+    async def create(
+        self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
+    ) -> None:
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT INTO jobs (id, created, target, monitor, state, status, seq, epoch, ended)"
@@ -76,6 +81,8 @@ class SQLiteStore:
             _insert(db, job.id, events)
             if key is not None:
                 db.execute("UPDATE keys SET outcome = 'job', job_id = ? WHERE key = ?", (job.id, key))
+            if callback is not None:
+                self._callbacks.add(db, callback)
 
         await self._writes.submit(work, lambda: self.on_change(job.id))
 
@@ -155,14 +162,37 @@ class SQLiteStore:
 
     async def forget(self, before: float) -> int:
         def work(db: sqlite3.Connection) -> int:
-            rows = db.execute("SELECT id FROM jobs WHERE ended < ? LIMIT ?", (before, _FORGET_AT_ONCE)).fetchall()
+            rows = db.execute(
+                "SELECT id FROM jobs WHERE ended < ?1 AND NOT EXISTS (SELECT 1 FROM callbacks WHERE job_id = jobs.id"
+                " AND (state = 'active' OR (state = 'exhausted' AND settled >= ?1))) LIMIT ?2",
+                (before, _FORGET_AT_ONCE),
+            ).fetchall()
             db.executemany("DELETE FROM keys WHERE job_id = ?", rows)
+            db.executemany("DELETE FROM callbacks WHERE job_id = ?", rows)
             db.executemany("DELETE FROM events WHERE job_id = ?", rows)
             db.executemany("DELETE FROM jobs WHERE id = ?", rows)
             db.execute("DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < ?", (before,))
             return len(rows)
 
         return await self._writes.submit(work)
+
+    async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
+        return await self._writes.submit(lambda db: self._callbacks.add(db, callback))
+
+    async def callbacks(self, job_id: str) -> list[Callback]:
+        return await self._reads.submit(lambda db: self._callbacks.of_job(db, job_id))
+
+    async def save_callback(self, callback: Callback) -> bool:
+        return await self._writes.submit(lambda db: self._callbacks.save(db, callback, callback.epoch))
+
+    async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
+        return await self._writes.submit(lambda db: self._callbacks.revive(db, job_id, callback_id))
+
+    async def remove_callback(self, job_id: str, callback_id: str) -> bool:
+        return await self._writes.submit(lambda db: self._callbacks.remove(db, job_id, callback_id))
+
+    async def claim_callbacks(self) -> list[Callback]:
+        return await self._writes.submit(self._callbacks.claim)
 
     async def ping(self) -> None:
         await self._write("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", secrets.token_bytes(8))

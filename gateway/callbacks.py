@@ -1,0 +1,311 @@
+"""Callbacks: subscribers whose cursor is stored. They read the log as streams do; what they read is posted, signed.
+
+A callback costs a task only while it has something to deliver. It posts one event at a time, and stores how that went
+before it goes on, so a crash between the two repeats an event under the same `webhook-id` and skips none. A wake-up is
+only a hint: idle callbacks are also looked at now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from gateway import deliveries, signing
+from gateway.deliveries import Callback, Delivered, Outcome
+from gateway.errors import StoreUnavailable
+from gateway.events import Event
+from gateway.jobs import reference
+from gateway.metrics import Metrics
+from gateway.receivers import Receivers
+from gateway.store import Store
+
+AT_ONCE = 192
+"""Attempts in flight over all receivers."""
+SLOW_AT_ONCE = 64
+"""Those of them to hosts whose last attempt took longer than `SLOW` seconds: they leave room for the rest."""
+SLOW = 5.0
+SLOW_REMEMBERED = 1000
+PER_HOST = 8
+READ_AT_ONCE = 64
+HEADS_AT_ONCE = 500
+LOOK_EVERY = 5.0
+STOP_GRACE = 2.0
+"""Seconds that attempts in flight get to finish when the gateway stops."""
+_HEAD_ONLY = 1 << 53
+_STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = logging.getLogger("gateway.callbacks")
+
+
+class _Forgotten(Exception):
+    """The callback was removed, or belongs to somebody else by now."""
+
+
+class _Host:
+    def __init__(self) -> None:
+        self.places = anyio.Semaphore(PER_HOST)
+        self.users = 0
+        self.slow = False
+
+
+class _Subscriber:
+    """One active callback here. `news` wakes the task that delivers for it, while there is one."""
+
+    __slots__ = ("callback", "delivering", "news", "scope")
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.delivering = False
+        self.news = anyio.Event()
+        self.scope = anyio.CancelScope()
+
+
+class Callbacks:
+    """The active callbacks of this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        receivers: Receivers,
+        metrics: Metrics,
+        tasks: TaskGroup,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._receivers = receivers
+        self._metrics = metrics
+        self._tasks = tasks
+        self._clock = clock
+        self._rng = rng
+        self._active: dict[str, _Subscriber] = {}
+        self._of_job: dict[str, set[_Subscriber]] = {}
+        self._hosts: dict[str, _Host] = {}
+        self._places = anyio.Semaphore(AT_ONCE)
+        self._slow_places = anyio.Semaphore(SLOW_AT_ONCE)
+        self._in_flight: set[_Subscriber] = set()
+        self._grown: set[str] = set()
+        self._news = anyio.Event()
+        self._stopping = False
+        self._idle = anyio.Event()
+
+    def start(self, active: Iterable[Callback]) -> None:
+        for callback in active:
+            self.take(callback)
+        self._tasks.start_soon(self._pump)
+
+    def wake(self, job_id: str) -> None:
+        """A job's log may have grown."""
+        if job_id in self._of_job:
+            self._grown.add(job_id)
+            self._news.set()
+
+    def take(self, callback: Callback) -> None:
+        """Deliver for a callback from now on; one that is here already goes on as this one says."""
+        self.drop(callback.id)
+        if callback.state != "active":
+            return
+        subscriber = self._active[callback.id] = _Subscriber(callback)
+        self._of_job.setdefault(callback.job_id, set()).add(subscriber)
+        self._metrics.callbacks_active.set(len(self._active))
+        self.wake(callback.job_id)
+
+    def drop(self, callback_id: str) -> None:
+        """Deliver for a callback no more; an attempt in flight is broken off."""
+        subscriber = self._active.get(callback_id)
+        if subscriber is not None:
+            self._leave(subscriber)
+            subscriber.scope.cancel()
+
+    async def stop(self) -> None:
+        """Begin no more attempts; those in flight get a moment to finish and be stored."""
+        self._stopping = True
+        for subscriber in set(self._active.values()) - self._in_flight:
+            subscriber.scope.cancel()
+        if self._in_flight:
+            with anyio.move_on_after(STOP_GRACE):
+                await self._idle.wait()
+        for subscriber in list(self._active.values()):
+            subscriber.scope.cancel()
+
+    def _leave(self, subscriber: _Subscriber) -> None:
+        callback = subscriber.callback
+        if self._active.get(callback.id) is not subscriber:
+            return
+        del self._active[callback.id]
+        others = self._of_job[callback.job_id]
+        others.discard(subscriber)
+        if not others:
+            del self._of_job[callback.job_id]
+        self._metrics.callbacks_active.set(len(self._active))
+
+    async def _pump(self) -> None:
+        """Start a task for each callback whose log holds something for it."""
+        look_at = anyio.current_time() + LOOK_EVERY
+        while not self._stopping:
+            with anyio.move_on_after(look_at - anyio.current_time()):
+                await self._news.wait()
+            self._news = anyio.Event()
+            if anyio.current_time() >= look_at:
+                look_at = anyio.current_time() + LOOK_EVERY
+                self._grown.update(self._of_job)
+            grown = list(self._grown)
+            self._grown.clear()
+            for first in range(0, len(grown), HEADS_AT_ONCE):
+                await self._look(grown[first : first + HEADS_AT_ONCE])
+
+    async def _look(self, job_ids: list[str]) -> None:
+        try:
+            heads = await self._store.read([(job_id, _HEAD_ONLY) for job_id in job_ids], 1)
+        except StoreUnavailable as error:
+            log.warning("log_unreadable: %s", error)
+            return  # the next look comes by itself
+        for job_id, head in zip(job_ids, heads, strict=True):
+            for subscriber in list(self._of_job.get(job_id, ())):
+                if head is None:
+                    self._leave(subscriber)
+                    subscriber.scope.cancel()
+                    continue
+                subscriber.news.set()
+                behind = head.head > subscriber.callback.tries.cursor
+                wanted = head.ended or (behind and "progress" in subscriber.callback.events)
+                if wanted and not subscriber.delivering and not self._stopping:
+                    subscriber.delivering = True
+                    self._tasks.start_soon(self._run, subscriber)
+
+    async def _run(self, subscriber: _Subscriber) -> None:
+        try:
+            with subscriber.scope:
+                await self._deliver(subscriber)
+        except _Forgotten:
+            self._leave(subscriber)
+        finally:
+            subscriber.delivering = False
+
+    async def _deliver(self, subscriber: _Subscriber) -> None:
+        """Deliver until the log holds nothing more for this callback, or it has settled."""
+        while not self._stopping:
+            subscriber.news = anyio.Event()
+            try:
+                event, ended = await self._next(subscriber.callback)
+            except StoreUnavailable:
+                await anyio.sleep(1.0)
+                continue
+            callback = subscriber.callback
+            if event is None:
+                if ended:
+                    await self._save(subscriber, deliveries.finished(callback, self._clock()))
+                elif subscriber.news.is_set():
+                    continue
+                return
+            wait = deliveries.wait(callback, event, self._clock())
+            if wait > 0:
+                with anyio.move_on_after(wait):
+                    await subscriber.news.wait()
+                continue  # whichever it was: what is newest now?
+            async with self._place(callback.origin) as host:
+                if not self._still_due(subscriber):
+                    continue
+                with self._attempting(subscriber):
+                    await self._attempt(subscriber, event, host, final=ended)
+            if subscriber.callback.state != "active":
+                return
+
+    def _still_due(self, subscriber: _Subscriber) -> bool:
+        """After a wait for room, in which something newer may have come."""
+        newer = subscriber.news.is_set() and deliveries.gives_way(subscriber.callback)
+        return not self._stopping and not newer
+
+    async def _next(self, callback: Callback) -> tuple[Event | None, bool]:
+        """The event to tell next, and whether the log has ended. Raises StoreUnavailable."""
+        newest = None
+        after = callback.tries.cursor
+        while True:
+            (piece,) = await self._store.read([(callback.job_id, after)], READ_AT_ONCE)
+            if piece is None:
+                raise _Forgotten
+            wanted = [event for event in piece.events if event.kind in callback.events]
+            if wanted and not deliveries.gives_way(callback):
+                return wanted[0], piece.ended
+            newest = wanted[-1] if wanted else newest
+            if not piece.events or piece.events[-1].seq >= piece.head:
+                return newest, piece.ended
+            after = piece.events[-1].seq
+
+    async def _attempt(self, subscriber: _Subscriber, event: Event, host: _Host, *, final: bool) -> None:
+        callback = subscriber.callback
+        message_id, body = deliveries.message(callback, event)
+        now = self._clock()
+        begun = anyio.current_time()
+        outcome = await self._receivers.post(
+            callback.url, signing.headers(callback.secret, message_id, int(now), body), body, now
+        )
+        host.slow = anyio.current_time() - begun > SLOW
+        told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
+        await self._save(subscriber, told)
+        self._tell(told, outcome)
+
+    @contextmanager
+    def _attempting(self, subscriber: _Subscriber) -> Iterator[None]:
+        self._in_flight.add(subscriber)
+        try:
+            yield
+        finally:
+            self._in_flight.discard(subscriber)
+            if self._stopping and not self._in_flight:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def _place(self, origin: str) -> AsyncIterator[_Host]:
+        """Room for one attempt: one of its host's places, and one of all."""
+        host = self._hosts.setdefault(origin, _Host())
+        host.users += 1
+        try:
+            async with host.places, self._slow_places if host.slow else self._places:
+                yield host
+        finally:
+            host.users -= 1
+            if host.users == 0 and (not host.slow or len(self._hosts) > SLOW_REMEMBERED):
+                self._hosts.pop(origin, None)
+
+    async def _save(self, subscriber: _Subscriber, callback: Callback) -> None:
+        """Store how far it is, however long that takes: what was delivered must not be delivered again."""
+        tries = 0
+        while True:
+            try:
+                mine = await self._store.save_callback(callback)
+                break
+            except StoreUnavailable as error:
+                if tries == 0:
+                    log.warning("delivery_held job=%s: %s", reference(callback.job_id), error)
+                await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES) - 1)])
+                tries += 1
+        if not mine:
+            raise _Forgotten
+        subscriber.callback = callback
+        if callback.state != "active":
+            self._leave(subscriber)
+
+    def _tell(self, callback: Callback, outcome: Outcome) -> None:
+        kind = type(outcome).__name__.lower()
+        self._metrics.callback_attempts.labels(kind).inc()
+        if isinstance(outcome, Delivered):
+            log.debug("callback_delivered job=%s to=%s", reference(callback.job_id), callback.origin)
+        else:
+            log.info(
+                "callback_%s job=%s to=%s attempt=%d: %s",
+                kind,
+                reference(callback.job_id),
+                callback.origin,
+                callback.tries.attempts,
+                callback.tries.last_error,
+            )
+        if callback.state == "exhausted":
+            self._metrics.callbacks_exhausted.inc()
+            log.warning("callback_exhausted job=%s to=%s", reference(callback.job_id), callback.origin)
