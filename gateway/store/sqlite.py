@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,18 +13,14 @@ import msgspec
 from gateway import jobs
 from gateway.deliveries import Callback
 from gateway.events import Event, Kind
-from gateway.jobs import Job, State, Target
-from gateway.sealing import Seal
-from gateway.store import Reservation, Slice
+from gateway.jobs import Job
+from gateway.store import Reservation, Slice, rows
 from gateway.store.file import StoreFile
 from gateway.store.lane import Lane
-from gateway.store.sqlite_callbacks import CallbackRows
+from gateway.store.rows import JOB, Rows
+from gateway.store.sqlite_callbacks import CallbackTable
 
-_JOB = "id, created, target, monitor, state, seq, epoch, ended"
 _FORGET_AT_ONCE = 500
-
-_read_state = msgspec.json.Decoder(State).decode
-_read_target = msgspec.json.Decoder(Target).decode
 
 
 class SQLiteStore:
@@ -34,8 +28,8 @@ class SQLiteStore:
 
     def __init__(self, file: StoreFile, *, log_limit: int) -> None:
         self._file = file
-        self._seal: Seal = file.seal
-        self._callbacks = CallbackRows(file.seal)
+        self._rows = Rows(file.seal)
+        self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = file.secret
         self.operator_hash = file.operator_hash
@@ -63,21 +57,7 @@ class SQLiteStore:
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
         def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO jobs (id, created, target, monitor, state, status, seq, epoch, ended)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    job.id,
-                    job.created,
-                    msgspec.json.encode(job.target),
-                    self._sealed(job),
-                    msgspec.json.encode(job.state),
-                    job.state.status,
-                    job.seq,
-                    job.epoch,
-                    job.ended,
-                ),
-            )
+            db.execute(f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.of_job(job))
             _insert(db, job.id, events)
             if key is not None:
                 db.execute("UPDATE keys SET outcome = 'job', job_id = ? WHERE key = ?", (job.id, key))
@@ -93,10 +73,10 @@ class SQLiteStore:
 
     async def stop(self, job_id: str, now: float) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
-            row = db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None:
                 return None
-            job, events = jobs.lose_sight(self._job(row), "watchStopped", now)
+            job, events = jobs.lose_sight(self._rows.job(row), "watchStopped", now)
             if events:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
@@ -105,8 +85,8 @@ class SQLiteStore:
 
     async def get(self, job_id: str) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
-            row = db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            return None if row is None else self._job(row)
+            row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return None if row is None else self._rows.job(row)
 
         return await self._reads.submit(work)
 
@@ -117,27 +97,23 @@ class SQLiteStore:
         return await self._reads.submit(work)
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
-        created, job_id = _place(before) if before is not None else (float("inf"), "")
+        created, job_id = rows.place(before)
 
         def work(db: sqlite3.Connection) -> list[Job]:
-            rows = db.execute(
-                f"SELECT {_JOB} FROM jobs WHERE (created, id) < (?, ?) AND status = ifnull(?, status)"
+            found = db.execute(
+                f"SELECT {JOB} FROM jobs WHERE (created, id) < (?, ?) AND status = ifnull(?, status)"
                 " ORDER BY created DESC, id DESC LIMIT ?",
                 (created, job_id, status, limit + 1),
             )
-            return [self._job(row) for row in rows]
+            return [self._rows.job(row) for row in found]
 
-        found = await self._reads.submit(work)
-        if len(found) <= limit:
-            return found, None
-        last = found[limit - 1]
-        return found[:limit], base64.urlsafe_b64encode(f"{last.created!r} {last.id}".encode()).decode()
+        return rows.page(await self._reads.submit(work), limit)
 
     async def claim(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             db.execute("UPDATE keys SET outcome = 'unknown' WHERE outcome = 'inFlight'")
             db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
-            return [self._job(row) for row in db.execute(f"SELECT {_JOB} FROM jobs WHERE ended IS NULL")]
+            return [self._rows.job(row) for row in db.execute(f"SELECT {JOB} FROM jobs WHERE ended IS NULL")]
 
         return await self._writes.submit(work)
 
@@ -162,17 +138,17 @@ class SQLiteStore:
 
     async def forget(self, before: float) -> int:
         def work(db: sqlite3.Connection) -> int:
-            rows = db.execute(
+            past = db.execute(
                 "SELECT id FROM jobs WHERE ended < ?1 AND NOT EXISTS (SELECT 1 FROM callbacks WHERE job_id = jobs.id"
                 " AND (state = 'active' OR (state = 'exhausted' AND settled >= ?1))) LIMIT ?2",
                 (before, _FORGET_AT_ONCE),
             ).fetchall()
-            db.executemany("DELETE FROM keys WHERE job_id = ?", rows)
-            db.executemany("DELETE FROM callbacks WHERE job_id = ?", rows)
-            db.executemany("DELETE FROM events WHERE job_id = ?", rows)
-            db.executemany("DELETE FROM jobs WHERE id = ?", rows)
+            db.executemany("DELETE FROM keys WHERE job_id = ?", past)
+            db.executemany("DELETE FROM callbacks WHERE job_id = ?", past)
+            db.executemany("DELETE FROM events WHERE job_id = ?", past)
+            db.executemany("DELETE FROM jobs WHERE id = ?", past)
             db.execute("DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < ?", (before,))
-            return len(rows)
+            return len(past)
 
         return await self._writes.submit(work)
 
@@ -227,22 +203,6 @@ class SQLiteStore:
             _trim(db, job.id, job.seq, self._log_limit)
         return True
 
-    def _sealed(self, job: Job) -> bytes | None:
-        return None if job.monitor is None else self._seal.close(job.monitor.encode(), job.id)
-
-    def _job(self, row: tuple[Any, ...]) -> Job:
-        job_id, created, target, monitor, state, seq, epoch, ended = row
-        return Job(
-            id=job_id,
-            created=created,
-            target=_read_target(target),
-            monitor=None if monitor is None else self._seal.open(monitor, job_id).decode(),
-            state=_read_state(state),
-            seq=seq,
-            epoch=epoch,
-            ended=ended,
-        )
-
 
 def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
     db.executemany(
@@ -274,11 +234,3 @@ def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice
     return Slice(
         head[0], head[1] is not None, [Event(seq, kind, bool(turned), data) for seq, kind, turned, data in rows]
     )
-
-
-def _place(cursor: str) -> tuple[float, str]:
-    try:
-        created, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        return float(created), job_id
-    except (binascii.Error, ValueError):
-        raise ValueError("cursor") from None

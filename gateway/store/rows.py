@@ -1,0 +1,119 @@
+"""Jobs and callbacks as rows: the same columns, encodings and seals in every engine.
+
+What is secret is sealed and bound to its row, so that neither a copy of the store nor a row put in another's place
+gives it away.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.deliveries import Callback, Tries
+from gateway.events import Kind
+from gateway.jobs import Job, State, Target
+from gateway.sealing import Seal
+
+JOB = "id, created, target, monitor, state, status, seq, epoch, ended"
+CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch, tries"
+
+_read_state = msgspec.json.Decoder(State).decode
+_read_target = msgspec.json.Decoder(Target).decode
+_read_kinds = msgspec.json.Decoder(tuple[Kind, ...]).decode
+_read_tries = msgspec.json.Decoder(Tries).decode
+
+
+class _Receiver(msgspec.Struct, frozen=True):
+    url: str
+    secret: str
+
+
+_read_receiver = msgspec.json.Decoder(_Receiver).decode
+
+
+class Rows:
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
+
+    def of_job(self, job: Job) -> tuple[Any, ...]:
+        """The values of the columns `JOB`."""
+        return (
+            job.id,
+            job.created,
+            msgspec.json.encode(job.target),
+            None if job.monitor is None else self._seal.close(job.monitor.encode(), job.id),
+            msgspec.json.encode(job.state),
+            job.state.status,
+            job.seq,
+            job.epoch,
+            job.ended,
+        )
+
+    def job(self, row: Sequence[Any]) -> Job:
+        job_id, created, target, monitor, state, _status, seq, epoch, ended = row
+        return Job(
+            id=job_id,
+            created=created,
+            target=_read_target(target),
+            monitor=None if monitor is None else self._seal.open(monitor, job_id).decode(),
+            state=_read_state(state),
+            seq=seq,
+            epoch=epoch,
+            ended=ended,
+        )
+
+    def of_callback(self, callback: Callback) -> tuple[Any, ...]:
+        """The values of the columns `CALLBACK`; URL and secret are sealed together."""
+        receiver = msgspec.json.encode(_Receiver(callback.url, callback.secret))
+        return (
+            callback.id,
+            callback.job_id,
+            self._seal.close(receiver, callback.id),
+            msgspec.json.encode(callback.events),
+            callback.made,
+            callback.with_copy,
+            callback.state,
+            callback.settled,
+            callback.epoch,
+            msgspec.json.encode(callback.tries),
+        )
+
+    def callback(self, row: Sequence[Any]) -> Callback:
+        callback_id, job_id, sealed, kinds, made, with_copy, state, settled, epoch, tries = row
+        receiver = _read_receiver(self._seal.open(sealed, callback_id))
+        return Callback(
+            id=callback_id,
+            job_id=job_id,
+            url=receiver.url,
+            secret=receiver.secret,
+            events=_read_kinds(kinds),
+            made=made,
+            with_copy=bool(with_copy),
+            state=state,
+            settled=settled,
+            epoch=epoch,
+            tries=_read_tries(tries),
+        )
+
+
+def place(cursor: str | None) -> tuple[float, str]:
+    """Where a page of jobs, newest first, begins. Raises ValueError for a cursor that was never given."""
+    if cursor is None:
+        return float("inf"), ""
+    try:
+        created, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        return float(created), job_id
+    except (binascii.Error, ValueError):
+        raise ValueError("cursor") from None
+
+
+def page(found: list[Job], limit: int) -> tuple[list[Job], str | None]:
+    """A page of `limit` jobs out of one more, and the cursor of the next."""
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1]
+    return found[:limit], base64.urlsafe_b64encode(f"{last.created!r} {last.id}".encode()).decode()
