@@ -25,9 +25,9 @@ from gateway.receivers import Receivers
 from gateway.store import Store
 
 AT_ONCE = 192
-"""Attempts in flight over all receivers."""
+"""Attempts in flight to receivers that answer quickly."""
 SLOW_AT_ONCE = 64
-"""Those of them to hosts whose last attempt took longer than `SLOW` seconds: they leave room for the rest."""
+"""Attempts in flight to hosts whose last attempt took longer than `SLOW` seconds: they leave the rest their room."""
 SLOW = 5.0
 SLOW_REMEMBERED = 1000
 PER_HOST = 8
@@ -56,11 +56,12 @@ class _Host:
 class _Subscriber:
     """One active callback here. `news` wakes the task that delivers for it, while there is one."""
 
-    __slots__ = ("callback", "delivering", "news", "scope")
+    __slots__ = ("callback", "delivering", "head", "news", "scope")
 
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
         self.delivering = False
+        self.head = 0
         self.news = anyio.Event()
         self.scope = anyio.CancelScope()
 
@@ -172,7 +173,9 @@ class Callbacks:
                     self._leave(subscriber)
                     subscriber.scope.cancel()
                     continue
-                subscriber.news.set()
+                if head.head > subscriber.head:
+                    subscriber.head = head.head
+                    subscriber.news.set()
                 behind = head.head > subscriber.callback.tries.cursor
                 wanted = head.ended or (behind and "progress" in subscriber.callback.events)
                 if wanted and not subscriber.delivering and not self._stopping:

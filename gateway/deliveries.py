@@ -161,7 +161,7 @@ def after(
 ) -> Callback:
     """The callback after an attempt; `final` when the log has ended, so that no newer event takes this one's place."""
     old = callback.tries
-    again = old.last_error is not None and not (event.terminal and event.seq != old.tried)
+    again = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
     attempts = old.attempts + 1 if again else 1
     if isinstance(outcome, Delivered):
         tries = Tries(cursor=event.seq, tried=event.seq, attempts=attempts)
@@ -204,7 +204,8 @@ def revived(callback: Callback) -> Callback:
     """The callback under a new epoch, due at once and with all its tries; one that has nothing to tell stays so."""
     if callback.state == "delivered":
         return callback
-    tries = Tries(cursor=callback.tries.cursor)
+    # It failed, so the newest event may have come through before the older ones: those must not follow it now.
+    tries = Tries(cursor=callback.tries.cursor, last_error=callback.tries.last_error)
     return msgspec.structs.replace(callback, epoch=callback.epoch + 1, state="active", settled=None, tries=tries)
 
 
@@ -224,7 +225,7 @@ def shown(callback: Callback) -> Mapping[str, Any]:
     }
     if callback.tries.last_error is not None:
         content["lastError"] = callback.tries.last_error
-        if callback.state == "active":
+        if callback.state == "active" and callback.tries.due:
             content["nextAttemptAt"] = iso(callback.tries.due)
     return content
 

@@ -289,11 +289,3 @@ async def test_an_accepted_copy_that_is_stored_in_time(tmp_path: Path) -> None:
             other.execute("ROLLBACK")
             status, _, _ = await waiting
             assert status == 202
-
-
-async def test_callbacks_are_refused_while_there_are_none(tmp_path: Path) -> None:
-    """A wish that cannot be met starts nothing."""
-    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
-        status, _, _ = await post(gateway, Gateway_Callback_Url="https://example.com/")
-        assert status == 400
-        assert upstream.asked == []

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.conftest import VIRTUAL_TIME
-from tests.fake_upstream import answering, faking
+from tests.fake_receiver import ALLOWED, SECRET, ask, going, in_turn, receiving, register, saying, shown
+from tests.fake_upstream import answering, faking, reset
 from tests.harness import OPERATOR, TOKEN, serving, tail
 
 pytestmark = pytest.mark.anyio
@@ -29,8 +30,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Over every scenario: not in a log line, an answer, an event, an error text or a metric."""
-    caplog.set_level(logging.DEBUG, "gateway")
     caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "gateway")  # last: it is also what the fixture's handler lets through
     shown: list[str] = []
     job_ids: list[str] = []
     clock = asyncio.get_running_loop().time
@@ -88,6 +89,71 @@ async def test_what_lies_in_the_store(secret_key: str | None, tmp_path: Path) ->
         upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
         await tail(gateway.session, job["events"])
     assert b"/monitor/1" not in kept_in(tmp_path)
+
+
+@pytest.mark.parametrize("secret_key", [None, "a key of the operator"])
+async def test_no_secret_of_a_callback_gets_out(
+    secret_key: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its secret and all of its URL but scheme and host: not in a log line, a list, an event, a metric or an error,
+    however the attempts go; sealed in the store when there is a key; and only its own receiver is shown anything.
+    """
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "gateway")  # last: it is also what the fixture's handler lets through
+    hidden = ("hidden-path", "hidden-query", SECRET, SECRET.removeprefix("whsec_"), "hidden-user")
+    told: list[str] = []
+    async with (
+        faking() as upstream,
+        receiving() as receiver,
+        serving(upstream.url, tmp_path, secret_key=secret_key, **ALLOWED) as gateway,
+    ):
+        receiver.answer = in_turn(
+            saying(500), saying(302, Location="/hidden-path"), reset, saying(410), saying(429), saying(200)
+        )
+        upstream.on_poll = going(10, 20)
+        secret_part = "/hidden-path?token=hidden-query"
+        headers = {**TOKEN, "Gateway-Callback-Url": receiver.url + secret_part}
+        job = await gateway.copy("/v1.0/me/drive/items/1", headers=headers)
+        made_here = job["callback"]["secret"]
+        for origin in (
+            receiver.url,
+            "http://127.0.0.1:9",
+            "https://127.0.0.1:9",
+            receiver.url.replace("http", "https"),
+        ):
+            await register(gateway, job, origin + secret_part, "progress", "completed")
+        path = f"/jobs/{job['jobId']}/callbacks"
+        for wrong in (
+            {"url": f"https://10.0.0.1{secret_part}"},
+            {"url": f"https://hidden-user:{SECRET}@127.0.0.1{secret_part}"},
+            {"url": f"ftp://127.0.0.1{secret_part}", "secret": SECRET},
+            {"url": receiver.url + secret_part, "events": ["no"], "secret": SECRET},
+            {"url": receiver.url + secret_part, "secret": SECRET + "hidden-path"},
+        ):
+            status, body = await ask(gateway, "POST", path, job["jobKey"], json=wrong)
+            assert status == 400
+            told.append(str(body))
+        while len(receiver.posts) < 6:
+            told.append(str(await shown(gateway, job)))
+            await anyio.sleep(1)
+        for callback in await shown(gateway, job):
+            status, body = await ask(gateway, "POST", f"{path}/{callback['id']}/retry", job["jobKey"])
+            told.append(str(body))
+        await anyio.sleep(20)
+        for what in (f"/jobs/{job['jobId']}", f"/jobs/{job['jobId']}/events", "/jobs", "/metrics", "/healthz"):
+            async with gateway.session.get(gateway.url + what, headers=OPERATOR) as response:
+                told.append(await response.text() + str(dict(response.headers)))
+        content = kept_in(tmp_path)
+        for text in ("hidden-path", "hidden-query", SECRET, made_here):
+            assert (text.encode() in content) == (secret_key is None)
+        assert not [name for _, _, asked, body in upstream.asked for name in hidden if name in f"{asked}{body!r}"]
+        assert not [post for post in receiver.posts if SECRET in f"{post.headers}{post.body!r}"]
+    said = "\n".join(record.getMessage() + str(record.exc_text or "") for record in caplog.records)
+    assert "callback_failed" in said
+    assert "callback_delivered" in said
+    assert job["jobId"] not in said
+    for text in ("\n".join(told), said):
+        assert not [secret for secret in (*hidden, made_here) if secret in text]
 
 
 async def test_an_allowed_name_on_a_private_address_is_not_dialled(tmp_path: Path) -> None:

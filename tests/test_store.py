@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from gateway.deliveries import Callback, CallbackState, Tries
 from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.store import CALLBACKS_PER_JOB, Store
 from gateway.store.file import StoreFile
 from gateway.store.sqlite import SQLiteStore
 
@@ -30,25 +33,25 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
     await kept.close()
 
 
-async def made(store: SQLiteStore, job_id: str = "j", now: float = NOW, key: bytes | None = None) -> Job:
+async def made(store: Store, job_id: str = "j", now: float = NOW, key: bytes | None = None) -> Job:
     job, events = accepted(job_id, monitor=f"https://h/m/{job_id}", target=Target(prefix="me/drive"), now=now)
     await store.create(job, events, key)
     return job
 
 
-async def moved(store: SQLiteStore, job: Job, status: str, percentage: float = 0.0, now: float = NOW) -> Job:
+async def moved(store: Store, job: Job, status: str, percentage: float = 0.0, now: float = NOW) -> Job:
     job, events = advance(job, Answer(status=status, percentage=percentage), now)
     assert await store.append(job, events)
     return job
 
 
-async def log(store: SQLiteStore, job_id: str = "j", after: int = 0) -> list[int]:
+async def log(store: Store, job_id: str = "j", after: int = 0) -> list[int]:
     (piece,) = await store.read([(job_id, after)], 1000)
     assert piece is not None
     return [event.seq for event in piece.events]
 
 
-async def test_a_job_and_its_log_come_back_as_they_were(store: SQLiteStore) -> None:
+async def test_a_job_and_its_log_come_back_as_they_were(store: Store) -> None:
     """The row, the state and the events, in order."""
     job = await made(store)
     assert await store.get("j") == job
@@ -62,7 +65,7 @@ async def test_a_job_and_its_log_come_back_as_they_were(store: SQLiteStore) -> N
     assert await store.get("nobody") is None
 
 
-async def test_the_terminal_event_ends_it_and_empties_the_monitor(store: SQLiteStore) -> None:
+async def test_the_terminal_event_ends_it_and_empties_the_monitor(store: Store) -> None:
     """Nothing can be appended after it, and the credential is gone."""
     job = await moved(store, await made(store), "completed")
     kept = await store.get("j")
@@ -75,7 +78,7 @@ async def test_the_terminal_event_ends_it_and_empties_the_monitor(store: SQLiteS
     assert await log(store) == [1, 2]
 
 
-async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(store: SQLiteStore) -> None:
+async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(store: Store) -> None:
     """A claim raises the epoch; the old owner's write changes nothing."""
     old = await made(store)
     (claimed,) = await store.claim()
@@ -86,7 +89,7 @@ async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(st
     await moved(store, claimed, "completed")
 
 
-async def test_stopping(store: SQLiteStore) -> None:
+async def test_stopping(store: Store) -> None:
     """DELETE ends a job as watchStopped, once; its poller can write no more; an ended or unknown one stays as it is."""
     job = await made(store)
     stopped = await store.stop("j", NOW + 1)
@@ -100,7 +103,7 @@ async def test_stopping(store: SQLiteStore) -> None:
     assert await store.stop("nobody", NOW) is None
 
 
-async def test_a_long_log_loses_mere_progress_first(store: SQLiteStore) -> None:
+async def test_a_long_log_loses_mere_progress_first(store: Store) -> None:
     """The oldest that only moved progress, then the oldest change of status; the ends stay."""
     job = await made(store)
     for step in range(1, 8):
@@ -115,7 +118,7 @@ async def test_a_long_log_loses_mere_progress_first(store: SQLiteStore) -> None:
     assert await log(store) == [1, 10, 11, 12, 13]
 
 
-async def test_a_read_is_bounded_and_tells_the_head(store: SQLiteStore) -> None:
+async def test_a_read_is_bounded_and_tells_the_head(store: Store) -> None:
     """A piece of the log, and how far the log goes."""
     job = await made(store)
     for step in range(1, 4):
@@ -128,7 +131,7 @@ async def test_a_read_is_bounded_and_tells_the_head(store: SQLiteStore) -> None:
     assert (list(nothing.events), nothing.head) == ([], 4)
 
 
-async def test_pages_are_newest_first_even_at_equal_times(store: SQLiteStore) -> None:
+async def test_pages_are_newest_first_even_at_equal_times(store: Store) -> None:
     """Every job once, in a stable order, whatever the page size; a filter by status; a made-up cursor is refused."""
     for number in range(7):
         await made(store, f"j{number}", NOW + number // 3)
@@ -148,7 +151,7 @@ async def test_pages_are_newest_first_even_at_equal_times(store: SQLiteStore) ->
             await store.page(limit=2, status=None, before=wrong)
 
 
-async def test_idempotency_keys(store: SQLiteStore) -> None:
+async def test_idempotency_keys(store: Store) -> None:
     """In flight, then a job's, in doubt, or free again."""
     assert await store.reserve(b"k", b"f", NOW) is None
     known = await store.reserve(b"k", b"other", NOW)
@@ -172,7 +175,7 @@ async def test_idempotency_keys(store: SQLiteStore) -> None:
     assert known.outcome == "unknown"
 
 
-async def test_a_claim_puts_what_was_in_flight_in_doubt(store: SQLiteStore) -> None:
+async def test_a_claim_puts_what_was_in_flight_in_doubt(store: Store) -> None:
     """Nobody answers for a request that died with its gateway."""
     await store.reserve(b"k", b"f", NOW)
     await store.claim()
@@ -181,7 +184,7 @@ async def test_a_claim_puts_what_was_in_flight_in_doubt(store: SQLiteStore) -> N
     assert known.outcome == "unknown"
 
 
-async def test_forgetting(store: SQLiteStore) -> None:
+async def test_forgetting(store: Store) -> None:
     """Ended jobs go with their logs and keys; running ones and younger ones stay; keys in doubt go by their age."""
     await store.reserve(b"k", b"f", NOW)
     await moved(store, await made(store, "old", key=b"k"), "completed", now=NOW)
@@ -197,7 +200,7 @@ async def test_forgetting(store: SQLiteStore) -> None:
     assert await store.reserve(b"doubt", b"new", NOW) is None
 
 
-async def test_a_change_is_told_after_it_can_be_read(store: SQLiteStore) -> None:
+async def test_a_change_is_told_after_it_can_be_read(store: Store) -> None:
     """The wake-up comes in the loop, and what it speaks of is durable."""
     woken: list[str] = []
     store.on_change = woken.append
@@ -207,7 +210,7 @@ async def test_a_change_is_told_after_it_can_be_read(store: SQLiteStore) -> None
     assert woken == ["j", "j", "j"]
 
 
-async def test_many_at_once_are_kept_together(store: SQLiteStore) -> None:
+async def test_many_at_once_are_kept_together(store: Store) -> None:
     """Concurrent writers do not disturb each other, and a broken one harms nobody else in its batch."""
     first = await made(store, "twice")
     results = await asyncio.gather(
@@ -231,4 +234,156 @@ async def test_everything_survives_reopening(tmp_path: Path) -> None:
     await moved(store, claimed, "completed")
     assert await log(store) == [1, 2, 3]
     await store.ping()
+    await store.close()
+
+
+def wanting(callback_id: str = "c", job_id: str = "j", made: float = NOW, **fields: Any) -> Callback:
+    callback = Callback(
+        id=callback_id,
+        job_id=job_id,
+        url=f"https://example.com/{callback_id}",
+        events=("progress", "failed"),
+        secret="whsec_" + "c2VjcmV0" * 4,
+        made=made,
+    )
+    return msgspec.structs.replace(callback, **fields)
+
+
+async def kept(store: Store, callback: Callback) -> Callback:
+    assert await store.add_callback(callback) == "added"
+    return callback
+
+
+async def test_callbacks_come_back_as_they_were(store: Store) -> None:
+    """Every field, oldest first even at equal times; each job has its own, and the job's own request may bring one."""
+    job, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
+    first = wanting("z", with_copy=True)
+    await store.create(job, events, None, first)
+    await made(store, "other")
+    tries = Tries(cursor=2, tried=3, attempts=4, failures=3, since=NOW, due=NOW + 0.25, last_error="answered 500")
+    third = await kept(store, wanting("b", made=NOW + 2, state="exhausted", settled=NOW + 9.5, tries=tries))
+    second = await kept(store, wanting("a", made=NOW + 1))
+    fourth = await kept(store, wanting("c", made=NOW + 2))
+    others = await kept(store, wanting("o", "other"))
+    assert await store.callbacks("j") == [first, second, third, fourth]
+    assert await store.callbacks("other") == [others]
+    assert await store.callbacks("nobody") == []
+
+
+async def test_a_job_that_is_not_kept_brings_no_callback(store: Store) -> None:
+    """One transaction: both or neither."""
+    job, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
+    await store.create(job, events, None)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - which one is the engine's own
+        await store.create(job, events, None, wanting())
+    assert await store.callbacks("j") == []
+
+
+async def test_as_many_callbacks_as_a_job_may_have(store: Store) -> None:
+    """However many come at once; another job has room, and a removal makes some; a job must be known."""
+    await made(store)
+    await made(store, "other")
+    more = CALLBACKS_PER_JOB + 4
+    results = await asyncio.gather(*(store.add_callback(wanting(f"c{number}")) for number in range(more)))
+    assert sorted(results) == ["added"] * CALLBACKS_PER_JOB + ["tooMany"] * 4
+    assert len(await store.callbacks("j")) == CALLBACKS_PER_JOB
+    await kept(store, wanting("o", "other"))
+    assert await store.remove_callback("j", (await store.callbacks("j"))[0].id)
+    await kept(store, wanting("again"))
+    assert await store.add_callback(wanting("one more")) == "tooMany"
+    assert await store.add_callback(wanting("c", "nobody")) == "unknownJob"
+
+
+async def test_a_callback_is_removed_once_and_by_its_job_alone(store: Store) -> None:
+    """What was removed cannot be saved or revived."""
+    await made(store)
+    await made(store, "other")
+    callback = await kept(store, wanting())
+    assert not await store.remove_callback("other", "c")
+    assert await store.remove_callback("j", "c")
+    assert not await store.remove_callback("j", "c")
+    assert not await store.save_callback(callback)
+    assert await store.revive_callback("j", "c") is None
+    assert await store.callbacks("j") == []
+
+
+async def test_how_far_a_callback_is(store: Store) -> None:
+    """Its state and tries are kept under its epoch; an older epoch, after a claim or a revival, changes nothing."""
+    await made(store)
+    first = await kept(store, wanting())
+    told = msgspec.structs.replace(first, tries=Tries(cursor=1, tried=1, attempts=1))
+    assert await store.save_callback(told)
+    assert await store.callbacks("j") == [told]
+    (claimed,) = await store.claim_callbacks()
+    assert claimed == msgspec.structs.replace(told, epoch=first.epoch + 1)
+    assert not await store.save_callback(msgspec.structs.replace(first, state="delivered", settled=NOW))
+    assert await store.callbacks("j") == [claimed]
+    revived = await store.revive_callback("j", "c")
+    assert revived is not None
+    assert not await store.save_callback(msgspec.structs.replace(claimed, state="gone", settled=NOW))
+    assert await store.save_callback(msgspec.structs.replace(revived, state="delivered", settled=NOW))
+    (settled,) = await store.callbacks("j")
+    assert (settled.state, settled.settled) == ("delivered", NOW)
+
+
+async def test_reviving_a_callback(store: Store) -> None:
+    """Active again, due now and with all its tries, from where it was; one that was delivered stays so."""
+    await made(store)
+    failed = Tries(cursor=3, tried=5, attempts=10, failures=10, since=NOW, due=NOW + 9, last_error="answered 500")
+    states: tuple[CallbackState, ...] = ("active", "exhausted", "gone")
+    for state in states:
+        settled = None if state == "active" else NOW + 1
+        old = await kept(store, wanting(state, state=state, settled=settled, tries=failed))
+        revived = await store.revive_callback("j", state)
+        fresh = Tries(cursor=3, last_error="answered 500")
+        assert revived == msgspec.structs.replace(old, state="active", settled=None, tries=fresh, epoch=2)
+        assert revived in await store.callbacks("j")
+    delivered = await kept(store, wanting("delivered", state="delivered", settled=NOW))
+    assert await store.revive_callback("j", "delivered") == delivered
+    assert await store.revive_callback("other", "gone") is None
+    assert await store.revive_callback("j", "nobody") is None
+
+
+async def test_claiming_callbacks(store: Store) -> None:
+    """The active ones of every job under a new epoch, and no other."""
+    states: tuple[CallbackState, ...] = ("active", "delivered", "exhausted", "gone")
+    for job_id in ("j", "i"):
+        await made(store, job_id)
+        for state in states:
+            await kept(store, wanting(f"{state} {job_id}", job_id, state=state))
+    claimed = await store.claim_callbacks()
+    assert sorted((callback.id, callback.epoch) for callback in claimed) == [("active i", 2), ("active j", 2)]
+    assert {callback.epoch for callback in await store.callbacks("j")} == {1, 2}
+
+
+async def test_callbacks_go_with_their_job_and_may_spare_it(store: Store) -> None:
+    """An ended job stays while one is active, or was exhausted too short a time ago; then all of it goes."""
+    spared: dict[str, dict[str, Any]] = {
+        "active": {"state": "active"},
+        "exhausted lately": {"state": "exhausted", "settled": NOW + 60},
+        "exhausted": {"state": "exhausted", "settled": NOW + 40},
+        "delivered lately": {"state": "delivered", "settled": NOW + 60},
+        "gone lately": {"state": "gone", "settled": NOW + 60},
+    }
+    for job_id, fields in spared.items():
+        await moved(store, await made(store, job_id), "completed")
+        await kept(store, wanting(f"c {job_id}", job_id, **fields))
+    assert await store.forget(NOW + 50) == 3
+    left = [job_id for job_id in spared if await store.get(job_id)]
+    assert left == ["active", "exhausted lately"]
+    assert [job_id for job_id in spared if await store.callbacks(job_id)] == left
+    assert not await store.save_callback(wanting("c exhausted", "exhausted"))
+    assert await store.add_callback(wanting("new", "exhausted")) == "unknownJob"
+    assert await store.remove_callback("active", "c active")
+    assert await store.forget(NOW + 70) == 2
+
+
+async def test_callbacks_survive_reopening(tmp_path: Path) -> None:
+    """With their cursor, and when they are due."""
+    store = opened(tmp_path)
+    await made(store)
+    callback = await kept(store, wanting(tries=Tries(cursor=1, tried=2, attempts=1, due=NOW + 5, last_error="no")))
+    await store.close()
+    store = opened(tmp_path)
+    assert await store.callbacks("j") == [callback]
     await store.close()

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from gateway.deliveries import Callback
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.jobs import Target, accepted
 from gateway.store.file import APPLICATION_ID, StoreFile
@@ -137,6 +139,83 @@ async def test_a_key_set_later_seals_what_was_plain(tmp_path: Path) -> None:
     opened(path, "the key").close()
     assert b"secret-part" not in path.read_bytes()
     refused(path, "Set the GATEWAY_SECRET_KEY")
+
+
+CALLBACK = Callback(
+    id="c",
+    job_id="j",
+    url="https://receiver.example.com/url-part",
+    events=("completed",),
+    secret="whsec_c2VjcmV0LXBhcnQtc2VjcmV0LXBhcnQ=",
+    made=2.0,
+)
+LEGIBLE = (b"receiver.example.com", b"url-part", b"whsec_", b"c2VjcmV0LXBhcnQ")
+
+
+async def with_callback(path: Path, key: str | None) -> bytes:
+    """What lies on the disk while the store is open, its log beside the file included."""
+    await with_job(path, key)
+    store = SQLiteStore(opened(path, key), log_limit=9)
+    assert await store.add_callback(CALLBACK) == "added"
+    open_ = content(path.parent)
+    await store.close()
+    return open_
+
+
+async def test_a_callbacks_url_and_secret_are_sealed(tmp_path: Path) -> None:
+    """Neither is anywhere in the files, while the store is open or after; they open with the key alone."""
+    path = tmp_path / "s.db"
+    open_ = await with_callback(path, "the key")
+    for legible in LEGIBLE:
+        assert legible not in open_
+        assert legible not in content(tmp_path)
+    refused(path, "another GATEWAY_SECRET_KEY", "wrong")
+    store = SQLiteStore(opened(path, "the key"), log_limit=9)
+    assert await store.callbacks("j") == [CALLBACK]
+    await store.close()
+
+
+async def test_a_key_set_later_seals_callbacks_too(tmp_path: Path) -> None:
+    """What was legible is not any more."""
+    path = tmp_path / "s.db"
+    open_ = await with_callback(path, None)
+    assert all(legible in open_ for legible in LEGIBLE)
+    opened(path, "the key").close()
+    for legible in LEGIBLE:
+        assert legible not in content(tmp_path)
+    refused(path, "Set the GATEWAY_SECRET_KEY")
+    store = SQLiteStore(opened(path, "the key"), log_limit=9)
+    assert await store.callbacks("j") == [CALLBACK]
+    await store.close()
+
+
+@pytest.mark.parametrize("key", [None, "the key"])
+async def test_a_store_of_the_first_version(key: str | None, tmp_path: Path) -> None:
+    """It gets what it lacks, and keeps its secret, its jobs and their events."""
+    path = tmp_path / "s.db"
+    await with_job(path, key)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        lacking = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE tbl_name = 'callbacks'")]
+        assert "callbacks" in lacking
+        db.execute("DROP TABLE callbacks")
+        db.execute("PRAGMA user_version = 1")
+        first = sqlite3.connect(":memory:")
+        first.executescript(files("gateway.store").joinpath("schema.sql").read_text())
+        tables = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+        assert db.execute(tables).fetchall() == first.execute(tables).fetchall()
+        first.close()
+    file = opened(path, key)
+    with closing(file.connect()) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    store = SQLiteStore(file, log_limit=9)
+    job, events = accepted("j", monitor="https://monitor/secret-part", target=Target(), now=1.0)
+    assert await store.get("j") == job
+    (piece,) = await store.read([("j", 0)], 9)
+    assert piece is not None
+    assert piece.events == events
+    assert await store.add_callback(CALLBACK) == "added"
+    assert await store.callbacks("j") == [CALLBACK]
+    await store.close()
 
 
 def test_an_operator_key_is_made_once(tmp_path: Path) -> None:
