@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -105,12 +106,14 @@ def simulate(
     ] = "copy",
     seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long a copy takes.")] = 5.0,
     steps: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="In how many steps its percentage moves.")] = 20,
+    receiver: Annotated[bool, typer.Option("--receiver", help="Receive callbacks too, and show what comes.")] = False,
 ) -> None:
     """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token will do."""
     import anyio
 
     from gateway.cli_display import command, say
-    from gateway.simulator import SCENARIOS, serve
+    from gateway.signing import new_secret
+    from gateway.simulator import SCENARIOS, Receiver, serve
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(
@@ -119,10 +122,20 @@ def simulate(
 
     def ready(url: str) -> None:
         print(f"The simulated upstream is at {url} (open it to read how to choose a scenario).")
-        print(f"A gateway on top: GATEWAY_UPSTREAM_URL={url} {command()} serve", flush=True)
+        allowed = "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32 " if receiver else ""
+        print(f"A gateway on top: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
+        if receiver:
+            wish = json.dumps({"url": f"{url}/receiver", "secret": secret})
+            print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{wish}'")
+            print("What comes is shown here:", flush=True)
+
+    secret = new_secret()
+    receiving = Receiver(lambda line: print(line, flush=True)) if receiver else None
+    if receiving is not None:
+        receiving.learn(secret)
 
     async def run() -> None:
-        await serve(host, port, scenario=scenario, seconds=seconds, steps=steps, on_ready=ready)
+        await serve(host, port, scenario=scenario, seconds=seconds, steps=steps, on_ready=ready, receiver=receiving)
 
     try:
         anyio.run(run)

@@ -1,4 +1,4 @@
-"""The demo: a simulated upstream in this process, a real gateway beside it, one copy, and its stream as it arrives."""
+"""The demo: a simulated upstream and receiver in this process, a real gateway beside them, one copy, and its stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from yarl import URL
 import gateway
 from gateway.cli_display import command, ending, say
 from gateway.cli_follow import LostError, RefusedError, Tail, broken, start, told, verdict
-from gateway.simulator import Simulator, running
+from gateway.signing import new_secret
+from gateway.simulator import Receiver, Simulator, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,6 +38,7 @@ PREFERRED_PORT = 8000
 STEPS = 20
 START = 20.0  # seconds for the gateway to answer
 STOP = 15.0  # … and to end
+CALLBACK = 10.0  # … and to call back
 INTERRUPTED = 130
 
 
@@ -72,7 +74,10 @@ async def _play(once: bool, seconds: float, ended: Callable[[], None]) -> None:
     async with AsyncExitStack() as opened:
         folder = opened.enter_context(TemporaryDirectory(prefix="gateway-demo-"))
         session = await opened.enter_async_context(aiohttp.ClientSession())
-        simulator = await opened.enter_async_context(running(Simulator(seconds=seconds, steps=STEPS)))
+        receiver = Receiver()
+        simulator = await opened.enter_async_context(
+            running(Simulator(seconds=seconds, steps=STEPS, receiver=receiver))
+        )
         operator_key = secrets.token_urlsafe(18)
         environment = _environment(Path(folder), simulator.url, operator_key)
         url = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
@@ -80,15 +85,17 @@ async def _play(once: bool, seconds: float, ended: Callable[[], None]) -> None:
         with _log_on_failure(Path(folder) / "gateway.log"):
             await _answering(session, url, process)
             _print(f"The simulated Microsoft Graph: {simulator.url}", f"The gateway:                   {url}")
-            job = await _show(session, url)
+            job = await _show(session, url, f"{simulator.url}/receiver", operator_key, receiver)
             ended()
             if not once:
                 _say_what_next(url, job, simulator.url, operator_key)
                 raise LostError(f"the gateway ended by itself, with {await process.wait()}")
 
 
-async def _show(session: aiohttp.ClientSession, url: str) -> str:
-    """One copy as curl would see it: started, followed, read. Returns the job's URL."""
+async def _show(
+    session: aiohttp.ClientSession, url: str, receiver_url: str, operator_key: str, receiver: Receiver
+) -> str:
+    """One copy as curl would see it: started, followed, called back, read. Returns the job's URL."""
     data = json.dumps(BODY, separators=(",", ":"))
     _print(
         "",
@@ -99,7 +106,9 @@ async def _show(session: aiohttp.ClientSession, url: str) -> str:
         f"    -d '{data}'",
     )
     job = await start(session, f"{url}{ITEM}/copy", BODY, AUTHORIZED["Authorization"].split()[1], patience=10)
-    _print("202 Accepted", f"Location: {job}", "", "Instead of polling that, listen:", "", f"$ curl -N {job}/events")
+    _print("202 Accepted", f"Location: {job}")
+    await _register(session, job, receiver_url, operator_key, receiver)
+    _print("", "Instead of polling, listen:", "", f"$ curl -N {job}/events")
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def as_it_comes(chunk: bytes) -> None:
@@ -110,11 +119,50 @@ async def _show(session: aiohttp.ClientSession, url: str) -> str:
     resource = state.get("resource")
     if verdict(state) != 0 or not isinstance(resource, str):
         raise LostError(ending(state))
+    await _called_back(receiver)
     _print("The last step of the flow reads the new item:", "")
     _print(
         f"$ curl {shlex.quote(url + resource)} -H 'Authorization: Bearer demo'", await _item(session, url + resource)
     )
     return job
+
+
+async def _register(
+    session: aiohttp.ClientSession, job: str, receiver_url: str, operator_key: str, receiver: Receiver
+) -> None:
+    wish = {"url": receiver_url, "secret": new_secret()}
+    receiver.learn(wish["secret"])
+    _print(
+        "",
+        "A back end would rather be called when it has ended:",
+        "",
+        f"$ curl -X POST {job}/callbacks -H 'Authorization: Bearer {operator_key}' \\",
+        f"    -d '{json.dumps(wish, separators=(',', ':'))}'",
+    )
+    headers = {"Authorization": f"Bearer {operator_key}"}
+    try:
+        async with session.post(URL(f"{job}/callbacks", encoded=True), json=wish, headers=headers) as response:
+            body = await response.read()
+            if response.status != 201:
+                raise LostError(f"the callback was not registered: {told(response, body)}")
+    except aiohttp.ClientError as error:
+        raise LostError(f"the callback was not registered: {broken(error)}") from None
+    _print("201 Created")
+
+
+async def _called_back(receiver: Receiver) -> None:
+    with anyio.move_on_after(CALLBACK):
+        while not receiver.received:  # noqa: ASYNC110 - it keeps what comes, and wakes nobody
+            await anyio.sleep(0.02)
+    if not receiver.received:
+        raise LostError(f"no callback came within {CALLBACK:g} s")
+    shown = receiver.shown(receiver.received[-1])
+    if shown["signature"] != "holds":
+        raise LostError(f"the callback's signature {shown['signature']}")
+    _print(
+        f"The receiver got {shown['message']['type']} as {shown['webhook-id']}; its signature holds.",
+        "",
+    )
 
 
 async def _item(session: aiohttp.ClientSession, url: str) -> str:
@@ -138,6 +186,7 @@ def _say_what_next(url: str, job: str, simulator: str, operator_key: str) -> Non
         f"  the stream from event 3 curl -N -H 'Last-Event-ID: 3' {job}/events",
         f"  all jobs                curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
         f"  the simulated scenarios curl {simulator}/",
+        f"  what was called back    curl {simulator}/receiver",
         "",
         f"  export GRAPH_TOKEN=demo GATEWAY_URL={url}",
         f"  a copy with a bar       {copy} rich",
@@ -191,6 +240,7 @@ def _environment(folder: Path, upstream: str, operator_key: str) -> dict[str, st
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(_free_port()),
         "GATEWAY_OPERATOR_KEY": operator_key,
+        "GATEWAY_CALLBACK_ALLOW": "127.0.0.1/32",
     }
 
 

@@ -302,7 +302,7 @@ async def test_the_demo() -> None:
     """`--once` shows the copy, its raw stream and the item, and ends with 0."""
     ended, output, errors = await gateway("demo", "--once", "--seconds", "2")
     assert ended == 0, errors
-    for shown in ("curl -N", "retry: 2000", "event: completed", '"Copy of LargeFolder1"'):
+    for shown in ("curl -N", "retry: 2000", "event: completed", "its signature holds", '"Copy of LargeFolder1"'):
         assert shown in output
 
 

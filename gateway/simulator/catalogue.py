@@ -67,8 +67,9 @@ def scenario_table() -> str:
     return "\n".join([*lines[1:], ""])
 
 
-def page(origin: str, scenario: str, seconds: float, steps: int) -> str:
-    return _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps) + "\n" + scenario_table()
+def page(origin: str, scenario: str, seconds: float, steps: int, more: str = "") -> str:
+    facts = _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps)
+    return "\n".join(part for part in (facts, more, scenario_table()) if part)
 
 
 def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from gateway.simulator.catalogue import listing, page
 from gateway.simulator.choice import Choice, checked, choose
 from gateway.simulator.copies import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins
 from gateway.simulator.normal import LOGIN, failed_by_name
+from gateway.simulator.receiver import HELP, Receiver
+from gateway.simulator.receiver import PATH as RECEIVER
 from gateway.simulator.record import KEPT, Asked, Operation
 from gateway.simulator.rules import Plan, not_found, plan, source_item
 from gateway.simulator.tree import Tree, new_id
@@ -38,7 +40,10 @@ TEXT_PAGE = "text/plain; charset=utf-8"
 
 
 class Simulator:
-    """Plays Graph and its monitors. Copies have no tasks: their state follows from `clock` when it is asked for."""
+    """Plays Graph and its monitors, and with a `receiver` whoever is called back.
+
+    Copies have no tasks: their state follows from `clock` when it is asked for.
+    """
 
     def __init__(
         self,
@@ -46,8 +51,10 @@ class Simulator:
         scenario: str = "copy",
         seconds: float = 5.0,
         steps: int = 20,
+        receiver: Receiver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.receiver = receiver
         self.scenario, self.seconds, self.steps = checked(scenario, seconds, steps)
         self.clock = clock
         self.url = ""  # known once it is running; the same for the next
@@ -96,10 +103,12 @@ class Simulator:
         now = datetime.now(UTC)
         target = request.raw_path
         path, _, query = target.partition("?")
+        headers = {name.lower(): value for name, value in request.headers.items()}
         own = self._own_page(request, path)
+        if self.receiver is not None and (path == RECEIVER or path.startswith(f"{RECEIVER}/")):
+            own = self.receiver.handle(request.method, path, query, headers, body)
         if own is not None:
             return await send(request, own, {}, self._closing)
-        headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Asked(self.clock(), now.isoformat(), request.method, path, query, headers, body)
         self.requests.append(asked)
         echoed: dict[str, str] = {}
@@ -137,7 +146,8 @@ class Simulator:
         facts = (f"{request.scheme}://{request.host}", self.scenario, self.seconds, self.steps)
         if "application/json" in request.headers.get("Accept", ""):
             return document(200, listing(*facts))
-        return Answer(200, page(*facts).encode(), TEXT_PAGE)
+        receiver = "" if self.receiver is None else HELP.format(origin=facts[0])
+        return Answer(200, page(*facts, receiver).encode(), TEXT_PAGE)
 
     def _monitor(self, operation: Operation, asked: Asked, now: datetime) -> Answer:
         asked.kind = "monitor"

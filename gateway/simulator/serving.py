@@ -17,6 +17,8 @@ from gateway.simulator.server import DISCARD, Simulator
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from gateway.simulator.receiver import Receiver
+
 PATIENCE = 0.3  # seconds for an answer that is being written when the simulator stops
 WAITING = 2048  # connections: many jobs may knock at the same moment
 
@@ -51,10 +53,17 @@ async def running(
 
 
 async def serve(
-    host: str, port: int, *, scenario: str, seconds: float, steps: int, on_ready: Callable[[str], None]
+    host: str,
+    port: int,
+    *,
+    scenario: str,
+    seconds: float,
+    steps: int,
+    on_ready: Callable[[str], None],
+    receiver: Receiver | None = None,
 ) -> None:
     """Run a simulator until SIGTERM or SIGINT; `on_ready` is told its URL."""
-    simulator = Simulator(scenario=scenario, seconds=seconds, steps=steps)
+    simulator = Simulator(scenario=scenario, seconds=seconds, steps=steps, receiver=receiver)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with running(simulator, host, port):
             on_ready(simulator.url)

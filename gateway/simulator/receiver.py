@@ -1,0 +1,169 @@
+"""A receiver of callbacks: shows what came and whether it is signed, and misbehaves as its URL says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from gateway.simulator.answers import Answer, Delivery, document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PATH = "/receiver"
+SECRETS = f"{PATH}/secrets"
+KEPT = 1000  # messages
+TOLERANCE = 300  # seconds that a timestamp may be off
+LARGE = 1 << 20  # bytes
+
+HELP = f"""\
+The receiver of callbacks: {{origin}}{PATH}
+  what came            curl {{origin}}{PATH}       forget it: curl -X DELETE {{origin}}{PATH}
+  a secret it knows    curl -X PUT {{origin}}{SECRETS} -d whsec_...
+
+A callback's URL says how it is received, for good or with &times=N the first N times:
+  ?fail=500            that code           ?hang        no answer        ?drop     the connection is reset
+  ?throttle=2          429, Retry-After    ?redirect    307 elsewhere    ?drip     an answer byte by byte
+  ?unavailable=2       503, Retry-After    ?gone        410              ?large    an answer of a megabyte
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One attempt as it came in."""
+
+    at: float  # seconds since 1970
+    message_id: str
+    timestamp: str
+    signatures: str
+    body: bytes
+    status: int | None  # None when there was no answer
+    repeated: bool
+
+
+class Receiver:
+    """`on_message` is told each attempt in a line; `clock` is in seconds since 1970."""
+
+    def __init__(
+        self, on_message: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.received: deque[Received] = deque(maxlen=KEPT)
+        self._on_message = on_message
+        self._clock = clock
+        self._keys: list[bytes] = []
+        self._times: Counter[str] = Counter()
+
+    def learn(self, secret: str) -> None:
+        """Know a secret from now on. Raises ValueError for what is none."""
+        prefix, _, key = secret.strip().partition("_")
+        try:
+            decoded = base64.b64decode(key, validate=True)
+        except binascii.Error:
+            decoded = b""
+        if prefix != "whsec" or not decoded:
+            raise ValueError('A secret is "whsec_" and base64.')
+        self._keys.append(decoded)
+
+    def handle(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer a request below PATH; `headers` have lower-case names."""
+        if path == SECRETS and method in ("PUT", "POST"):
+            try:
+                self.learn(body.decode(errors="replace"))
+            except ValueError as error:
+                return document(400, {"error": str(error)})
+            return Answer(204, content_type=None)
+        if path != PATH:
+            return document(404, {"error": f"There are {PATH} and {SECRETS}."})
+        if method == "GET":
+            return document(200, {"received": [self.shown(one) for one in self.received]})
+        if method == "DELETE":
+            self.received.clear()
+            self._times.clear()
+            return Answer(204, content_type=None)
+        if method != "POST":
+            return document(405, {"error": "POST, GET or DELETE it."})
+        try:
+            answer = self._behaviour(query)
+        except ValueError as error:
+            return document(400, {"error": str(error)})
+        self._keep(headers, body, answer)
+        return answer
+
+    def shown(self, one: Received) -> dict[str, Any]:
+        """What came, and how it stands up to the Standard Webhooks' rules, by the secrets that are known now."""
+        try:
+            message = json.loads(one.body)
+        except ValueError:
+            message = one.body.decode(errors="replace")
+        return {
+            "at": one.at,
+            "webhook-id": one.message_id,
+            "signature": self.verdict(one),
+            "repeated": one.repeated,
+            "answered": one.status,
+            "message": message,
+        }
+
+    def verdict(self, one: Received) -> str:
+        """Whether its signature holds."""
+        if not one.message_id or not one.timestamp.isdecimal() or not one.signatures:
+            return "is missing"
+        if abs(one.at - int(one.timestamp)) > TOLERANCE:
+            return "is too old or too new"
+        signed = f"{one.message_id}.{one.timestamp}.".encode() + one.body
+        given = [signature.encode() for signature in one.signatures.split(" ")]
+        for key in self._keys:
+            expected = b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256"))
+            if any(hmac.compare_digest(expected, signature) for signature in given):
+                return "holds"
+        return "does not hold" if self._keys else "cannot be checked: no secret is known"
+
+    def _keep(self, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
+        answered = answer.status if answer.delivery not in (Delivery.HANG, Delivery.RESET) else None
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+        message_id, timestamp, signatures = (headers.get(name, "") for name in names)
+        repeated = any(earlier.message_id == message_id for earlier in self.received)
+        one = Received(self._clock(), message_id, timestamp, signatures, body, answered, repeated)
+        self.received.append(one)
+        shown = self.shown(one)
+        kind = shown["message"].get("type") if isinstance(shown["message"], dict) else "no message"
+        what = f"{kind} ({message_id}{', again' if repeated else ''})"
+        self._on_message(f"{what}: its signature {shown['signature']}; answered {answered or 'nothing'}")
+
+    def _behaviour(self, query: str) -> Answer:
+        """The answer that a callback's URL asks for. Raises ValueError for what it cannot mean."""
+        asked = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+        times = asked.pop("times", None)
+        if times is not None and not times.isdecimal():
+            raise ValueError("times must be a whole number.")
+        self._times[query] += 1
+        if not asked or (times is not None and self._times[query] > int(times)):
+            return Answer(204, content_type=None)
+        name, value = next(iter(asked.items()))
+        if name in ("throttle", "unavailable") and not value.isdecimal():
+            raise ValueError(f"{name} needs a number of seconds.")
+        if name == "fail":
+            if not (value.isdecimal() and 400 <= int(value) <= 599):
+                raise ValueError("fail needs a code from 400 to 599.")
+            return document(int(value), {"error": "as asked"})
+        behaviours: dict[str, Callable[[], Answer]] = {
+            "throttle": lambda: document(429, {"error": "too many"}, {"Retry-After": value}),
+            "unavailable": lambda: document(503, {"error": "not now"}, {"Retry-After": value}),
+            "gone": lambda: document(410, {"error": "gone"}),
+            "redirect": lambda: Answer(307, content_type=None, headers={"Location": f"{PATH}?redirected"}),
+            "redirected": lambda: Answer(204, content_type=None),
+            "hang": lambda: Answer(200, delivery=Delivery.HANG),
+            "drop": lambda: Answer(200, delivery=Delivery.RESET),
+            "drip": lambda: Answer(200, b"." * 60, delivery=Delivery.DRIP),
+            "large": lambda: Answer(200, b"." * LARGE),
+        }
+        if name not in behaviours:
+            raise ValueError(f"There is no {name}; GET / tells what there is.")
+        return behaviours[name]()
