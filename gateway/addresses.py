@@ -134,7 +134,9 @@ def split(url: str) -> SplitResult | None:
 
 
 def port_of(parts: SplitResult) -> int:
-    return parts.port or (443 if parts.scheme == "https" else 80)
+    if parts.port is not None:
+        return parts.port
+    return 443 if parts.scheme == "https" else 80
 
 
 def is_loopback(host: str) -> bool:
