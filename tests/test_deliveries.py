@@ -1,0 +1,237 @@
+"""What a callback wants, how far it is, and what follows from each attempt."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import deliveries
+from gateway.deliveries import GIVE_UP_AFTER, WAITS, Callback, Delivered, Failed, Gone, Outcome, Tries, after
+from gateway.errors import GatewayError
+from gateway.events import Event
+from gateway.jobs import Answer, Job, Target, accepted, advance
+
+NOW = 1_790_000_000.0
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+URL = "https://example.com/hook?token=hidden"
+REFUSED = Failed("answered 500")
+
+
+def callback(*events: str, **fields: Any) -> Callback:
+    wish = deliveries.wish(URL, list(events) or None, SECRET)
+    return msgspec.structs.replace(deliveries.registered(wish, "job", "cb", NOW), **fields)
+
+
+def log() -> tuple[Job, list[Event]]:
+    """progress, progress, completed."""
+    job, events = accepted("job", monitor="https://h/m", target=Target(), now=NOW)
+    for answer in (Answer(status="inProgress", percentage=50), Answer(status="completed", resource_id="1")):
+        job, more = advance(job, answer, NOW + 1)
+        events += more
+    return job, events
+
+
+PROGRESS, LATER, END = log()[1]
+
+
+def tried(one: Callback, event: Event, outcome: Outcome, *, final: bool = False, now: float = NOW) -> Callback:
+    return after(one, event, outcome, final=final, now=now, rng=random.Random(3))
+
+
+@pytest.mark.parametrize(
+    ("url", "events", "secret", "words"),
+    [
+        (None, None, None, "url must be a text"),
+        (7, None, None, "url must be a text"),
+        ("", None, None, "url must be a text"),
+        ("https://example.com/" + "x" * 2040, None, None, "at most 2048"),
+        (URL, [], None, "events must be one or more of progress, completed, failed"),
+        (URL, ["ended"], None, "events must be"),
+        (URL, ["completed", 7], None, "events must be"),
+        (URL, "completed", None, "events must be"),
+        (URL, {"completed": True}, None, "events must be"),
+        (URL, None, "", "secret must be"),
+        (URL, None, "whsec_short", "secret must be"),
+        (URL, None, 7, "secret must be"),
+    ],
+)
+def test_a_wish_that_cannot_be_met(url: object, events: object, secret: object, words: str) -> None:
+    """400, naming what is wrong."""
+    with pytest.raises(GatewayError, match=words) as error:
+        deliveries.wish(url, events, secret)
+    assert error.value.status == 400
+
+
+def test_wishes() -> None:
+    """The ends by default; each name once and in order; a secret is made when none is sent."""
+    assert deliveries.wish(URL, None, SECRET) == deliveries.Wish(URL, ("completed", "failed"), SECRET)
+    assert deliveries.wish(URL, ["failed", "progress", "failed"]).events == ("progress", "failed")
+    assert deliveries.wish(URL, None).secret != deliveries.wish(URL, None).secret
+
+
+def test_wishes_by_headers() -> None:
+    """The same with commas; without a URL there is none, and events alone are a mistake."""
+    assert deliveries.wish_of_headers(None, None) is None
+    wish = deliveries.wish_of_headers(URL, " progress , completed")
+    assert wish is not None
+    assert wish.events == ("progress", "completed")
+    with pytest.raises(GatewayError, match="needs a Gateway-Callback-Url"):
+        deliveries.wish_of_headers(None, "completed")
+    with pytest.raises(GatewayError, match="events must be"):
+        deliveries.wish_of_headers(URL, "")
+
+
+def test_the_message_of_an_event_is_always_the_same() -> None:
+    """An id of the callback and the event, the time of the event, the state as it was."""
+    message_id, body = deliveries.message(callback(), END)
+    assert (message_id, body) == deliveries.message(callback(tries=Tries(attempts=5, last_error="x")), END)
+    assert message_id == "msg_cb_3"
+    state = msgspec.json.decode(END.data)
+    assert msgspec.json.decode(body) == {"type": "job.completed", "timestamp": state["at"], "data": state}
+
+
+def test_the_waits_after_failed_attempts() -> None:
+    """5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h, each give or take a fifth; then it is exhausted."""
+    assert list(WAITS) == [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]
+    seen: list[set[float]] = [set() for _ in WAITS]
+    for seed in range(200):
+        one, now, rng = callback(), NOW, random.Random(seed)
+        for number, wait in enumerate(WAITS):
+            one = after(one, END, REFUSED, final=True, now=now, rng=rng)
+            assert (one.state, one.tries.attempts, one.tries.last_error) == ("active", number + 1, "answered 500")
+            assert deliveries.wait(one, END, now) == pytest.approx(one.tries.due - now)
+            seen[number].add((one.tries.due - now) / wait)
+            now = one.tries.due
+        last = after(one, END, REFUSED, final=True, now=now, rng=rng)
+        assert (last.state, last.settled, last.tries.attempts) == ("exhausted", now, 10)
+    for ratios in seen:
+        assert 0.8 <= min(ratios) < 0.82
+        assert 1.18 < max(ratios) <= 1.2
+
+
+def test_an_event_that_something_newer_replaces_exhausts_nothing() -> None:
+    """While the log goes on, the last wait repeats."""
+    one = callback("progress", tries=Tries(tried=2, attempts=9, failures=9, since=NOW, last_error="x"))
+    one = tried(one, LATER, REFUSED)
+    assert (one.state, one.tries.attempts) == ("active", 10)
+    assert one.tries.due - NOW == pytest.approx(WAITS[-1], rel=0.2)
+    assert tried(one, LATER, REFUSED, final=True).state == "exhausted"
+
+
+def test_success_begins_anew() -> None:
+    """With the next event; a terminal one settles it."""
+    failing = tried(callback("progress", "completed"), PROGRESS, REFUSED)
+    told = tried(failing, LATER, Delivered())
+    assert told.tries == Tries(cursor=2, tried=2, attempts=2)
+    assert told.state == "active"
+    assert not deliveries.gives_way(told)
+    assert tried(told, END, REFUSED).tries.attempts == 1
+    ended = tried(told, END, Delivered(), now=NOW + 5)
+    assert (ended.state, ended.settled, ended.tries.cursor) == ("delivered", NOW + 5, 3)
+
+
+def test_what_failed_gives_way_to_the_newest() -> None:
+    """With its waits kept, but for a terminal event, which is tried at once and has all its tries."""
+    one = callback("progress", "completed")
+    assert not deliveries.gives_way(one)
+    for _ in range(3):
+        one = tried(one, PROGRESS, REFUSED)
+    assert deliveries.gives_way(one)
+    assert deliveries.wait(one, LATER, NOW) > 1000
+    assert deliveries.wait(one, END, NOW) == 0
+    one = tried(one, LATER, REFUSED)
+    assert (one.tries.attempts, one.tries.cursor) == (4, 0)
+    one = tried(one, END, REFUSED, final=True)
+    assert (one.tries.attempts, one.tries.failures) == (1, 1)
+    assert deliveries.wait(one, END, NOW) > 1
+
+
+def test_a_clock_set_back_stops_nothing_for_ever() -> None:
+    """The wait is a day or so at most."""
+    one = tried(callback(), END, REFUSED, now=NOW + 10 * 86400)
+    assert deliveries.wait(one, END, NOW) <= 86400 * 1.2
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(0.0, 1, 1.1), (7.0, 7, 7.4), (3600.0, 3600, 3800), (1e9, 86400, 91000)]
+)
+def test_a_receiver_that_asks_for_time_gets_it(asked: float, least: float, most: float) -> None:
+    """Up to a day, and without using up a try."""
+    one = tried(callback(), END, Failed("answered 503", asked))
+    assert least <= one.tries.due - NOW <= most
+    assert (one.tries.attempts, one.tries.failures) == (1, 0)
+
+
+def test_a_receiver_that_keeps_asking_for_time_gets_it_for_three_days() -> None:
+    """Each time for longer, however short it asks."""
+    one, now, attempts = callback(), NOW, 0
+    while one.state == "active":
+        one = tried(one, END, Failed("answered 429", 0.0), final=True, now=now)
+        now = max(now, one.tries.due)
+        attempts += 1
+    assert one.state == "exhausted"
+    assert now - NOW == pytest.approx(GIVE_UP_AFTER, rel=0.01)
+    assert attempts < GIVE_UP_AFTER / 50
+
+
+def test_gone_ends_it() -> None:
+    """At whatever event."""
+    one = tried(callback("progress"), PROGRESS, Gone(), now=NOW + 3)
+    assert (one.state, one.settled) == ("gone", NOW + 3)
+    assert "410" in (one.tries.last_error or "")
+
+
+def test_an_error_is_kept_short() -> None:
+    """However much a receiver says."""
+    assert len(tried(callback(), END, Failed("x" * 9999)).tries.last_error or "") == deliveries.ERROR_TEXT
+
+
+def test_a_log_that_holds_nothing_it_wants() -> None:
+    """It is delivered: there is nothing to tell."""
+    done = deliveries.finished(callback("failed"), NOW + 9)
+    assert (done.state, done.settled) == ("delivered", NOW + 9)
+
+
+@pytest.mark.parametrize("state", ["active", "exhausted", "gone"])
+def test_a_revived_one_has_all_its_tries(state: Any) -> None:
+    """Due at once, under a new epoch; what is newest goes first, since older events may have come before."""
+    one = callback(
+        state=state, settled=NOW, tries=Tries(cursor=1, tried=2, attempts=9, failures=9, since=1, last_error="x")
+    )
+    again = deliveries.revived(one)
+    assert (again.state, again.settled, again.epoch) == ("active", None, one.epoch + 1)
+    assert again.tries == Tries(cursor=1, last_error="x")
+    assert deliveries.gives_way(again)
+    assert deliveries.wait(again, LATER, NOW) == 0
+    assert tried(again, LATER, REFUSED).tries.attempts == 1
+
+
+def test_one_that_was_delivered_stays_so() -> None:
+    """There is nothing to tell again."""
+    told = tried(callback(), END, Delivered())
+    assert deliveries.revived(told) == told
+
+
+def test_what_is_shown() -> None:
+    """Its registrant sees all of it once; lists show neither the secret nor where its URL leads."""
+    one = callback()
+    assert deliveries.revealed(one) == {"id": "cb", "url": URL, "events": ("completed", "failed"), "secret": SECRET}
+    shown = deliveries.shown(one)
+    assert shown == {
+        "id": "cb",
+        "url": "https://example.com",
+        "events": ("completed", "failed"),
+        "state": "active",
+        "attempts": 0,
+    }
+    failing = deliveries.shown(tried(one, END, REFUSED))
+    assert (failing["attempts"], failing["lastError"]) == (1, "answered 500")
+    assert failing["nextAttemptAt"].startswith("2026-09-2")
+    assert "nextAttemptAt" not in deliveries.shown(tried(one, END, Gone()))
+    assert "nextAttemptAt" not in deliveries.shown(deliveries.revived(tried(one, END, REFUSED)))
+    for each in (shown, failing):
+        assert "hidden" not in str(each)
+        assert SECRET not in str(each)
