@@ -139,6 +139,28 @@ def port_of(parts: SplitResult) -> int:
     return 443 if parts.scheme == "https" else 80
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of an http or https URL, written in one way whatever way the URL has."""
+    parts = split(url)
+    if parts is None:
+        return ""
+    host = (parts.hostname or "").rstrip(".")
+    address = _parsed(host)
+    if address is not None:
+        host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
+    port = port_of(parts)
+    return f"{parts.scheme}://{host}" + ("" if port == (443 if parts.scheme == "https" else 80) else f":{port}")
+
+
+def parent_domain(host: str) -> str:
+    """The last two labels of a name, which mostly have one owner."""
+    return ".".join(host.lower().rstrip(".").split(".")[-2:])
+
+
+def is_address(host: str) -> bool:
+    return _parsed(host) is not None
+
+
 def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

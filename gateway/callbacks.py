@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,17 +20,12 @@ from gateway.deliveries import Callback, Delivered, Outcome
 from gateway.errors import StoreUnavailable
 from gateway.events import Event
 from gateway.jobs import reference
+from gateway.lanes import Lanes, Turn
+from gateway.lease import Lease
 from gateway.metrics import Metrics
 from gateway.receivers import Receivers
 from gateway.store import Store
 
-AT_ONCE = 192
-"""Attempts in flight to receivers that answer quickly."""
-SLOW_AT_ONCE = 64
-"""Attempts in flight to hosts whose last attempt took longer than `SLOW` seconds: they leave the rest their room."""
-SLOW = 5.0
-SLOW_REMEMBERED = 1000
-PER_HOST = 8
 READ_AT_ONCE = 64
 HEADS_AT_ONCE = 500
 LOOK_EVERY = 5.0
@@ -44,13 +39,6 @@ log = logging.getLogger("gateway.callbacks")
 
 class _Forgotten(Exception):
     """The callback was removed, or belongs to somebody else by now."""
-
-
-class _Host:
-    def __init__(self) -> None:
-        self.places = anyio.Semaphore(PER_HOST)
-        self.users = 0
-        self.slow = False
 
 
 class _Subscriber:
@@ -75,6 +63,7 @@ class Callbacks:
         receivers: Receivers,
         metrics: Metrics,
         tasks: TaskGroup,
+        lease: Lease,
         *,
         clock: Callable[[], float],
         rng: random.Random,
@@ -83,23 +72,36 @@ class Callbacks:
         self._receivers = receivers
         self._metrics = metrics
         self._tasks = tasks
+        self._lease = lease
         self._clock = clock
         self._rng = rng
         self._active: dict[str, _Subscriber] = {}
         self._of_job: dict[str, set[_Subscriber]] = {}
-        self._hosts: dict[str, _Host] = {}
-        self._places = anyio.Semaphore(AT_ONCE)
-        self._slow_places = anyio.Semaphore(SLOW_AT_ONCE)
+        self._lanes = Lanes()
         self._in_flight: set[_Subscriber] = set()
         self._grown: set[str] = set()
         self._news = anyio.Event()
         self._stopping = False
         self._idle = anyio.Event()
 
-    def start(self, active: Iterable[Callback]) -> None:
+    def start(self) -> None:
+        self._tasks.start_soon(self._pump)
+
+    def resume(self, active: Iterable[Callback]) -> None:
+        """Go on with callbacks from the store."""
         for callback in active:
             self.take(callback)
-        self._tasks.start_soon(self._pump)
+
+    def held(self) -> set[str]:
+        """The ids of the callbacks that are delivered here."""
+        return set(self._active)
+
+    def surrender(self, most: int) -> list[str]:
+        """Deliver for as many callbacks no more, and which; none with an attempt in flight."""
+        idle = [name for name, subscriber in self._active.items() if subscriber not in self._in_flight]
+        for callback_id in idle[:most]:
+            self.drop(callback_id)
+        return idle[:most]
 
     def wake(self, job_id: str) -> None:
         """A job's log may have grown."""
@@ -212,18 +214,19 @@ class Callbacks:
                 with anyio.move_on_after(wait):
                     await subscriber.news.wait()
                 continue  # whichever it was: what is newest now?
-            async with self._place(callback.origin) as host:
+            await self._lease.held()
+            async with self._lanes.turn(callback.origin, failing=deliveries.gives_way(callback)) as turn:
                 if not self._still_due(subscriber):
                     continue
                 with self._attempting(subscriber):
-                    await self._attempt(subscriber, event, host, final=ended)
+                    await self._attempt(subscriber, event, turn, final=ended)
             if subscriber.callback.state != "active":
                 return
 
     def _still_due(self, subscriber: _Subscriber) -> bool:
         """After a wait for room, in which something newer may have come."""
         newer = subscriber.news.is_set() and deliveries.gives_way(subscriber.callback)
-        return not self._stopping and not newer
+        return not self._stopping and not newer and self._lease.holds
 
     async def _next(self, callback: Callback) -> tuple[Event | None, bool]:
         """The event to tell next, and whether the log has ended. Raises StoreUnavailable."""
@@ -241,15 +244,12 @@ class Callbacks:
                 return newest, piece.ended
             after = piece.events[-1].seq
 
-    async def _attempt(self, subscriber: _Subscriber, event: Event, host: _Host, *, final: bool) -> None:
+    async def _attempt(self, subscriber: _Subscriber, event: Event, turn: Turn, *, final: bool) -> None:
         callback = subscriber.callback
         message_id, body = deliveries.message(callback, event)
         now = self._clock()
-        begun = anyio.current_time()
-        outcome = await self._receivers.post(
-            callback.url, signing.headers(callback.secret, message_id, int(now), body), body, now
-        )
-        host.slow = anyio.current_time() - begun > SLOW
+        headers = signing.headers(callback.secret, message_id, int(now), body)
+        outcome = await turn.spend(self._receivers.post(callback.url, headers, body, now))
         told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
         await self._save(subscriber, told)
         self._tell(told, outcome)
@@ -263,19 +263,6 @@ class Callbacks:
             self._in_flight.discard(subscriber)
             if self._stopping and not self._in_flight:
                 self._idle.set()
-
-    @asynccontextmanager
-    async def _place(self, origin: str) -> AsyncIterator[_Host]:
-        """Room for one attempt: one of its host's places, and one of all."""
-        host = self._hosts.setdefault(origin, _Host())
-        host.users += 1
-        try:
-            async with host.places, self._slow_places if host.slow else self._places:
-                yield host
-        finally:
-            host.users -= 1
-            if host.users == 0 and (not host.slow or len(self._hosts) > SLOW_REMEMBERED):
-                self._hosts.pop(origin, None)
 
     async def _save(self, subscriber: _Subscriber, callback: Callback) -> None:
         """Store how far it is, however long that takes: what was delivered must not be delivered again."""

@@ -104,6 +104,7 @@ class Copies:
         self._max_jobs = max_jobs
         self._clock = clock
         self._starting: set[anyio.CancelScope] = set()
+        self._checking: set[anyio.CancelScope] = set()
         self._keys: set[bytes] = set()
         self._closing = False
         self._none_left = anyio.Event()
@@ -145,6 +146,8 @@ class Copies:
     async def drain(self, until: float) -> None:
         """Take no more, and wait for what is in flight; `until` is a time of the event loop's clock."""
         self._closing = True
+        for scope in list(self._checking):
+            scope.cancel()
         for scope in self._starting:
             scope.deadline = min(scope.deadline, until)
         if self._starting:
@@ -167,7 +170,7 @@ class Copies:
             if job is not None:
                 callbacks = await self._store.callbacks(job.id)
                 return Started(job, callback=next((known for known in callbacks if known.with_copy), None))
-        if key in self._keys:
+        if key in self._keys or (known.outcome == "inFlight" and known.elsewhere):
             raise GatewayError(
                 409,
                 "requestInProgress",
@@ -192,6 +195,8 @@ class Copies:
         try:
             if self._store.failing:
                 await self._store.ping()  # a copy that cannot be stored must not be started
+            if request.callback is not None:
+                await self._check(request.callback)
             # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
             with suppress(asyncio.CancelledError), self._place() as scope, scope:
                 started = await self._post(request, key)
@@ -207,13 +212,29 @@ class Copies:
         finally:
             self._metrics.copies.labels(outcome).inc()
 
+    async def _check(self, callback: Wish) -> None:
+        """Before the copy has a place: a name that hangs takes none, and a drain ends this with nothing started."""
+        self._judge_room()
+        scope = anyio.CancelScope()
+        self._checking.add(scope)
+        try:
+            with scope:
+                return await self._receivers.check(callback.url)
+        finally:
+            self._checking.discard(scope)
+        raise _closing()
+
+    def _judge_room(self) -> None:
+        """Raises GatewayError when no copy may be started now."""
+        if self._closing:
+            raise _closing()
+        if self._poller.running + len(self._starting) >= self._max_jobs:
+            raise unavailable("The gateway watches as many jobs as it may. Nothing was started: try again later.", 10)
+
     @contextmanager
     def _place(self) -> Iterator[anyio.CancelScope]:
         """Room for one job more while it is being started, and what ends it at the end of a drain."""
-        if self._closing:
-            raise unavailable("The gateway is shutting down. Nothing was started: try again.", 1)
-        if self._poller.running + len(self._starting) >= self._max_jobs:
-            raise unavailable("The gateway watches as many jobs as it may. Nothing was started: try again later.", 10)
+        self._judge_room()
         scope = anyio.CancelScope()
         self._starting.add(scope)
         try:
@@ -227,8 +248,6 @@ class Copies:
             self._none_left.set()
 
     async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
-        if request.callback is not None:
-            await self._receivers.check(request.callback.url)
         try:
             reply = await self._upstream.start_copy(request.path, request.body, request.headers)
         except NotSent:
@@ -284,6 +303,10 @@ class Copies:
                 if now() + _STORE_RETRY > until:
                     raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
             await anyio.sleep(_STORE_RETRY)
+
+
+def _closing() -> GatewayError:
+    return unavailable("The gateway is shutting down. Nothing was started: try again.", 1)
 
 
 def _not_a_job(what: str) -> GatewayError:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.addresses import origin
 from gateway.errors import invalid
 from gateway.events import Event, Kind
 from gateway.jobs import iso
@@ -26,7 +26,7 @@ WAITS = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0
 SPREAD = 0.2
 LONGEST_ASKED = 86400.0
 GIVE_UP_AFTER = sum(WAITS)
-"""Seconds of failing after which a receiver that keeps asking for time gets no more."""
+"""Seconds after which a receiver that keeps asking for time gets no more."""
 LONGEST_URL = 2048
 ERROR_TEXT = 256
 KINDS: tuple[Kind, ...] = ("progress", "completed", "failed")
@@ -47,7 +47,7 @@ class Tries(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a callback is. `cursor` is the last event delivered or passed over, `tried` the one last attempted.
 
     `attempts` counts those of that event, or of the events that took each other's place, up to a success; `failures`
-    those of them that use up `WAITS`; since when it fails and when it is due in seconds since 1970.
+    those of them that use up `WAITS`; since when the receiver asks for time and when it is due in seconds since 1970.
     """
 
     cursor: int = 0
@@ -77,8 +77,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def origin(self) -> str:
         """The part of the URL that may be shown: scheme, host and port."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
+        return origin(self.url)
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -167,14 +166,15 @@ def after(
         tries = Tries(cursor=event.seq, tried=event.seq, attempts=attempts)
         told = msgspec.structs.replace(callback, tries=tries)
         return _settled(told, "delivered", now) if event.terminal else told
-    failures, since = (old.failures, old.since) if again else (0, now)
+    failures, since = (old.failures, old.since) if again else (0, 0.0)
     if isinstance(outcome, Gone):
         reason, due, over = "410: the receiver wants no more", now, False
     else:
         reason = outcome.reason[:ERROR_TEXT]
         if outcome.retry_after is not None:
             # It asked for time: no try is used up, but each takes longer, and all together end like the others.
-            due = now + min(max(outcome.retry_after, min(attempts, 60)), LONGEST_ASKED) * rng.uniform(1.0, 1.05)
+            since = since or now
+            due = now + min(max(outcome.retry_after, min(attempts, 60)) * rng.uniform(1.0, 1.05), LONGEST_ASKED)
             over = due - since > GIVE_UP_AFTER
         else:
             failures += 1

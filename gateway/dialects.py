@@ -111,15 +111,19 @@ def item_of(location: str) -> tuple[str, str | None] | None:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds upstream asks to wait: `Retry-After` as seconds or as a date, else a used-up `RateLimit`; else None.
+    """Seconds upstream asks to wait: `Retry-After`, else a used-up `RateLimit`; else None."""
+    if "Retry-After" not in headers and headers.get("RateLimit-Remaining", "").strip() == "0":
+        return _wait(headers.get("RateLimit-Reset", ""), headers, now)
+    return named_wait(headers, now)
 
-    A date is read against upstream's own `Date`, so that neither clock need be right.
-    """
-    value = headers.get("Retry-After")
-    if value is None:
-        if headers.get("RateLimit-Remaining", "").strip() != "0":
-            return None
-        value = headers.get("RateLimit-Reset", "")
+
+def named_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that `Retry-After` says, as seconds or as a date; else None."""
+    return _wait(headers.get("Retry-After", ""), headers, now)
+
+
+def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
+    """A date is read against the answer's own `Date`, so that neither clock need be right."""
     value = value.strip()
     if _SECONDS.fullmatch(value):
         return float(value)

@@ -17,8 +17,9 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway import lanes, names
 from gateway import settings as settings_
-from gateway.app import Gateway, create_app
+from gateway.app import Gateway, create_app, open_source
 from gateway.errors import StoreRefused
 from gateway.settings import Settings, SettingsError
 
@@ -31,6 +32,8 @@ close on a POST that is just coming in."""
 COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
 SPARE_DESCRIPTORS = 100
+CALLBACK_DESCRIPTORS = lanes.AT_ONCE * names.DIALLED
+"""As many as attempts may have at once."""
 POLL_SECONDS = 10
 
 log = logging.getLogger("gateway")
@@ -122,12 +125,13 @@ def run() -> int:
         _say(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.")
         return 1
     try:
-        gateway = create_app(settings, make_operator_key=sys.stderr.isatty())
+        source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
     except (StoreRefused, OSError) as error:
         for one in listening:
             one.close()
         _say(str(error))
         return 1
+    gateway = create_app(settings, source)
     config = uvicorn.Config(
         gateway,
         http=Protocol,
@@ -202,7 +206,7 @@ def _within_descriptors(settings: Settings) -> Settings:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     polls = min(settings.max_jobs, int(settings.poll_rate * POLL_SECONDS))
-    room = hard - SPARE_DESCRIPTORS - polls
+    room = hard - SPARE_DESCRIPTORS - polls - CALLBACK_DESCRIPTORS
     if room >= settings.max_streams:
         return settings
     streams = max(1, room, (hard - SPARE_DESCRIPTORS) // 2)
@@ -220,10 +224,10 @@ def _greet(gateway: Gateway, sockets: list[socket.socket]) -> None:
     base = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     _say(f"gateway listens on http://{host}:{port}, hands out {base}/jobs/…")
     _say(f"  upstream  {settings.upstream_url}")
-    _say(f"  store     {gateway.store_file.path}")
-    if gateway.store_file.new_operator_key is not None:
-        _say(f"  operator key, made for this store and shown only now: {gateway.store_file.new_operator_key}")
-    elif settings.operator_key is None and gateway.store_file.operator_hash is None:
+    _say(f"  store     {gateway.source.place}")
+    if gateway.source.new_operator_key is not None:
+        _say(f"  operator key, made for this store and shown only now: {gateway.source.new_operator_key}")
+    elif settings.operator_key is None and gateway.source.operator_hash is None:
         _say("  operator routes are shut: set GATEWAY_OPERATOR_KEY to open them")
     _say(f"  try       curl {base}/readyz")
 

@@ -16,6 +16,7 @@ from gateway.callbacks import Callbacks
 from gateway.deliveries import Callback, Delivered, Gone, Outcome, registered, wish
 from gateway.events import Kind
 from gateway.jobs import Answer, advance
+from gateway.lease import Lease
 from gateway.metrics import Metrics
 from gateway.receivers import Receivers
 from gateway.store.file import StoreFile
@@ -113,11 +114,13 @@ async def life(folder: Path, recorder: Recorder, later: float = 0.0) -> AsyncIte
                 recorder,
                 Metrics(),
                 tasks,
+                Lease(),
                 clock=lambda: BEGUN + later + loop.time(),
                 rng=random.Random(1),
             )
             store.on_change = engine.wake
-            engine.start(await store.claim_callbacks())
+            engine.start()
+            engine.resume(await store.claim_callbacks())
             yield Life(store, engine)
             tasks.cancel_scope.cancel()
     finally:

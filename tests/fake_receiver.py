@@ -6,8 +6,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from multidict import CIMultiDict
 from tests.fake_upstream import answering
 from tests.harness import OPERATOR, Running
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ALLOWED = {"callback_allow": "127.0.0.1/32"}
 SECRET = "whsec_" + base64.b64encode(b"a secret that both ends know").decode()
@@ -105,6 +107,37 @@ async def receiving() -> AsyncIterator[FakeReceiver]:
         yield receiver
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def raw(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server that does with a connection whatever it likes."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with suppress(OSError):
+                await serve(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
 
 
 def saying(status: int, **headers: str) -> Answer:

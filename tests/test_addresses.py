@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, MonitorRule, host_pattern, is_loopback, is_public
+from gateway.addresses import (
+    DEFAULT_MONITOR_HOSTS,
+    HostPattern,
+    MonitorRule,
+    host_pattern,
+    is_loopback,
+    is_public,
+    origin,
+    parent_domain,
+)
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 NOT_PUBLIC = [
@@ -112,3 +121,51 @@ def test_patterns() -> None:
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
     assert not is_loopback("example.com")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://example.com/",
+        "https://EXAMPLE.com/hook?token=hidden#x",
+        "HTTPS://Example.Com:443",
+        "https://example.com.:443/hook",
+        "https://example.com:0443/",
+        "https://example.com:/",
+    ],
+)
+def test_an_origin_is_written_in_one_way(url: str) -> None:
+    """However the URL is."""
+    assert origin(url) == "https://example.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://example.com:80/", "http://example.com"),
+        ("http://example.com:443/", "http://example.com:443"),
+        ("https://example.com:80/", "https://example.com:80"),
+        ("https://[2606:4700:0:0:0:0:0:1111]/", "https://[2606:4700::1111]"),
+        ("https://[::FFFF:8.8.8.8]/", "https://8.8.8.8"),
+        ("ftp://example.com/", ""),
+        ("https://user:hidden@example.com/", "https://example.com"),
+    ],
+)
+def test_origins(url: str, expected: str) -> None:
+    """Scheme, host, and the port unless it is the scheme's own; never more of the URL."""
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("a.b.EXAMPLE.com.", "example.com"),
+        ("example.com", "example.com"),
+        ("localhost", "localhost"),
+        ("x._y.example", "_y.example"),
+    ],
+)
+def test_the_domain_of_a_name(host: str, domain: str) -> None:
+    """Its last two labels."""
+    assert parent_domain(host) == domain

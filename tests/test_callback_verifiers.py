@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import standardwebhooks
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -24,6 +26,7 @@ from tests.callers import calling
 from tests.fake_receiver import ALLOWED, SECRET, Post, in_turn, receiving, saying
 from tests.fake_upstream import faking
 from tests.harness import Process, tail
+from tests.test_receiver import lines_of_the_readme
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +167,32 @@ async def test_the_node_library(tmp_path: Path) -> None:
     found = json.loads(ran.stdout)
     assert found["messages"] == [post.message for _, post in posts]
     assert found["refused"] == [True] * len(posts)
+
+
+async def test_the_lines_of_the_readme_drop_what_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """In Python and in Node: a message that comes twice is taken once, and another all the same."""
+    webhook, now = Webhook(SECRET), datetime.now(UTC)
+    body = json.dumps({"type": "job.completed", "data": {"status": "completed"}})
+    came = [
+        {
+            "webhook-id": name,
+            "webhook-timestamp": f"{now.timestamp():.0f}",
+            "webhook-signature": webhook.sign(name, now, body),
+        }
+        for name in ("msg_1", "msg_1", "msg_2")
+    ]
+    seen: set[str] = set()
+    for headers in came:
+        names = {"standardwebhooks": standardwebhooks, "secret": SECRET, "seen": seen, "body": body, "headers": headers}
+        exec(lines_of_the_readme("message = standardwebhooks"), names)  # noqa: S102
+    assert capsys.readouterr().out == "job.completed completed\n" * 2
+    script = (
+        'import { Webhook } from "standardwebhooks";\n'
+        f"const secret = {json.dumps(SECRET)}, body = {json.dumps(body)}, seen = new Set();\n"
+        f"for (const headers of {json.dumps(came)}) {{\n" + lines_of_the_readme("const message = new Webhook") + "\n}"
+    )
+    ended = await anyio.run_process(node.running(script), cwd=node.FOLDER)
+    assert ended.stdout == b"job.completed completed\n" * 2
 
 
 class Receiver:

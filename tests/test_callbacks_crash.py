@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from gateway.callbacks import PER_HOST
+from gateway.lanes import PER_HOST
 from tests.callers import Caller, calling
 from tests.fake_receiver import ALLOWED, FakeReceiver, Post, hanging, receiving, saying
 from tests.fake_upstream import FakeUpstream, faking, reset

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway import callbacks
+from gateway import callbacks, lanes
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import (
     ALLOWED,
@@ -63,7 +63,8 @@ async def told_soon(gateway: Running, upstream: FakeUpstream, receiver: FakeRece
 
 async def test_a_dead_receiver_holds_its_own_places_only(tmp_path: Path) -> None:
     """So many attempts at once and no more; all its callbacks get their turn; other receivers do not wait."""
-    many = 2 * callbacks.PER_HOST + 3
+    many = 2 * lanes.PER_HOST + 3
+    most = lanes.PER_HOST + lanes.PER_HOST_AGAIN
     async with (
         faking() as upstream,
         receiving() as dead,
@@ -76,68 +77,41 @@ async def test_a_dead_receiver_holds_its_own_places_only(tmp_path: Path) -> None
             for number in range(many // 2 + 1):
                 await register(gateway, job, f"{dead.url}/{job['jobId']}/{number}")
         await told_soon(gateway, upstream, good)
-        assert dead.open == callbacks.PER_HOST
+        assert dead.open == lanes.PER_HOST
         await asyncio.sleep(60)
-        assert dead.most_open == callbacks.PER_HOST
+        assert dead.most_open <= most
         assert len({post.path for post in dead.posts}) == 2 * (many // 2 + 1)
 
 
 async def test_slow_receivers_leave_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many hosts hang: once they are known to, they share a few places, and the others have theirs."""
-    monkeypatch.setattr(callbacks, "AT_ONCE", 6)
-    monkeypatch.setattr(callbacks, "SLOW_AT_ONCE", 2)
+    for lane in ("QUICK_AT_ONCE", "NEW_AT_ONCE", "AGAIN_AT_ONCE", "LATE_AT_ONCE"):
+        monkeypatch.setattr(lanes, lane, 2)
     async with faking() as upstream, receiving() as good, AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(receiving()) for _ in range(6)]
         gateway = await stack.enter_async_context(serving(upstream.url, tmp_path, **ALLOWED))
+        await told_soon(gateway, upstream, good)
         job = await ended(gateway, upstream)
         for receiver in slow:
             receiver.answer = hanging
             await register(gateway, job, receiver.url)
-        for receiver in slow:
-            await receiver.told(1)
-        await slow[0].told(2)
         held = 0
-        for _ in range(5):
+        for _ in range(30):
             await asyncio.sleep(1)
             held = max(held, sum(receiver.open for receiver in slow))
             await told_soon(gateway, upstream, good)
-        assert held == 2
+        assert 4 <= held <= 6
         await asyncio.sleep(80)
         assert all(len(receiver.posts) >= 2 for receiver in slow)
 
 
-async def test_a_receiver_that_is_quick_again_is_slow_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What counts is its last attempt."""
-    monkeypatch.setattr(callbacks, "SLOW_AT_ONCE", 1)
-    async with (
-        faking() as upstream,
-        receiving() as dead,
-        receiving() as better,
-        serving(upstream.url, tmp_path, **ALLOWED) as gateway,
-    ):
-        dead.answer = hanging
-        better.answer = in_turn(hanging, OK)
-        job = await ended(gateway, upstream)
-        await register(gateway, job, better.url)
-        await register(gateway, job, dead.url)
-        await better.told(2)
-        await dead.told(2)
-        await asyncio.sleep(30)
-        dead_job = await ended(gateway, upstream)
-        before = len(dead.posts)
-        await register(gateway, dead_job, dead.url)
-        await dead.told(before + 1)
-        await told_soon(gateway, upstream, better)
-        assert dead.open == 1
-
-
 async def test_what_comes_while_one_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that gives way does so up to the moment of the attempt."""
-    monkeypatch.setattr(callbacks, "PER_HOST", 1)
+    monkeypatch.setattr(lanes, "PER_HOST_AGAIN", 1)
     async with faking() as upstream, receiving() as receiver, serving(upstream.url, tmp_path, **ALLOWED) as gateway:
         other = await ended(gateway, upstream)
         upstream.on_poll = going(10, end=None)
-        by_path = {"/waits": in_turn(saying(500), OK), "/hangs": hanging}
+        by_path = {"/waits": in_turn(saying(500), OK), "/hangs": in_turn(saying(429, Retry_After="1"), hanging)}
 
         async def answer(request: web.Request) -> web.StreamResponse:
             return await by_path[request.path](request)
@@ -194,19 +168,19 @@ async def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
 
 async def test_a_stop_begins_no_attempt(tmp_path: Path) -> None:
     """Neither those that wait for their time nor those that wait for room; the next start takes them all up."""
-    many = callbacks.PER_HOST + 4
+    many = lanes.PER_HOST + 4
     async with faking() as upstream, receiving() as receiver:
         receiver.answer = hanging
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await ended(gateway, upstream)
             for number in range(many):
                 await register(gateway, job, f"{receiver.url}/{number}")
-            await receiver.told(callbacks.PER_HOST)
-        assert len(receiver.posts) == callbacks.PER_HOST
+            await receiver.told(lanes.PER_HOST)
+        assert len(receiver.posts) == lanes.PER_HOST
         receiver.answer = OK
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             await settled(gateway, job, *["delivered"] * many)
-        assert len(receiver.posts) == callbacks.PER_HOST + many
+        assert len(receiver.posts) == lanes.PER_HOST + many
 
 
 async def test_when_it_is_due_survives_a_restart(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway import callbacks, deliveries, jobs
 from gateway.deliveries import SPREAD, WAITS
+from gateway.lease import Lease
 from gateway.metrics import Metrics
 from gateway.receivers import Receivers
 from gateway.store.file import StoreFile
@@ -135,9 +136,10 @@ async def test_the_waits_between_attempts(tmp_path: Path, monkeypatch: pytest.Mo
         wish = deliveries.wish(receiver.url, None, SECRET)
         await store.create(job, [*events, *last], None, deliveries.registered(wish, "j", "c", begun))
         engine = callbacks.Callbacks(
-            store, receivers, Metrics(), tasks, clock=lambda: begun + now(), rng=random.Random(1)
+            store, receivers, Metrics(), tasks, Lease(), clock=lambda: begun + now(), rng=random.Random(1)
         )
-        engine.start(await store.claim_callbacks())
+        engine.start()
+        engine.resume(await store.claim_callbacks())
         posts = await receiver.told(len(WAITS) + 1)
         for (earlier, later), wait in zip(pairwise(posts), WAITS, strict=True):
             assert later.at - earlier.at == near(wait)

@@ -14,6 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from gateway import copies
+from gateway.receivers import Receivers
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import Answer, answering, faking, reset
 from tests.harness import TOKEN, Running, serving, tail
@@ -289,3 +290,66 @@ async def test_an_accepted_copy_that_is_stored_in_time(tmp_path: Path) -> None:
             other.execute("ROLLBACK")
             status, _, _ = await waiting
             assert status == 202
+
+
+class Checks:
+    """In the place of look-ups of callbacks' hosts: they hang until `go` is set."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def check(self, _receivers: Receivers, _url: str) -> None:
+        self.begun.set()
+        await self.go.wait()
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Checks:
+    checks = Checks()
+
+    async def check(receivers: Receivers, url: str) -> None:
+        await checks.check(receivers, url)
+
+    monkeypatch.setattr(Receivers, "check", check)
+    return checks
+
+
+WITH_CALLBACK: dict[str, Any] = {"Gateway_Callback_Url": "https://slow.example/", "Idempotency_Key": "k"}
+
+
+async def test_a_drain_while_a_callback_is_checked(tmp_path: Path, checks: Checks) -> None:
+    """Nothing was sent, so nothing was started: 503 at once, and the key is free."""
+    async with faking() as upstream:
+        async with serving(upstream.url, tmp_path) as gateway:
+            asked = asyncio.create_task(post(gateway, **WITH_CALLBACK))
+            await checks.begun.wait()
+            begun = asyncio.get_running_loop().time()
+            await gateway.gateway.drain(8)
+            status, body, headers = await asked
+            assert asyncio.get_running_loop().time() - begun < 1
+            assert (status, body["error"]["code"]) == (503, "serviceNotAvailable")
+            assert "Nothing was started" in body["error"]["message"]
+            assert headers["Retry-After"] == "1"
+            checks.begun.clear()
+            status, _, _ = await post(gateway, **WITH_CALLBACK)
+            assert status == 503
+            assert not checks.begun.is_set()
+        checks.go.set()
+        async with serving(upstream.url, tmp_path) as gateway:
+            assert upstream.copies() == 0
+            status, _, _ = await post(gateway, **WITH_CALLBACK)
+            assert (status, upstream.copies()) == (202, 1)
+
+
+async def test_a_callback_that_is_checked_takes_no_place(tmp_path: Path, checks: Checks) -> None:
+    """Its copy has one from when it is sent; when there is none any more by then, it is refused and not sent."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, max_jobs=1) as gateway:
+        waits = asyncio.create_task(post(gateway, **WITH_CALLBACK))
+        await checks.begun.wait()
+        status, _, _ = await post(gateway)
+        assert status == 202
+        checks.go.set()
+        status, body, _ = await waits
+        assert (status, body["error"]["code"]) == (503, "serviceNotAvailable")
+        assert upstream.copies() == 1

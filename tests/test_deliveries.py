@@ -156,13 +156,15 @@ def test_a_clock_set_back_stops_nothing_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [(0.0, 1, 1.1), (7.0, 7, 7.4), (3600.0, 3600, 3800), (1e9, 86400, 91000)]
+    ("asked", "least", "most"),
+    [(0.0, 1, 1.1), (7.0, 7, 7.4), (3600.0, 3600, 3800), (82290, 82290, 86400), (1e9, 86400, 86400)],
 )
 def test_a_receiver_that_asks_for_time_gets_it(asked: float, least: float, most: float) -> None:
-    """Up to a day, and without using up a try."""
-    one = tried(callback(), END, Failed("answered 503", asked))
-    assert least <= one.tries.due - NOW <= most
-    assert (one.tries.attempts, one.tries.failures) == (1, 0)
+    """Up to a day in all, and without using up a try."""
+    for seed in range(50):
+        one = after(callback(), END, Failed("answered 503", asked), final=False, now=NOW, rng=random.Random(seed))
+        assert least <= one.tries.due - NOW <= most
+        assert (one.tries.attempts, one.tries.failures) == (1, 0)
 
 
 def test_a_receiver_that_keeps_asking_for_time_gets_it_for_three_days() -> None:
@@ -175,6 +177,34 @@ def test_a_receiver_that_keeps_asking_for_time_gets_it_for_three_days() -> None:
     assert one.state == "exhausted"
     assert now - NOW == pytest.approx(GIVE_UP_AFTER, rel=0.01)
     assert attempts < GIVE_UP_AFTER / 50
+
+
+def test_a_receiver_that_asks_for_time_late_gets_it_too() -> None:
+    """It has failed for days by then, and keeps the tries that it has left."""
+    one, now = callback(), NOW
+    for _ in WAITS:
+        one = tried(one, END, REFUSED, final=True, now=now)
+        now = one.tries.due
+    begun = now
+    while one.state == "active":
+        assert one.tries.failures == len(WAITS)
+        one = tried(one, END, Failed("answered 429", 3600.0), final=True, now=now)
+        now = max(now, one.tries.due)
+    assert one.state == "exhausted"
+    assert now - begun == pytest.approx(GIVE_UP_AFTER, rel=0.05)
+
+
+def test_asking_for_time_and_failing_otherwise() -> None:
+    """Each uses up its own."""
+    one = tried(callback(), END, Failed("answered 429", 60.0), final=True)
+    now = one.tries.due
+    for number in range(len(WAITS)):
+        one = tried(one, END, REFUSED, final=True, now=now)
+        assert (one.state, one.tries.failures, one.tries.since) == ("active", number + 1, NOW)
+        now = one.tries.due
+    assert tried(one, END, REFUSED, final=True, now=now).state == "exhausted"
+    told = tried(callback("progress", "completed", tries=one.tries), LATER, Delivered())
+    assert told.tries.since == 0
 
 
 def test_gone_ends_it() -> None:
@@ -213,6 +243,21 @@ def test_one_that_was_delivered_stays_so() -> None:
     """There is nothing to tell again."""
     told = tried(callback(), END, Delivered())
     assert deliveries.revived(told) == told
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://EXAMPLE.com./hook?token=hidden", "https://example.com"),
+        ("HTTPS://example.com:0443/", "https://example.com"),
+        ("https://[2606:4700:0:0::1111]:8443/", "https://[2606:4700::1111]:8443"),
+        ("http://10.1.2.3:8080?token=hidden", "http://10.1.2.3:8080"),
+    ],
+)
+def test_one_host_has_one_name(url: str, origin: str) -> None:
+    """However its URL spells it: what is shown and logged, and by which its attempts are counted."""
+    one = callback(url=url)
+    assert one.origin == deliveries.shown(one)["url"] == origin
 
 
 def test_what_is_shown() -> None:

@@ -12,11 +12,13 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-CORE = "addresses capabilities cursor deliveries dialects errors events items jobs patience schedule signing"
+CORE = "addresses capabilities cursor deliveries dialects errors events items jobs patience schedule shares signing"
 PURE = {f"gateway.{name}" for name in CORE.split()}
 IMPURE = {"aiohttp", "anyio", "asyncio", "logging", "os", "socket", "sqlite3", "starlette", "threading", "time"}
 EDGES = {
-    "aiohttp": {"gateway.receivers", "gateway.upstream"},
+    "aiohttp": {"gateway.names", "gateway.receivers", "gateway.upstream"},
+    "asyncpg": {f"gateway.store.{name}" for name in ("database", "ownership", "pool", "postgres", "wakeups")},
+    "pycares": {"gateway.names"},
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
     "starlette": {
         f"gateway.{name}"
@@ -24,6 +26,7 @@ EDGES = {
     },
     "uvicorn": {"gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},
+    "gateway.store.postgres": {"gateway.app"},
     "gateway.settings": {"gateway.app", "gateway.server"},
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},

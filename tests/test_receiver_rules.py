@@ -1,18 +1,18 @@
-"""Where callbacks may go: a table of URLs through the real check, names answered by a resolver of the test's own."""
+"""Where callbacks may go: a table of URLs through the real check, names answered by a name server of the test's own."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 from aiohttp import web
 
+from gateway.addresses import ReceiverRule
 from gateway.deliveries import Failed
 from gateway.errors import GatewayError
 from gateway.receivers import Receivers
+from tests.fake_names import FakeNames, naming
 from tests.fake_upstream import faking
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ NAMES = {
     "metadata.example": ["169.254.169.254"],
     "both.example": [PUBLIC, "10.1.2.3"],
     "both6.example": [PUBLIC6, "fd00::1"],
-    "zone.example": ["fe80::1%eth0"],
+    "link.example": ["fe80::1"],
     "xn--bcher-kva.example": [PUBLIC],
     "nowhere.example": [],
 }
@@ -39,6 +39,7 @@ https://public.example
 https://public.example:443/hook
 https://public.example./hook
 https://PUBLIC.example/hook?a=b#c
+HTTPS://public.example/hook
 https://four.example/
 https://six.example/
 https://xn--bcher-kva.example/hook
@@ -85,7 +86,7 @@ https://mapped.example/
 https://metadata.example/latest/meta-data/
 https://both.example/
 https://both6.example/
-https://zone.example/
+https://link.example/
 https://localhost/
 https://localhost./
 https://127.0.0.1/
@@ -145,7 +146,7 @@ https://bücher.example/
 https://\uff11\uff12\uff17.0.0.1/
 https://127。0。0。1/
 """.split()
-OPENED = ["10.0.0.0/8", "127.0.0.0/8", "fd00::/8"]
+OPENED = ["10.0.0.0/8", "127.0.0.0/8", "::1/128", "fd00::/8"]
 WHEN_OPENED = {
     "http://10.1.2.3/hook": True,
     "http://internal.example/hook": True,
@@ -165,38 +166,20 @@ WHEN_OPENED = {
     "http://0x0a010203/": False,
     "http://167837955/": False,
     "http://localhost/": True,
+    "HTTP://10.1.2.3/": True,
     "ftp://10.1.2.3/": False,
 }
 
 
-@pytest.fixture(autouse=True)
-def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Names lead where it says; addresses, in whatever form, where the system takes them to lead."""
-    names = dict(NAMES)
-    really = socket.getaddrinfo
-
-    def look_up(host: str, port: int, *more: Any, **options: Any) -> list[Any]:
-        known = names.get(host.rstrip(".").lower())
-        if known is None and host.rstrip(".").endswith(".example"):
-            known = []
-        if known is None:
-            return list(really(host, port, *more, **options))
-        if not known:
-            raise socket.gaierror(socket.EAI_NONAME, "not known")
-        found = []
-        for address in known:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            where = (address, port, 0, 0) if ":" in address else (address, port)
-            found.append((family, socket.SOCK_STREAM, 6, "", where))
-        return found
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return names
+@pytest.fixture
+async def names() -> AsyncIterator[FakeNames]:
+    async with naming(dict(NAMES)) as names:
+        yield names
 
 
 @pytest.fixture
-async def receivers() -> AsyncIterator[Receivers]:
-    async with Receivers.open(()) as receivers:
+async def receivers(names: FakeNames) -> AsyncIterator[Receivers]:
+    async with Receivers.open((), [names.server]) as receivers:
         yield receivers
 
 
@@ -239,35 +222,63 @@ async def test_nobody_can_explore_the_network_with_it(receivers: Receivers) -> N
 
 
 @pytest.mark.parametrize(("url", "allowed"), WHEN_OPENED.items())
-async def test_networks_that_the_operator_opens(url: str, allowed: bool) -> None:
+async def test_networks_that_the_operator_opens(url: str, allowed: bool, names: FakeNames) -> None:
     """Any port and http there, and nowhere else."""
-    async with Receivers.open([ip_network(network) for network in OPENED]) as receivers:
+    async with Receivers.open([ip_network(network) for network in OPENED], [names.server]) as receivers:
         assert (await refusal(receivers, url) is None) == allowed
 
 
-async def test_a_name_that_changes_is_judged_where_it_is_dialled(
-    receivers: Receivers, resolver: dict[str, list[str]]
-) -> None:
+async def test_a_name_that_changes_is_judged_where_it_is_dialled(receivers: Receivers, names: FakeNames) -> None:
     """Allowed when it was registered; by the time of an attempt it leads inside."""
     async with faking() as inside:
         url = f"https://four.example:443/{inside.url.rpartition(':')[2]}"
         await receivers.check(url)
         for address in ("127.0.0.1", "::1", "10.1.2.3", "::ffff:127.0.0.1"):
-            resolver["four.example"] = [address]
-            assert await receivers.post(url, {}, b"", 0.0) == Failed("its address is not allowed")
+            names.table["four.example"] = [address]
+            assert await receivers.post(url, {}, b"", 0.0) == Failed("its name leads to no allowed address")
         assert inside.asked == []
 
 
-async def test_a_name_that_changes_within_an_opened_network(resolver: dict[str, list[str]]) -> None:
+async def test_a_name_that_changes_within_an_opened_network(names: FakeNames) -> None:
     """Http is for the opened network alone, also when it is dialled."""
-    async with faking() as inside, Receivers.open([ip_network("127.0.0.2/32")]) as receivers:
+    async with faking() as inside, Receivers.open([ip_network("127.0.0.2/32")], [names.server]) as receivers:
         port = inside.url.rpartition(":")[2]
-        resolver["four.example"] = ["127.0.0.2"]
+        names.table["four.example"] = ["127.0.0.2"]
         url = f"http://four.example:{port}/"
         await receivers.check(url)
-        resolver["four.example"] = ["127.0.0.1"]
-        assert await receivers.post(url, {}, b"", 0.0) == Failed("its address is not allowed")
+        names.table["four.example"] = ["127.0.0.1"]
+        assert await receivers.post(url, {}, b"", 0.0) == Failed("its name leads to no allowed address")
         assert inside.asked == []
+
+
+async def test_an_attempt_tells_no_more_of_the_network(receivers: Receivers) -> None:
+    """One reason for a name that leads nowhere and for one that leads inside."""
+    urls = ("https://nowhere.example/", "https://internal.example/", "https://loopback6.example/", "https://10.0.0.1/")
+    reasons = {await receivers.post(url, {}, b"", 0.0) for url in urls}
+    assert reasons == {Failed("its name leads to no allowed address")}
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "Http"])
+async def test_a_scheme_in_whatever_case(scheme: str) -> None:
+    """What is registered is delivered."""
+    async with faking() as inside, Receivers.open([ip_network("127.0.0.0/8")]) as receivers:
+        url = inside.url.replace("http", scheme) + "/hook"
+        await receivers.check(url)
+        await receivers.post(url, {}, b"{}", 0.0)
+        assert [path for _, path, _, _ in inside.asked] == ["/hook"]
+
+
+async def test_https_in_whatever_case_is_dialled_as_such(receivers: Receivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not judged, when it is dialled, as the http that is allowed nowhere."""
+    judged: list[bool] = []
+
+    def allows(rule: ReceiverRule, address: str, port: int, *, tls: bool) -> bool:
+        judged.append(tls)
+        return False
+
+    monkeypatch.setattr(ReceiverRule, "allows", allows)
+    await receivers.post("HTTPS://four.example/hook", {}, b"", 0.0)
+    assert judged == [True]
 
 
 async def test_a_network_that_the_operator_shut_again() -> None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
 from email.utils import formatdate
 from ipaddress import ip_network
 
 import pytest
 from aiohttp import web
 
+from gateway.addresses import ReceiverRule
 from gateway.deliveries import Delivered, Failed, Gone, Outcome
-from gateway.receivers import ATTEMPT_SECONDS, BODY_LIMIT, Receivers
+from gateway.names import DIALLED
+from gateway.receivers import CONNECT_SECONDS, Receivers
 from tests.conftest import VIRTUAL_TIME
+from tests.fake_names import naming
+from tests.fake_receiver import raw, silent
 from tests.fake_upstream import FakeUpstream, answering, faking
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_790_000_000.0
 SECRET_PATH = "/hook/part-of-the-secret?token=hidden"
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
@@ -39,33 +43,6 @@ async def receivers() -> AsyncIterator[Receivers]:
 async def receiver() -> AsyncIterator[FakeUpstream]:
     async with faking() as fake:
         yield fake
-
-
-@asynccontextmanager
-async def raw(serve: Serve) -> AsyncIterator[str]:
-    """A server that does with a connection whatever it likes."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            with suppress(OSError):
-                await serve(reader, writer)
-                writer.close()
-                await writer.wait_closed()
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(run, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def post(receivers: Receivers, url: str) -> Outcome:
@@ -126,6 +103,12 @@ async def test_retry_after(
     assert await post(receivers, receiver.url) == Failed(f"answered {code}", asked)
 
 
+async def test_other_ways_to_ask_for_time(receivers: Receivers, receiver: FakeUpstream) -> None:
+    """They are Graph's monitors'; a receiver says Retry-After."""
+    receiver.on_copy = answering(coded(429, RateLimit_Remaining="0", RateLimit_Reset="31"))
+    assert await post(receivers, receiver.url) == Failed("answered 429")
+
+
 async def test_no_connection_serves_twice_and_no_cookie_is_kept(receivers: Receivers, receiver: FakeUpstream) -> None:
     """Each attempt is judged where it is dialled."""
     peers = []
@@ -161,107 +144,49 @@ async def test_a_compressed_answer_is_not_unpacked(receivers: Receivers, receive
     assert await post(receivers, receiver.url) == Delivered()
 
 
-async def test_an_endless_answer_is_read_a_little_and_dropped(receivers: Receivers) -> None:
-    """The code has told how it went; the connection is closed."""
-    sent, closed = 0, asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"." * 1024)
-                await writer.drain()
-                sent += 1024
-                await asyncio.sleep(0.001)
-        finally:
-            closed.set()
-
-    async with raw(serve) as url:
-        assert await post(receivers, url) == Delivered()
-        await asyncio.wait_for(closed.wait(), 5)
-    assert sent < BODY_LIMIT + (1 << 20)
+async def test_no_connection_in_time(receivers: Receivers) -> None:
+    """It is told apart from an answer that does not come."""
+    with socket.socket() as full, ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            with suppress(BlockingIOError):
+                waiting.connect(full.getsockname())
+        begun = asyncio.get_running_loop().time()
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        assert await post(receivers, url) == Failed("no connection within 5 seconds")
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(CONNECT_SECONDS, abs=0.5)
 
 
-HEAD = b"HTTP/1.1 200 OK\r\n"
+async def test_only_a_few_addresses_of_a_name_are_dialled() -> None:
+    """However many it has: each costs a socket until one answers."""
+    table = {"many.example": [f"127.0.0.{number}" for number in range(2, 202)]}
+    async with naming(table) as names, Receivers.open([ip_network("127.0.0.0/8")], [names.server]) as receivers:
+        dialled: set[str] = set()
+        rule = receivers._rule
+
+        class Watching(ReceiverRule, frozen=True):
+            def allows(self, address: str, port: int, *, tls: bool) -> bool:
+                dialled.add(address)
+                return rule.allows(address, port, tls=tls)
+
+        receivers._rule = Watching(rule.allowed)
+        async with raw(silent) as url:
+            port = url.rpartition(":")[2]
+        await receivers.check(f"http://many.example:{port}/")
+        assert len(dialled) == 200
+        dialled.clear()
+        assert await post(receivers, f"http://many.example:{port}") == Failed("the connection was not accepted")
+        assert len(dialled) == DIALLED
 
 
-async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(3600)
-
-
-async def dropping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-
-
-async def dropping_after_the_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-
-
-async def gibberish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n" * 10)
-    await writer.drain()
-
-
-async def one_huge_header(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(HEAD + b"X-Long: " + b"x" * (1 << 20) + b"\r\n\r\n")
-    await writer.drain()
-
-
-async def headers_without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(HEAD)
-    number = 0
-    while True:
-        number += 1
-        writer.write(b"X-%d: x\r\n" % number)
-        await writer.drain()
-        await asyncio.sleep(0.01)
-
-
-async def a_byte_at_a_time(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    for byte in HEAD * 100:
-        writer.write(bytes([byte]))
-        await writer.drain()
-        await asyncio.sleep(1)
-
-
-@pytest.mark.parametrize(
-    ("serve", "reasons"),
-    [
-        (silent, {"no answer within 15 seconds"}),
-        (a_byte_at_a_time, {"no answer within 15 seconds"}),
-        (dropping, {"the connection broke before an answer"}),
-        (dropping_after_the_request, {"the connection broke before an answer"}),
-        (gibberish, {"its answer is not HTTP"}),
-        (one_huge_header, {"its answer is not HTTP"}),
-        (headers_without_end, {"its answer is not HTTP", "no answer within 15 seconds"}),
-    ],
-)
-async def test_hostile_receivers(receivers: Receivers, serve: Serve, reasons: set[str]) -> None:
-    """Each is a failed attempt of 15 seconds at most, with a plain reason."""
-    begun = asyncio.get_running_loop().time()
-    async with raw(serve) as url:
-        outcome = await post(receivers, url)
-    assert isinstance(outcome, Failed)
-    assert outcome.reason in reasons
-    assert asyncio.get_running_loop().time() - begun <= ATTEMPT_SECONDS + 1
-
-
-async def test_an_answer_that_drips_counts_by_its_code(receivers: Receivers) -> None:
-    """The body is nobody's business, and is not waited for longer than the attempt may take."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
-        while True:
-            writer.write(b".")
-            await writer.drain()
-            await asyncio.sleep(1)
-
-    async with raw(serve) as url:
-        assert await post(receivers, url) == Delivered()
+async def test_a_name_that_is_not_answered(receivers: Receivers) -> None:
+    """It is none that leads nowhere."""
+    async with naming() as names, Receivers.open((), [names.server]) as others:
+        assert await post(others, "https://x.hang.example") == Failed("its name could not be looked up")
+        assert await post(others, "https://x.broken.example") == Failed("its name could not be looked up")
 
 
 async def test_nobody_listens(receivers: Receivers) -> None:
@@ -269,6 +194,6 @@ async def test_nobody_listens(receivers: Receivers) -> None:
     async with raw(silent) as url:
         pass
     assert await post(receivers, url) == Failed("the connection was not accepted")
-    async with Receivers.open([ip_network("127.0.0.0/8")]) as others:
-        outcome = await others.post("https://nowhere.invalid/", {}, b"", NOW)
-    assert outcome == Failed("its name does not resolve")
+    async with naming() as names, Receivers.open((), [names.server]) as others:
+        outcome = await others.post("https://nowhere.example/", {}, b"", NOW)
+    assert outcome == Failed("its name leads to no allowed address")
