@@ -22,6 +22,8 @@ from gateway.callbacks import Callbacks
 from gateway.capabilities import hashed
 from gateway.copies import Copies
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.lease import Lease
+from gateway.membership import Membership
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
 from gateway.poller import Poller
@@ -29,12 +31,19 @@ from gateway.receivers import Receivers
 from gateway.routes import Routes
 from gateway.schedule import Bounds, SteadyRate
 from gateway.settings import Settings
-from gateway.store import Store
+from gateway.store import SharedStore, Store
+from gateway.store.database import Database
 from gateway.store.file import StoreFile
+from gateway.store.postgres import PostgresStore
 from gateway.store.sqlite import SQLiteStore
 from gateway.tails import Tails
 from gateway.upstream import Upstream
 from gateway.watch import HUNG_AT_ONCE, Means
+
+LOOK_EVERY = 5.0
+"""Seconds after which readers look at the log without a wake-up, which within a process is never lost …"""
+LOOK_EVERY_SHARED = 0.8
+"""… and which from another process may be."""
 
 log = logging.getLogger("gateway")
 
@@ -42,19 +51,21 @@ log = logging.getLogger("gateway")
 class Gateway:
     """The ASGI application. Its lifespan is the life of every task, connection and file it has.
 
+    `source` is where its store lies: a file of its own, or a database that it shares with other gateways.
     `on_crash` is called when a task of it failed: the process must then end, since jobs may be watched no more.
     """
 
     def __init__(
-        self, settings: Settings, store_file: StoreFile, clock: Callable[[], float], rng: random.Random
+        self, settings: Settings, source: StoreFile | Database, clock: Callable[[], float], rng: random.Random
     ) -> None:
         self.settings = settings
-        self.store_file = store_file
+        self.source = source
         self.on_crash: Callable[[], None] = lambda: None
         self._clock = clock
         self._rng = rng
         self._callbacks: Callbacks
         self._copies: Copies
+        self._membership: Membership | None = None
         self._poller: Poller
         self._tails: Tails
         self._starlette = Starlette(
@@ -79,9 +90,18 @@ class Gateway:
         until = anyio.current_time() + seconds
         self._tails.drain(self._rng)
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop)
+            tasks.start_soon(self._copies.drain, until)
+
+    async def _stop(self) -> None:
+        """End what is done for jobs and callbacks, and let other gateways go on with them."""
+        if self._membership is not None:
+            self._membership.retire()
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._poller.stop)
             tasks.start_soon(self._callbacks.stop)
-            tasks.start_soon(self._copies.drain, until)
+        if self._membership is not None:
+            await self._membership.leave()
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -89,8 +109,7 @@ class Gateway:
             async with AsyncExitStack() as stack:
                 await self._build(stack)
                 yield
-                await self._poller.stop()
-                await self._callbacks.stop()
+                await self._stop()
                 self._tasks.cancel_scope.cancel()
         except Exception:
             log.exception("gateway_crashed")
@@ -99,8 +118,8 @@ class Gateway:
 
     async def _build(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        store = SQLiteStore(self.store_file, log_limit=settings.log_limit)
-        stack.push_async_callback(store.close)
+        store, shared, clock = await self._open_store(stack)
+        lease = Lease(None if shared is None else shared.term)
         upstream = await stack.enter_async_context(
             Upstream.open(
                 url=settings.upstream_url,
@@ -111,8 +130,13 @@ class Gateway:
         receivers = await stack.enter_async_context(Receivers.open(settings.callback_networks))
         self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
         metrics = Metrics()
-        self._tails = tails = Tails(store, heartbeat=settings.heartbeat, limit=settings.max_streams)
-        self._callbacks = callbacks = Callbacks(store, receivers, metrics, tasks, clock=self._clock, rng=self._rng)
+        self._tails = tails = Tails(
+            store,
+            heartbeat=settings.heartbeat,
+            limit=settings.max_streams,
+            look_every=LOOK_EVERY if shared is None else LOOK_EVERY_SHARED,
+        )
+        self._callbacks = callbacks = Callbacks(store, receivers, metrics, tasks, lease, clock=clock, rng=self._rng)
 
         def wake(job_id: str) -> None:
             tails.wake(job_id)
@@ -127,20 +151,28 @@ class Gateway:
             bounds=Bounds(settings.poll_min, settings.poll_max),
             give_up_after=settings.poll_patience,
             deadline=settings.job_deadline,
-            clock=self._clock,
+            clock=clock,
             rng=self._rng,
             turns=Turns(SteadyRate(settings.poll_rate)),
             hung_lane=anyio.Semaphore(HUNG_AT_ONCE),
+            lease=lease,
         )
         self._poller = poller = Poller(means, tasks, rate=settings.poll_rate)
-        poller.resume(await store.claim())
-        callbacks.start(await store.claim_callbacks())
-        tasks.start_soon(self._forget, store)
+        callbacks.start()
+        if shared is None:
+            poller.resume(await store.claim())
+            callbacks.resume(await store.claim_callbacks())
+        else:
+            shared.on_stop = poller.drop
+            shared.on_callback_change = callbacks.drop
+            self._membership = Membership(shared, lease, poller, callbacks, metrics, rng=self._rng)
+            await self._membership.begin(tasks)
+        tasks.start_soon(self._forget, store, clock)
         self._copies = copies = Copies(
-            store, upstream, poller, callbacks, receivers, metrics, max_jobs=settings.max_jobs, clock=self._clock
+            store, upstream, poller, callbacks, receivers, metrics, max_jobs=settings.max_jobs, clock=clock
         )
         operator_key = settings.operator_key
-        operator_hash = hashed(operator_key) if operator_key is not None else self.store_file.operator_hash
+        operator_hash = hashed(operator_key) if operator_key is not None else self.source.operator_hash
         access = Access(store.secret, operator_hash)
         routes = Routes(
             store=store,
@@ -153,11 +185,11 @@ class Gateway:
             public_url=settings.public_url,
             send_timeout=settings.send_timeout,
             stream_max_age=settings.stream_max_age,
-            clock=self._clock,
+            clock=clock,
             rng=self._rng,
         )
         callback_routes = CallbackRoutes(
-            store=store, callbacks=callbacks, receivers=receivers, access=access, clock=self._clock
+            store=store, callbacks=callbacks, receivers=receivers, access=access, clock=clock
         )
         self._starlette.router.routes.extend(callback_routes.table() + routes.table())
         # The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000.
@@ -165,24 +197,41 @@ class Gateway:
         gc.freeze()
         gc.set_threshold(50_000, 20, 1000)
 
-    async def _forget(self, store: Store) -> None:
+    async def _open_store(self, stack: AsyncExitStack) -> tuple[Store, SharedStore | None, Callable[[], float]]:
+        """The store, the same if gateways share it, and the clock that goes with it."""
+        settings, source = self.settings, self.source
+        if isinstance(source, StoreFile):
+            own = SQLiteStore(source, log_limit=settings.log_limit)
+            stack.push_async_callback(own.close)
+            return own, None, self._clock
+        shared = await stack.enter_async_context(
+            PostgresStore.open(source, log_limit=settings.log_limit, lease=settings.lease, clock=self._clock)
+        )
+        return shared, shared, shared.clock
+
+    async def _forget(self, store: Store, clock: Callable[[], float]) -> None:
         """Remove jobs past their retention, soon after it ends."""
         retention = self.settings.retention
         while True:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
             try:
-                while await store.forget(self._clock() - retention):
+                while await store.forget(clock() - retention):
                     pass
             except StoreUnavailable as error:
                 log.warning("retention_delayed: %s", error)
 
 
-def create_app(settings: Settings, *, make_operator_key: bool = False) -> Gateway:
-    """The gateway on the store that the settings name. Raises StoreRefused."""
-    store_file = StoreFile.open(
+async def open_source(settings: Settings, *, make_operator_key: bool = False) -> StoreFile | Database:
+    """What the settings name as the store, found fit. Raises StoreRefused and OSError."""
+    if settings.is_shared:
+        return await Database.open(settings.store_url, settings.listen_url, settings.secret_key)
+    return StoreFile.open(
         settings.store_path,
         settings.secret_key,
         f"http://{settings.host}:{settings.port}",
         make_operator_key=make_operator_key and settings.operator_key is None,
     )
-    return Gateway(settings, store_file, time.time, random.Random())
+
+
+def create_app(settings: Settings, source: StoreFile | Database) -> Gateway:
+    return Gateway(settings, source, time.time, random.Random())

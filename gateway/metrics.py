@@ -35,6 +35,15 @@ class Metrics:
         self.callbacks_exhausted = Counter(
             "gateway_callbacks_exhausted_total", "Callbacks given up after the last attempt.", registry=self._registry
         )
+        self.taken_over = Counter(
+            "gateway_taken_over_total", "Jobs and callbacks taken from others.", ["table"], registry=self._registry
+        )
+        self.handed_on = Counter(
+            "gateway_handed_on_total", "Jobs and callbacks left to others.", ["table"], registry=self._registry
+        )
+        self.leases_lost = Counter(
+            "gateway_leases_lost_total", "Times this gateway was given up for dead.", registry=self._registry
+        )
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -53,11 +53,23 @@ class Poller:
         if not self._stopping and not job.state.ended:
             self._begin(job, self._means.bounds.shortest)
 
+    def held(self) -> set[str]:
+        """The ids of the jobs that are polled here."""
+        return set(self._watches)
+
     def drop(self, job_id: str) -> None:
-        """Poll a job no more: somebody else has ended it."""
+        """Poll a job no more: somebody else has it, or has ended it."""
         watch = self._watches.get(job_id)
         if watch is not None:
+            self._leave(watch)
             watch.scope.cancel()
+
+    def surrender(self, most: int) -> list[str]:
+        """Poll as many jobs no more, and which; none whose poll is in flight."""
+        between = [job_id for job_id, watch in self._watches.items() if not watch.polling]
+        for job_id in between[:most]:
+            self.drop(job_id)
+        return between[:most]
 
     async def stop(self) -> None:
         """Stop between polls; those in flight get a second to finish."""
@@ -71,26 +83,35 @@ class Poller:
             watch.scope.cancel()
 
     def _begin(self, job: Job, wait: float) -> None:
-        if job.id in self._watches:
-            return
+        old = self._watches.get(job.id)
+        if old is not None:
+            if old.epoch >= job.epoch:
+                return
+            self.drop(job.id)
         monitor = self._means.upstream.monitor(job.monitor or "")
         place = monitor.host if monitor else ""
         host = self._hosts.get(place)
         if host is None:
-            host = self._hosts[place] = Host(self._rate)
+            host = self._hosts[place] = Host(place, self._rate)
         host.rate.join(job.id)
         host.turns.look()
         watch = self._watches[job.id] = Watch(job, monitor, host, self._means)
         self._means.metrics.jobs_running.set(len(self._watches))
-        self._tasks.start_soon(self._run, job.id, watch, place, wait)
+        self._tasks.start_soon(self._run, watch, wait)
 
-    async def _run(self, job_id: str, watch: Watch, place: str, wait: float) -> None:
+    async def _run(self, watch: Watch, wait: float) -> None:
         try:
             await watch.run(wait)
         finally:
-            del self._watches[job_id]
-            self._means.metrics.jobs_running.set(len(self._watches))
-            if self._hosts[place].rate.leave(job_id):
-                del self._hosts[place]
-            if self._stopping and not self._watches:
-                self._empty.set()
+            self._leave(watch)
+
+    def _leave(self, watch: Watch) -> None:
+        job_id = watch.job_id
+        if self._watches.get(job_id) is not watch:
+            return
+        del self._watches[job_id]
+        self._means.metrics.jobs_running.set(len(self._watches))
+        if watch.host.rate.leave(job_id):
+            del self._hosts[watch.host.name]
+        if self._stopping and not self._watches:
+            self._empty.set()

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, Network, host_pattern, is_loopback, split
 
 PREFIX = "GATEWAY_"
+POSTGRES = ("postgresql://", "postgres://")
 
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 List = Annotated[tuple[str, ...], NoDecode]
@@ -37,7 +38,14 @@ class Settings(BaseSettings):
     upstream_url: str = Field(
         "https://graph.microsoft.com", description="where /v1.0 and /beta live; http only on loopback"
     )
-    store_url: str = Field("", description="sqlite:///path; by default a file in the user's state folder")
+    store_url: str = Field(
+        "",
+        description="sqlite:///path, for one process, by default in the user's state folder; "
+        "postgresql://…, for any number of them",
+    )
+    listen_url: str | None = Field(
+        None, description="PostgreSQL directly, for wake-ups, when the store's URL leads through a pooler"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     public_url: str | None = Field(
@@ -66,6 +74,9 @@ class Settings(BaseSettings):
     max_jobs: int = Field(10_000, ge=1, description="running jobs per process")
     log_limit: int = Field(256, ge=2, description="events kept per job")
     callback_allow: List = Field((), description="networks that callbacks may also reach")
+    lease: float = Field(
+        10, ge=1, le=3600, description="how long a silent gateway keeps its jobs, when many share a store"
+    )
     drain: Seconds = Field(10, description="longest shutdown")
 
     @field_validator("monitor_hosts", "cors_origins", "callback_allow", mode="before")
@@ -107,10 +118,26 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _store(cls, value: str) -> str:
-        if value.startswith(("postgresql://", "postgres://")):
-            raise ValueError("must be sqlite:///path; PostgreSQL is not supported by this version")
+        if value.startswith(POSTGRES):
+            return value
         if value and (not value.startswith("sqlite:///") or len(value) == len("sqlite:///")):
-            raise ValueError("must be sqlite:///path (sqlite:////path from the root)")
+            raise ValueError("must be sqlite:///path (sqlite:////path from the root) or postgresql://host/database")
+        return value
+
+    @field_validator("listen_url")
+    @classmethod
+    def _listen(cls, value: str | None, others: ValidationInfo) -> str | None:
+        if value is not None and not value.startswith(POSTGRES):
+            raise ValueError("must be postgresql://host/database")
+        if value is not None and not others.data.get("store_url", POSTGRES[0]).startswith(POSTGRES):
+            raise ValueError(f"goes with a {PREFIX}STORE_URL of PostgreSQL only")
+        return value
+
+    @field_validator("operator_key")
+    @classmethod
+    def _operator(cls, value: str | None, others: ValidationInfo) -> str | None:
+        if value is None and others.data.get("store_url", "").startswith(POSTGRES):
+            raise ValueError("must be set with PostgreSQL, the same for all gateways; at least 16 characters")
         return value
 
     @field_validator("monitor_hosts")
@@ -146,6 +173,11 @@ class Settings(BaseSettings):
     @property
     def callback_networks(self) -> tuple[Network, ...]:
         return tuple(ip_network(text) for text in self.callback_allow)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the store is one for many gateways."""
+        return self.store_url.startswith(POSTGRES)
 
     @property
     def store_path(self) -> Path:

@@ -15,6 +15,7 @@ from gateway.dialects import Lost, NoAnswer, Observation, Throttled, interpret
 from gateway.errors import StoreUnavailable
 from gateway.events import Event
 from gateway.jobs import Answer, Job, advance, lose_sight, reference
+from gateway.lease import Lease
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
 from gateway.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
@@ -38,7 +39,8 @@ log = logging.getLogger("gateway.watch")
 class Host:
     """The pace that the jobs of one host share; `rate` is its highest, in polls a second."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, name: str, rate: float) -> None:
+        self.name = name
         self.rate = HostRate(rate)
         self.turns = Turns(self.rate)
 
@@ -56,6 +58,7 @@ class Means(msgspec.Struct, frozen=True):
     rng: random.Random
     turns: Turns
     hung_lane: anyio.Semaphore
+    lease: Lease
 
 
 class Watch:
@@ -63,7 +66,6 @@ class Watch:
 
     __slots__ = (
         "_ends",
-        "_host",
         "_hung",
         "_job",
         "_means",
@@ -71,6 +73,7 @@ class Watch:
         "_monitor",
         "_progress",
         "_stopping",
+        "host",
         "polling",
         "scope",
     )
@@ -81,7 +84,7 @@ class Watch:
         self._stopping = False
         self._job = job
         self._monitor = monitor
-        self._host = host
+        self.host = host
         self._means = means
         self._memory = patience.FRESH
         self._hung = False
@@ -89,6 +92,15 @@ class Watch:
         done = job.state.percentage_complete
         self._progress = Progress(now, done, now, done)
         self._ends = now + job.created + means.deadline - means.clock()
+
+    @property
+    def job_id(self) -> str:
+        return self._job.id
+
+    @property
+    def epoch(self) -> int:
+        """Under which the job is polled here."""
+        return self._job.epoch
 
     def stop(self) -> None:
         self._stopping = True
@@ -100,6 +112,7 @@ class Watch:
         with self.scope:
             while not self._stopping:
                 await anyio.sleep(min(wait, self._ends - _now()))
+                await self._means.lease.held()
                 if _now() >= self._ends:
                     await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
                     return
@@ -126,7 +139,7 @@ class Watch:
     async def _poll(self) -> tuple[float, Observation]:
         if self._monitor is None:
             return _now(), NoAnswer("its host is not allowed")
-        await self._host.turns.take()
+        await self.host.turns.take()
         await self._means.turns.take()
         sent = _now()
         came = await self._means.upstream.poll(self._monitor)
@@ -170,10 +183,10 @@ class Watch:
             rng=means.rng,
         )
         if isinstance(observed, Throttled):
-            self._host.rate.throttled(self._job.id, now, wait)
+            self.host.rate.throttled(self._job.id, now, wait)
         elif not self._hung:
-            self._host.rate.answered(self._job.id, now)
-        self._host.turns.look()
+            self.host.rate.answered(self._job.id, now)
+        self.host.turns.look()
         if observed.retry_after is not None:
             if left is not None:
                 self._memory = patience.waited(self._memory, wait)

@@ -20,10 +20,9 @@ import anyio
 import msgspec
 import uvicorn
 
-from gateway.app import Gateway
+from gateway.app import Gateway, open_source
 from gateway.server import KEEP_ALIVE, Protocol, Server, listen
 from gateway.settings import Settings
-from gateway.store.file import StoreFile
 
 OPERATOR_KEY = "operator-key-for-tests"
 TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}
@@ -70,8 +69,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     chosen = settings(upstream, folder, **values)
     loop = asyncio.get_running_loop()
     begun = time.time() - loop.time()
-    store_file = StoreFile.open(chosen.store_path, chosen.secret_key, "tests", make_operator_key=False)
-    gateway = Gateway(chosen, store_file, lambda: begun + loop.time(), random.Random(1))
+    gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1))
     listening = listen(chosen)
     config = uvicorn.Config(
         gateway,

@@ -13,24 +13,26 @@ import pytest
 from gateway.deliveries import Callback, CallbackState, Tries
 from gateway.jobs import Answer, Job, Target, accepted, advance
 from gateway.store import CALLBACKS_PER_JOB, Store
-from gateway.store.file import StoreFile
-from gateway.store.sqlite import SQLiteStore
+from tests.stores import Lives, postgres_lives, sqlite_lives
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_790_000_000.0
 
 
-def opened(folder: Path, log_limit: int = 256) -> SQLiteStore:
-    file = StoreFile.open(folder / "s.db", None, "tests", make_operator_key=False)
-    return SQLiteStore(file, log_limit=log_limit)
+@pytest.fixture(params=["sqlite", "postgres"])
+async def lives(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lives]:
+    if request.param == "sqlite":
+        async with sqlite_lives(tmp_path / "s.db", log_limit=5) as lives:
+            yield lives
+    else:
+        async with postgres_lives(request.getfixturevalue("database_url"), log_limit=5) as lives:
+            yield lives
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
-    kept = opened(tmp_path, log_limit=5)
-    yield kept
-    await kept.close()
+def store(lives: Lives) -> Store:
+    return lives.store
 
 
 async def made(store: Store, job_id: str = "j", now: float = NOW, key: bytes | None = None) -> Job:
@@ -78,9 +80,10 @@ async def test_the_terminal_event_ends_it_and_empties_the_monitor(store: Store) 
     assert await log(store) == [1, 2]
 
 
-async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(store: Store) -> None:
+async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(lives: Lives) -> None:
     """A claim raises the epoch; the old owner's write changes nothing."""
-    old = await made(store)
+    old = await made(lives.store)
+    store = await lives.next()
     (claimed,) = await store.claim()
     assert claimed.epoch == old.epoch + 1
     job, events = advance(old, Answer(status="completed"), NOW)
@@ -175,9 +178,10 @@ async def test_idempotency_keys(store: Store) -> None:
     assert known.outcome == "unknown"
 
 
-async def test_a_claim_puts_what_was_in_flight_in_doubt(store: Store) -> None:
+async def test_what_was_in_flight_is_in_doubt_for_the_next(lives: Lives) -> None:
     """Nobody answers for a request that died with its gateway."""
-    await store.reserve(b"k", b"f", NOW)
+    await lives.store.reserve(b"k", b"f", NOW)
+    store = await lives.next()
     await store.claim()
     known = await store.reserve(b"k", b"f", NOW)
     assert known is not None
@@ -214,27 +218,25 @@ async def test_many_at_once_are_kept_together(store: Store) -> None:
     """Concurrent writers do not disturb each other, and a broken one harms nobody else in its batch."""
     first = await made(store, "twice")
     results = await asyncio.gather(
-        *(made(store, f"c{number}") for number in range(200)), made(store, "twice"), return_exceptions=True
+        *(made(store, f"c{number}") for number in range(200)), made(store, "twice", NOW + 1), return_exceptions=True
     )
     assert sum(isinstance(result, BaseException) for result in results) == 1
     assert await store.get("twice") == first
     assert all([await store.get(f"c{number}") for number in range(200)])
 
 
-async def test_everything_survives_reopening(tmp_path: Path) -> None:
+async def test_everything_survives_reopening(lives: Lives) -> None:
     """Numbers go on rising, secrets stay the same."""
-    store = opened(tmp_path)
+    store = lives.store
     job = await moved(store, await made(store), "inProgress", 10)
     secret = store.secret
-    await store.close()
-    store = opened(tmp_path)
+    store = await lives.next()
     assert store.secret == secret
     (claimed,) = await store.claim()
     assert (claimed.seq, claimed.state, claimed.monitor) == (job.seq, job.state, job.monitor)
     await moved(store, claimed, "completed")
     assert await log(store) == [1, 2, 3]
     await store.ping()
-    await store.close()
 
 
 def wanting(callback_id: str = "c", job_id: str = "j", made: float = NOW, **fields: Any) -> Callback:
@@ -274,9 +276,35 @@ async def test_a_job_that_is_not_kept_brings_no_callback(store: Store) -> None:
     """One transaction: both or neither."""
     job, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
     await store.create(job, events, None)
+    other, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW + 1)
     with pytest.raises(Exception):  # noqa: B017, PT011 - which one is the engine's own
-        await store.create(job, events, None, wanting())
+        await store.create(other, events, None, wanting())
     assert await store.callbacks("j") == []
+
+
+async def test_a_creation_whose_answer_was_lost_may_be_repeated(store: Store) -> None:
+    """It changes nothing more, and does not fail."""
+    job, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
+    for _ in range(2):
+        await store.create(job, events, None, wanting())
+    assert await log(store) == [1]
+    assert len(await store.callbacks("j")) == 1
+    job = await moved(store, job, "inProgress", 10)
+    assert await store.get("j") == job
+
+
+async def test_what_no_id_can_be_is_unknown(store: Store) -> None:
+    """Whatever a path may hold."""
+    await made(store)
+    for odd in ("", "\0", "j\0", "\ufffd", "j" * 5000, "'; DROP TABLE jobs"):
+        assert await store.get(odd) is None
+        assert await store.read([(odd, 0)], 1) == [None]
+        assert await store.stop(odd, NOW) is None
+        assert await store.callbacks(odd) == []
+        assert await store.add_callback(wanting(job_id=odd)) == "unknownJob"
+        assert not await store.remove_callback("j", odd)
+        assert await store.revive_callback("j", odd) is None
+        assert await store.page(limit=1, status=odd, before=None) == ([], None)
 
 
 async def test_as_many_callbacks_as_a_job_may_have(store: Store) -> None:
@@ -307,13 +335,15 @@ async def test_a_callback_is_removed_once_and_by_its_job_alone(store: Store) -> 
     assert await store.callbacks("j") == []
 
 
-async def test_how_far_a_callback_is(store: Store) -> None:
+async def test_how_far_a_callback_is(lives: Lives) -> None:
     """Its state and tries are kept under its epoch; an older epoch, after a claim or a revival, changes nothing."""
+    store = lives.store
     await made(store)
     first = await kept(store, wanting())
     told = msgspec.structs.replace(first, tries=Tries(cursor=1, tried=1, attempts=1))
     assert await store.save_callback(told)
     assert await store.callbacks("j") == [told]
+    store = await lives.next()
     (claimed,) = await store.claim_callbacks()
     assert claimed == msgspec.structs.replace(told, epoch=first.epoch + 1)
     assert not await store.save_callback(msgspec.structs.replace(first, state="delivered", settled=NOW))
@@ -344,13 +374,14 @@ async def test_reviving_a_callback(store: Store) -> None:
     assert await store.revive_callback("j", "nobody") is None
 
 
-async def test_claiming_callbacks(store: Store) -> None:
+async def test_claiming_callbacks(lives: Lives) -> None:
     """The active ones of every job under a new epoch, and no other."""
     states: tuple[CallbackState, ...] = ("active", "delivered", "exhausted", "gone")
     for job_id in ("j", "i"):
-        await made(store, job_id)
+        await made(lives.store, job_id)
         for state in states:
-            await kept(store, wanting(f"{state} {job_id}", job_id, state=state))
+            await kept(lives.store, wanting(f"{state} {job_id}", job_id, state=state))
+    store = await lives.next()
     claimed = await store.claim_callbacks()
     assert sorted((callback.id, callback.epoch) for callback in claimed) == [("active i", 2), ("active j", 2)]
     assert {callback.epoch for callback in await store.callbacks("j")} == {1, 2}
@@ -378,12 +409,10 @@ async def test_callbacks_go_with_their_job_and_may_spare_it(store: Store) -> Non
     assert await store.forget(NOW + 70) == 2
 
 
-async def test_callbacks_survive_reopening(tmp_path: Path) -> None:
+async def test_callbacks_survive_reopening(lives: Lives) -> None:
     """With their cursor, and when they are due."""
-    store = opened(tmp_path)
-    await made(store)
-    callback = await kept(store, wanting(tries=Tries(cursor=1, tried=2, attempts=1, due=NOW + 5, last_error="no")))
-    await store.close()
-    store = opened(tmp_path)
+    await made(lives.store)
+    tries = Tries(cursor=1, tried=2, attempts=1, due=NOW + 5, last_error="no")
+    callback = await kept(lives.store, wanting(tries=tries))
+    store = await lives.next()
     assert await store.callbacks("j") == [callback]
-    await store.close()

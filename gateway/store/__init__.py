@@ -34,6 +34,18 @@ class Reservation(msgspec.Struct, frozen=True):
     fingerprint: bytes
     outcome: Literal["inFlight", "job", "unknown"]
     job_id: str | None = None
+    elsewhere: bool = False
+    """Whether another gateway, which lives, took the request."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How things are among the gateways of a store: how many live, and how many running jobs and active callbacks there
+    are in all.
+    """
+
+    members: int
+    jobs: int
+    callbacks: int
 
 
 class Store(Protocol):
@@ -50,7 +62,10 @@ class Store(Protocol):
     async def create(
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
-        """Keep a new job with its first events; `key` is the idempotency key it was started under."""
+        """Keep a new job with its first events; `key` is the idempotency key it was started under.
+
+        The same once more, after an answer that was lost, changes nothing.
+        """
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
         """Keep a job's next state with its events; False when it has ended or belongs to another epoch."""
@@ -67,7 +82,7 @@ class Store(Protocol):
         """Jobs, newest first, and the cursor of the next page if there is one. Raises ValueError for a bad cursor."""
 
     async def claim(self) -> list[Job]:
-        """Every job that has not ended, under a new epoch. What was in flight before is from now on unknown."""
+        """Every job that has not ended and that no living gateway has, under a new epoch."""
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         """Keep an idempotency key as in flight; what is known of it when it was used before."""
@@ -99,9 +114,49 @@ class Store(Protocol):
     async def remove_callback(self, job_id: str, callback_id: str) -> bool: ...
 
     async def claim_callbacks(self) -> list[Callback]:
-        """Every active callback, under a new epoch."""
+        """Every active callback that no living gateway has, under a new epoch."""
 
     async def ping(self) -> None:
         """Write something, to see whether that can be done."""
 
-    async def close(self) -> None: ...
+
+class SharedStore(Store, Protocol):
+    """A store that many gateways share. Each has jobs and callbacks of its own, as long as it renews its lease."""
+
+    lease: float
+    """Seconds after which all that a silent gateway has is with others."""
+    term: float
+    """Seconds from a renewal in which nobody else can take anything of this gateway."""
+
+    on_stop: Callable[[str], None]
+    """Called in the event loop with a job's id when another gateway has ended it."""
+    on_callback_change: Callable[[str], None]
+    """Called in the event loop with a callback's id when another gateway has removed it or taken it over."""
+
+    def clock(self) -> float:
+        """Seconds since 1970, the same for all gateways."""
+
+    async def join(self) -> None:
+        """Be one of the gateways from now on; anew for one that was given up for dead, which then has nothing."""
+
+    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> Standing | None:
+        """Renew the lease, saying how many of each this gateway has; None when it was given up for dead.
+
+        `patience` is the seconds that this may take.
+        """
+
+    async def bury(self) -> list[str]:
+        """Give up for dead whoever has not renewed in time: what it has becomes free; their names."""
+
+    async def claim(self, most: int = ...) -> list[Job]: ...
+
+    async def claim_callbacks(self, most: int = ...) -> list[Callback]: ...
+
+    async def hand_on(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
+        """Let others have these."""
+
+    async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
+        """The ids of what this gateway has, as the store sees it."""
+
+    async def leave(self) -> None:
+        """Let others have everything, at the end."""

@@ -62,6 +62,11 @@ class StoreFile:
             raise
         return file
 
+    @property
+    def place(self) -> str:
+        """Where it is, for the operator."""
+        return str(self.path)
+
     def connect(self) -> sqlite3.Connection:
         """A connection for one thread, which need not be this one. Every commit is flushed to the disk."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)

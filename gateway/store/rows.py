@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -53,7 +53,7 @@ class Rows:
             job.ended,
         )
 
-    def job(self, row: Sequence[Any]) -> Job:
+    def job(self, row: Iterable[Any]) -> Job:
         job_id, created, target, monitor, state, _status, seq, epoch, ended = row
         return Job(
             id=job_id,
@@ -82,7 +82,7 @@ class Rows:
             msgspec.json.encode(callback.tries),
         )
 
-    def callback(self, row: Sequence[Any]) -> Callback:
+    def callback(self, row: Iterable[Any]) -> Callback:
         callback_id, job_id, sealed, kinds, made, with_copy, state, settled, epoch, tries = row
         receiver = _read_receiver(self._seal.open(sealed, callback_id))
         return Callback(

@@ -57,6 +57,9 @@ class SQLiteStore:
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
         def work(db: sqlite3.Connection) -> None:
+            kept = db.execute("SELECT created FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            if kept == (job.created,):
+                return
             db.execute(f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.of_job(job))
             _insert(db, job.id, events)
             if key is not None:

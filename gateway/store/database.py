@@ -1,0 +1,156 @@
+"""The shared store's database: whether it can be used, whether it is ours, its version and its secret."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+import anyio
+import asyncpg
+
+from gateway.errors import StoreRefused
+from gateway.sealing import Seal, SealBroken
+from gateway.store.pool import CONNECT_SECONDS, FAULTS, Connection, is_passing
+
+MIGRATIONS = ("postgres.sql",)
+"""One script a version. A database's version is how many of them it has had; each must let the one before still run."""
+
+OLDEST = 14
+PATIENCE = 30.0
+"""Seconds for which a database that is away, restarting or full is waited for at the start."""
+_AGAIN = 0.5
+_LOCK = 0x47574159
+_TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
+
+log = logging.getLogger("gateway.store")
+
+
+class Database:
+    """A database that was found fit. Make it with `open`."""
+
+    operator_hash: bytes | None = None
+    new_operator_key: str | None = None
+
+    def __init__(self, url: str, listen_url: str | None) -> None:
+        self.url = url
+        self.listen_url = listen_url or url
+        self.through_pooler = listen_url is not None
+        self.seal: Seal
+        self.secret: bytes
+
+    @classmethod
+    async def open(cls, url: str, listen_url: str | None, secret_key: str | None) -> Database:
+        """`listen_url` is a direct connection, when `url` leads through a pooler.
+
+        Raises StoreRefused with a message for the operator; a refused database is left as it was.
+        """
+        database = cls(url, listen_url)
+        connection = await database._connect()
+        try:
+            if connection.get_server_version().major < OLDEST:
+                version = connection.get_server_version().major
+                raise StoreRefused(f"{database.place} is PostgreSQL {version}; the gateway needs {OLDEST} or newer.")
+            async with connection.transaction():
+                await database._prepare(connection, secret_key)
+        except asyncpg.PostgresError as error:
+            raise StoreRefused(f"The store {database.place} cannot be used: {error}. Nothing was changed.") from None
+        finally:
+            connection.terminate()
+        return database
+
+    @property
+    def place(self) -> str:
+        """Where it is, without user and password."""
+        parts = urlsplit(self.url)
+        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        until = anyio.current_time() + PATIENCE
+        waited = False
+        while True:
+            try:
+                return await asyncpg.connect(self.listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
+            except (*FAULTS, ValueError) as error:
+                state = getattr(error, "sqlstate", None) or ""
+                lasting = state.startswith(("28", "3D")) or isinstance(error, ValueError) or not is_passing(error)
+                if lasting or anyio.current_time() + _AGAIN > until:
+                    words = str(error).splitlines()[0] if str(error) else "it does not answer"
+                    raise StoreRefused(f"The store {self.place} cannot be reached: {words}.") from None
+                if not waited:
+                    log.warning("store_awaited place=%s", self.place)
+                    waited = True
+            await anyio.sleep(_AGAIN)
+
+    async def _prepare(self, connection: Connection, secret_key: str | None) -> None:
+        """In one transaction, and by one gateway at a time."""
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        version = await self._version(connection)
+        if version > len(MIGRATIONS):
+            raise StoreRefused(
+                f"The store {self.place} has version {version}; this gateway knows up to {len(MIGRATIONS)}. "
+                "Start the newer gateway that wrote it."
+            )
+        for name in MIGRATIONS[version:]:
+            await connection.execute(script(name))
+        await self._keep(connection, "version", str(len(MIGRATIONS)).encode())
+        kept = {row["name"]: row["value"] for row in await connection.fetch("SELECT name, value FROM meta")}
+        if "secret" in kept:
+            self._find_secret(kept, secret_key)
+            if self.seal.closed and self.seal.is_plain(kept["secret"]):
+                await self._seal_what_is_plain(connection)
+        else:
+            salt = secrets.token_bytes(16)
+            self.seal = Seal(secret_key, salt)
+            self.secret = secrets.token_bytes(32)
+            await self._keep(connection, "salt", salt)
+            await self._keep(connection, "secret", self.seal.close(self.secret, "secret"))
+
+    async def _version(self, connection: Connection) -> int:
+        """How many migrations it has had. Raises StoreRefused for a database with somebody else's tables."""
+        there = await connection.fetch("SELECT t FROM unnest($1::text[]) t WHERE to_regclass(t) IS NOT NULL", _TABLES)
+        if not there:
+            await connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value BYTEA NOT NULL)")
+            await self._keep(connection, "application", b"copy-gateway")
+            return 0
+        try:
+            rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('application', 'version')")
+            kept = {row["name"]: row["value"] for row in rows}
+        except asyncpg.PostgresError:
+            kept = {}
+        if kept.get("application") != b"copy-gateway":
+            tables = ", ".join(row["t"] for row in there)
+            raise StoreRefused(
+                f"The store {self.place} has tables of somebody else ({tables}). Name a database of the gateway's own."
+            )
+        return int(kept["version"])
+
+    def _find_secret(self, kept: dict[str, bytes], secret_key: str | None) -> None:
+        self.seal = Seal(secret_key, kept["salt"])
+        try:
+            self.secret = self.seal.open(kept["secret"], "secret")
+        except SealBroken:
+            raise StoreRefused(
+                f"The store {self.place} was sealed with another GATEWAY_SECRET_KEY. Set the one all its gateways have."
+                if self.seal.closed
+                else f"The store {self.place} is sealed. Set the GATEWAY_SECRET_KEY that all its gateways have."
+            ) from None
+
+    async def _seal_what_is_plain(self, connection: Connection) -> None:
+        """After GATEWAY_SECRET_KEY was set for the first time."""
+        await self._keep(connection, "secret", self.seal.close(self.secret, "secret"))
+        for table, column in (("jobs", "monitor"), ("callbacks", "receiver")):
+            rows = await connection.fetch(f"SELECT id, {column} AS kept FROM {table} WHERE {column} IS NOT NULL")
+            sealed = [(row["id"], self.seal.close(self.seal.open(row["kept"], row["id"]), row["id"])) for row in rows]
+            await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", sealed)
+
+    async def _keep(self, connection: Connection, name: str, value: bytes) -> None:
+        await connection.execute(
+            "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
+        )
+
+
+def script(name: str) -> str:
+    """A migration's statements."""
+    return files("gateway.store").joinpath(name).read_text()

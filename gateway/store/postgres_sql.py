@@ -1,0 +1,108 @@
+"""The shared store's longer statements."""
+
+from __future__ import annotations
+
+APPEND = """
+WITH given AS (
+  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[], $6::bigint[], $7::float8[])
+    AS g(id, epoch, first, state, status, seq, ended)
+), held AS (
+  SELECT j.id, j.epoch, j.seq FROM jobs j JOIN given g ON g.id = j.id ORDER BY j.id FOR UPDATE OF j
+), moved AS (
+  UPDATE jobs j SET state = g.state, status = g.status, seq = g.seq, ended = g.ended,
+    monitor = CASE WHEN g.ended IS NULL THEN j.monitor END
+  FROM given g JOIN held h ON h.id = g.id
+  WHERE j.id = g.id AND j.epoch = g.epoch AND j.ended IS NULL AND j.seq = g.first - 1
+  RETURNING j.id
+), added AS (
+  INSERT INTO events (job_id, seq, kind, turned, data)
+  SELECT e.* FROM unnest($8::text[], $9::bigint[], $10::text[], $11::bool[], $12::bytea[])
+    AS e(job_id, seq, kind, turned, data) JOIN moved m ON m.id = e.job_id
+)
+SELECT g.id FROM given g JOIN held h ON h.id = g.id
+WHERE g.id IN (SELECT id FROM moved) OR (h.epoch = g.epoch AND h.seq = g.seq)
+"""
+"""The ids whose append is kept: now, or by an earlier try whose answer was lost. Rows are locked in one order, so that
+an owner and one that only believes to be one do not wait for each other in a ring."""
+
+TRIM = """
+DELETE FROM events e USING (
+  SELECT o.job_id, o.seq FROM unnest($1::text[], $2::bigint[]) AS t(id, newest) CROSS JOIN LATERAL (
+    SELECT job_id, seq FROM events WHERE job_id = t.id AND seq > 1 AND seq < t.newest ORDER BY turned, seq
+    LIMIT greatest(0, (SELECT count(*) FROM events WHERE job_id = t.id) - $3::bigint)
+  ) o
+) gone WHERE e.job_id = gone.job_id AND e.seq = gone.seq
+"""
+"""Mere progress goes first, then changes of status, the oldest first; the ends stay."""
+
+READ = """
+SELECT w.place, j.seq AS head, j.ended IS NOT NULL AS ended, e.seq, e.kind, e.turned, e.data
+FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w(id, after, most, place)
+JOIN jobs j ON j.id = w.id
+LEFT JOIN LATERAL (
+  SELECT seq, kind, turned, data FROM events
+  WHERE job_id = w.id AND seq > w.after AND j.seq > w.after ORDER BY seq LIMIT w.most
+) e ON true
+ORDER BY w.place, e.seq
+"""
+
+PAST = """
+SELECT id FROM jobs WHERE ended < $1 AND NOT EXISTS (
+  SELECT 1 FROM callbacks c WHERE c.job_id = jobs.id
+  AND (c.state = 'active' OR (c.state = 'exhausted' AND c.settled >= $1))
+) LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+
+RENEW = """
+WITH mine AS (
+  UPDATE gateways SET expires = clock_timestamp() + $2::float8 * interval '1 second', jobs = $3, callbacks = $4
+  WHERE id = $1 RETURNING 1
+), others AS (
+  SELECT count(*) AS count, coalesce(sum(jobs), 0)::bigint AS jobs, coalesce(sum(callbacks), 0)::bigint AS callbacks
+  FROM gateways WHERE id <> $1 AND expires > clock_timestamp()
+)
+SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp())::float8 AS now, o.*,
+  (SELECT count(*) FROM jobs WHERE owner IS NULL AND ended IS NULL) AS free_jobs,
+  (SELECT count(*) FROM callbacks WHERE owner IS NULL AND state = 'active') AS free_callbacks
+FROM others o
+"""
+
+_OWNERS = """
+WITH RECURSIVE owners AS (
+  (SELECT owner FROM {table} WHERE owner IS NOT NULL AND {live} ORDER BY owner LIMIT 1)
+  UNION ALL
+  SELECT (SELECT owner FROM {table} WHERE owner > o.owner AND {live} ORDER BY owner LIMIT 1)
+  FROM owners o WHERE o.owner IS NOT NULL
+)
+SELECT owner FROM owners WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM gateways)
+"""
+_FREE = """
+UPDATE {table} SET owner = NULL WHERE id IN (
+  SELECT id FROM {table} WHERE owner = ANY($1::text[]) AND {live} ORDER BY id FOR UPDATE SKIP LOCKED
+)
+"""
+_CLAIM = """
+WITH free AS (
+  SELECT id FROM {table} WHERE owner IS NULL AND {live} ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE {table} t SET owner = $1, epoch = epoch + 1 FROM free WHERE t.id = free.id RETURNING {columns}
+"""
+_HAND_ON = """
+UPDATE {table} SET owner = NULL WHERE id IN (
+  SELECT id FROM {table} WHERE owner = $1 AND id = ANY($2::text[]) AND {live} ORDER BY id FOR UPDATE
+)
+"""
+_OWNED = "SELECT id FROM {table} WHERE owner = $1 AND {live}"
+
+
+class Owned:
+    """The statements by which a table's rows change hands; `live` tells those that have an owner at all."""
+
+    def __init__(self, table: str, live: str, columns: str) -> None:
+        names = {"table": table, "live": live, "columns": ", ".join(f"t.{name}" for name in columns.split(", "))}
+        self.strays = _OWNERS.format(**names)
+        """Owners that are no living gateways: found by steps through the index, however many rows each has."""
+        self.free = _FREE.format(**names)
+        self.claim = _CLAIM.format(**names)
+        self.hand_on = _HAND_ON.format(**names)
+        self.owned = _OWNED.format(**names)

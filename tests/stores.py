@@ -1,0 +1,86 @@
+"""The stores under test: each engine behind one face, with lives that follow each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from gateway.store import Store
+from gateway.store.database import Database
+from gateway.store.file import StoreFile
+from gateway.store.postgres import PostgresStore
+from gateway.store.sqlite import SQLiteStore
+
+
+class Lives:
+    """`store` is the one of the gateway that lives now."""
+
+    store: Store
+
+    async def next(self) -> Store:
+        """The store as the next gateway finds it after this one died: nothing is claimed yet."""
+        raise NotImplementedError
+
+
+class SQLiteLives(Lives):
+    def __init__(self, path: Path, log_limit: int) -> None:
+        self._path = path
+        self._log_limit = log_limit
+        self.store: SQLiteStore = self._open()
+
+    def _open(self) -> SQLiteStore:
+        file = StoreFile.open(self._path, None, "tests", make_operator_key=False)
+        return SQLiteStore(file, log_limit=self._log_limit)
+
+    async def next(self) -> SQLiteStore:
+        await self.store.close()
+        self.store = self._open()
+        return self.store
+
+
+class PostgresLives(Lives):
+    store: PostgresStore
+
+    def __init__(self, url: str, log_limit: int, stack: AsyncExitStack) -> None:
+        self._url = url
+        self._log_limit = log_limit
+        self._stack = stack
+
+    async def join(self, lease: float = 1000.0) -> PostgresStore:
+        """One gateway more."""
+        database = await Database.open(self._url, None, None)
+        opening = PostgresStore.open(database, log_limit=self._log_limit, lease=lease, clock=time.time)
+        self.store = await self._stack.enter_async_context(opening)
+        return self.store
+
+    async def expire(self, store: PostgresStore) -> None:
+        """As if it had been silent for the time of its lease."""
+        connection = await asyncpg.connect(self._url)
+        await connection.execute("UPDATE gateways SET expires = '-infinity' WHERE id = $1", store.me)
+        await connection.close()
+
+    async def next(self) -> PostgresStore:
+        dead = self.store
+        store = await self.join()
+        await self.expire(dead)
+        assert await store.bury() == [dead.me]
+        return store
+
+
+@asynccontextmanager
+async def sqlite_lives(path: Path, log_limit: int) -> AsyncIterator[SQLiteLives]:
+    lives = SQLiteLives(path, log_limit)
+    yield lives
+    await lives.store.close()
+
+
+@asynccontextmanager
+async def postgres_lives(url: str, log_limit: int) -> AsyncIterator[PostgresLives]:
+    async with AsyncExitStack() as stack:
+        lives = PostgresLives(url, log_limit, stack)
+        await lives.join()
+        yield lives
