@@ -34,6 +34,8 @@ async def append(url: str, jobs: int, seconds: float, rate: float) -> dict[str, 
         ]
         for first in range(0, jobs, 100):
             await asyncio.gather(*(store.create(job, events, None) for job, events in known[first : first + 100]))
+        print("ready", flush=True)
+        sys.stdin.readline()  # until all are
         begun, used = time.perf_counter(), _cpu()
 
         async def change(number: int) -> None:
@@ -70,11 +72,21 @@ def _cpu() -> float:
 
 def measured(server: Server, gateways: int, jobs: int, seconds: float, rate: float) -> str:
     """A row of the table: so many gateways at once, with so many jobs each."""
-    before = _database_cpu(server)
     command = [sys.executable, "-m", "tests.bench_database", "--as-gateway"]
     command += ["--jobs", str(jobs), "--seconds", str(seconds), "--rate", str(rate)]
     environment = os.environ | {"GATEWAY_STORE_URL": server.url()}
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(gateways)]
+    running = [
+        subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(gateways)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    before = _database_cpu(server)
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
     found = [json.loads(process.communicate()[0]) for process in running]
     used = _database_cpu(server) - before
     appends = sum(one["appends"] for one in found)

@@ -1,0 +1,66 @@
+"""Programs of the operating system that some tests run: nginx, PgBouncer and the like.
+
+Where one is missing, its tests are skipped, with the package to install; CI installs it, or fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+import pytest
+
+FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # of programs that are not on everybody's PATH
+INSTALL_SECONDS = 300
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program that Debian's package has. Skips the test where it is missing; in CI it fails."""
+    path, why = _found(name, package)
+    if path is None:
+        (pytest.fail if _is_ci() else pytest.skip)(why)
+    return path
+
+
+@cache
+def _found(name: str, package: str) -> tuple[str | None, str]:
+    """The path, or why there is none."""
+    path = _path(name)
+    why = f"{name} is missing: apt-get install {package}"
+    if path is None and _is_ci():
+        why = _install(package) or why
+        path = _path(name)
+    return path, why
+
+
+def _path(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{FOLDERS}")
+
+
+def _is_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+def _install(package: str) -> str:
+    """Why it cannot be installed, or nothing."""
+    if os.geteuid() != 0:
+        return f"{package} is missing, and only root can install it"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+        try:
+            ended = subprocess.run(
+                ["apt-get", *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{package} is missing, and apt-get does not install it: {error}"
+        if ended.returncode:
+            return f"{package} is missing, and apt-get does not install it: {ended.stderr.strip():.400}"
+    return ""
