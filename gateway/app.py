@@ -167,10 +167,10 @@ class Gateway:
             shared.on_callback_change = callbacks.drop
             self._membership = Membership(shared, lease, poller, callbacks, metrics, rng=self._rng)
             await self._membership.begin(tasks)
-        tasks.start_soon(self._forget, store, clock)
         self._copies = copies = Copies(
             store, upstream, poller, callbacks, receivers, metrics, max_jobs=settings.max_jobs, clock=clock
         )
+        tasks.start_soon(self._forget, store, clock)
         operator_key = settings.operator_key
         operator_hash = hashed(operator_key) if operator_key is not None else self.source.operator_hash
         access = Access(store.secret, operator_hash)
@@ -215,6 +215,7 @@ class Gateway:
         while True:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
             try:
+                await self._copies.settle()
                 while await store.forget(clock() - retention):
                     pass
             except StoreUnavailable as error:

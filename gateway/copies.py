@@ -32,6 +32,8 @@ STORE_PATIENCE = 5.0
 """Seconds for which an accepted copy is tried to be stored."""
 
 _STORE_RETRY = 0.2
+MOST_UNSETTLED = 10_000
+"""Idempotency keys whose outcome is remembered while it cannot be stored."""
 
 log = logging.getLogger("gateway.copies")
 
@@ -106,6 +108,7 @@ class Copies:
         self._starting: set[anyio.CancelScope] = set()
         self._checking: set[anyio.CancelScope] = set()
         self._keys: set[bytes] = set()
+        self._unsettled: dict[bytes, bool] = {}
         self._closing = False
         self._none_left = anyio.Event()
 
@@ -155,7 +158,13 @@ class Copies:
 
     async def _reserve(self, key: bytes, request: CopyRequest) -> Started | None:
         mark = request.mark()
-        known = await self._store.reserve(key, mark, self._clock())
+        await self.settle()
+        try:
+            known = await self._store.reserve(key, mark, self._clock())
+        except StoreUnavailable:
+            if key not in self._keys:
+                self._remember(key, no_effect=True)  # it may have been kept, and the answer lost
+            raise
         if known is None:
             self._keys.add(key)
             return None
@@ -179,6 +188,13 @@ class Copies:
             )
         raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
 
+    async def settle(self) -> None:
+        """Keep what became of keys for which the store could not do so at once. Raises StoreUnavailable."""
+        while self._unsettled:
+            key, no_effect = self._unsettled.popitem()
+            if key not in self._keys:
+                await self._keep_outcome(key, no_effect=no_effect)
+
     async def _settle(self, key: bytes, error: BaseException) -> None:
         """A request that had no effect frees its key; of any other nobody knows what became."""
         if isinstance(error, Refused):
@@ -188,7 +204,18 @@ class Copies:
                 isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
             )
         with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
+            await self._keep_outcome(key, no_effect=no_effect)
+
+    async def _keep_outcome(self, key: bytes, *, no_effect: bool) -> None:
+        try:
             await (self._store.release(key) if no_effect else self._store.doubt(key))
+        except StoreUnavailable:
+            self._remember(key, no_effect=no_effect)
+            raise
+
+    def _remember(self, key: bytes, *, no_effect: bool) -> None:
+        if len(self._unsettled) < MOST_UNSETTLED:
+            self._unsettled.setdefault(key, no_effect)
 
     async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
         outcome = "failed"

@@ -2,7 +2,8 @@
 
 There is no coordinator. Each looks at the same few figures and decides for itself; two that decide alike at the same
 time do no harm, since a row is handed over under a new epoch. After an outage, in which nobody could renew, a gateway
-gives the others the time of a lease before it takes them for dead.
+gives the others the time of a lease before it takes them for dead. The lease is renewed by a task that does nothing
+else: what else there is to do may be much, and must not cost it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from gateway.errors import StoreUnavailable
 from gateway.lease import Lease
 from gateway.metrics import Metrics
 from gateway.shares import fair
-from gateway.store import SharedStore, Standing
+from gateway.store import SharedStore
 
 TICKS = 10
 """Renewals, and looks at what is free, in the time of a lease."""
+OUTAGE_TICKS = 3
+"""Ticks without a good renewal that count as an outage, which may have been one for the others too."""
 
 log = logging.getLogger("gateway.membership")
 
@@ -65,18 +68,23 @@ class Membership:
         self._metrics = metrics
         self._rng = rng
         self._tick = store.lease / TICKS
+        self._silent = False
+        self._shares: dict[Table, tuple[int, int]] = {}
+        self._renewed_at = 0.0
         self._patient_until = 0.0
+        self._bury_at = 0.0
         self._compare_at = 0.0
         self._unclaimed: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
+        self._surrendered: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
         self._scope = anyio.CancelScope()
 
     async def begin(self, tasks: TaskGroup) -> None:
-        """Take the first share, then go on by itself. Raises StoreUnavailable."""
+        """Be one of the gateways, and soon take a share of the work. Raises StoreUnavailable."""
         # After an outage that ended just now, those that worked before it get the time to say so.
         self._patient_until = _now() + 2 * self._tick
-        self._lease.renewed(_now())
-        await self._step()
+        self._renewed_at = _now()
+        await self._renew()
         tasks.start_soon(self._run)
 
     def retire(self) -> None:
@@ -95,73 +103,111 @@ class Membership:
 
     async def _run(self) -> None:
         with self._scope:
-            while True:
-                await anyio.sleep(self._tick * self._rng.uniform(0.8, 1.2))
-                try:
-                    await self._step()
-                except StoreUnavailable as error:
-                    log.warning("lease_not_renewed: %s", error)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_the_lease)
+                tasks.start_soon(self._keep_sharing)
 
-    async def _step(self) -> None:
+    async def _keep_the_lease(self) -> None:
+        while True:
+            await self._next_tick()
+            try:
+                await self._renew()
+            except StoreUnavailable as error:
+                log.warning("lease_not_renewed: %s", error)
+
+    async def _keep_sharing(self) -> None:
+        while True:
+            for step in (self._bury, self._even_out, self._compare):
+                try:
+                    if self._lease.holds and not self._retiring:
+                        await step()
+                except StoreUnavailable as error:  # none of them must keep another from being done
+                    log.warning("sharing_delayed: %s", error)
+            await self._next_tick()
+
+    async def _next_tick(self) -> None:
+        await anyio.sleep(self._tick * self._rng.uniform(0.8, 1.2))
+
+    async def _renew(self) -> None:
         sent = _now()
         held = {table: len(work.held()) for table, work in self._works.items()}
-        standing = await self._store.renew(held["jobs"], held["callbacks"], patience=self._tick * 2)
+        said = {table: number + len(self._surrendered[table]) for table, number in held.items()}
+        standing = await self._store.renew(said["jobs"], said["callbacks"], patience=self._tick * 2)
+        if sent - self._renewed_at > OUTAGE_TICKS * self._tick or standing is None:
+            self._patient_until = sent + self._store.lease
         if standing is None:
             await self._begin_anew(sent)
             return
-        if not self._lease.holds:
-            self._patient_until = sent + self._store.lease
+        self._silent = standing.silent > 0
+        # Judged by what it had when the others' figures were read: it may have got more since then.
+        self._shares = {
+            "jobs": fair(held["jobs"], standing.jobs, standing.members),
+            "callbacks": fair(held["callbacks"], standing.callbacks, standing.members),
+        }
+        self._renewed_at = sent
         self._lease.renewed(sent)
-        if self._retiring:
-            return
-        if sent >= self._patient_until:
-            for name in await self._store.bury():
-                log.warning("gateway_given_up name=%s", name)
-        await self._even_out(standing)
-        if sent >= self._compare_at:
-            self._compare_at = sent + self._store.lease
-            await self._compare()
 
     async def _begin_anew(self, sent: float) -> None:
         """It was silent for too long: what it had is others' by now."""
         log.warning("lease_lost jobs=%d", len(self._works["jobs"].held()))
         self._metrics.leases_lost.inc()
-        for work in self._works.values():
+        for table, work in self._works.items():
             _drop_all(work, work.held())
+            self._surrendered[table].clear()
         await self._store.join()
         self._lease.renewed(sent)
 
-    async def _even_out(self, standing: Standing) -> None:
+    async def _bury(self) -> None:
+        """Those that are silent, at once; rows whose owner is on no list, stored after it left, by and by."""
+        now = _now()
+        if now >= self._patient_until and (self._silent or now >= self._bury_at):
+            for name in await self._store.bury():
+                log.warning("gateway_given_up name=%s", name)
+            self._bury_at = now + self._store.lease / 2
+
+    async def _even_out(self) -> None:
+        """Once for each renewal: what is done here shows in the next."""
+        shares, self._shares = self._shares, {}
         for table, work in self._works.items():
-            everything = standing.jobs if table == "jobs" else standing.callbacks
-            take, give = fair(len(work.held()), everything, standing.members)
-            if give:
-                await self._hand_on(table, work.surrender(give))
-            elif take:
-                await self._take_over(table, take)
+            take, give = shares.get(table, (0, 0))
+            await self._hand_on(table, work.surrender(give) if give else ())
+            await self._take_over(table, take)
 
     async def _take_over(self, table: Table, most: int) -> None:
-        rows: Sequence[Any] = await (self._store.claim(most) if table == "jobs" else self._store.claim_callbacks(most))
-        if rows:
+        while most > 0 and self._lease.holds and not self._retiring:
+            rows: Sequence[Any] = await (
+                self._store.claim(most) if table == "jobs" else self._store.claim_callbacks(most)
+            )
+            if not rows:
+                return
             self._works[table].resume(rows)
             self._metrics.taken_over.labels(table).inc(len(rows))
             log.info("taken_over table=%s count=%d", table, len(rows))
+            most -= len(rows)
 
     async def _compare(self) -> None:
         """What is done here against what the store says: a wake-up may have been lost, or the answer to a write."""
+        if _now() < self._compare_at:
+            return
+        self._compare_at = _now() + self._store.lease
         for table, work in self._works.items():
             before = work.held()
             owned = await self._store.holdings(table)
             now = work.held()
             _drop_all(work, (before & now) - owned)
             unclaimed = owned - now
-            await self._hand_on(table, list(unclaimed & self._unclaimed[table]))
+            await self._hand_on(table, unclaimed & self._unclaimed[table])
             self._unclaimed[table] = unclaimed
 
-    async def _hand_on(self, table: Table, ids: Sequence[str]) -> None:
-        if ids:
-            await self._store.hand_on(table, ids)
-            self._metrics.handed_on.labels(table).inc(len(ids))
+    async def _hand_on(self, table: Table, ids: Iterable[str]) -> None:
+        """What cannot be handed on now is remembered: nobody does anything for it here any more."""
+        idle = self._surrendered[table]
+        idle.update(ids)
+        idle -= self._works[table].held()
+        if idle:
+            await self._store.hand_on(table, list(idle))
+            self._metrics.handed_on.labels(table).inc(len(idle))
+            idle.clear()
 
 
 def _drop_all(work: Work, ids: Iterable[str]) -> None:

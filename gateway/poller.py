@@ -49,8 +49,8 @@ class Poller:
             self._begin(job, means.rng.uniform(0, wait))
 
     def watch(self, job: Job) -> None:
-        """Poll a new job from now on. Once stopping, it is left in the store for the next start."""
-        if not self._stopping and not job.state.ended:
+        """Poll a new job from now on."""
+        if not job.state.ended:
             self._begin(job, self._means.bounds.shortest)
 
     def held(self) -> set[str]:
@@ -83,6 +83,8 @@ class Poller:
             watch.scope.cancel()
 
     def _begin(self, job: Job, wait: float) -> None:
+        if self._stopping:
+            return  # left in the store, for the next start or for another gateway
         old = self._watches.get(job.id)
         if old is not None:
             if old.epoch >= job.epoch:

@@ -8,12 +8,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from gateway.errors import StoreUnavailable
+
 _PLAIN, _SEALED = b"\x00", b"\x01"
 _NONCE = 12
 
 
-class SealBroken(Exception):
+class SealBroken(StoreUnavailable):
     """The value was sealed with another key, for another place, or was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("The store: a value of it was sealed with another GATEWAY_SECRET_KEY.")
 
 
 class Seal:

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway import patience
 from gateway.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.errors import StoreUnavailable
+from gateway.errors import told
 from gateway.events import Event
 from gateway.jobs import Answer, Job, advance, lose_sight, reference
 from gateway.lease import Lease
@@ -141,6 +141,7 @@ class Watch:
             return _now(), NoAnswer("its host is not allowed")
         await self.host.turns.take()
         await self._means.turns.take()
+        await self._means.lease.held()  # which may have come to its end in the queue
         sent = _now()
         came = await self._means.upstream.poll(self._monitor)
         if isinstance(came, NoAnswer):
@@ -200,18 +201,20 @@ class Watch:
     async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
         """Store what was seen, however long that takes; False when the job is not this watch's any more."""
         tries = 0
-        while True:
-            try:
-                mine = await self._means.store.append(job, events)
-                break
-            except StoreUnavailable as error:
-                if tries == 0:
-                    self._means.metrics.verdicts_held.inc()
-                    log.warning("change_held job=%s: %s", reference(job.id), error)
-                await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES) - 1)])
-                tries += 1
-        if tries:
-            self._means.metrics.verdicts_held.dec()
+        try:
+            while True:
+                try:
+                    mine = await self._means.store.append(job, events)
+                    break
+                except Exception as error:  # noqa: BLE001 - what the store makes of one job must not end all
+                    tries += 1
+                    if tries == 1:
+                        self._means.metrics.verdicts_held.inc()
+                        log.warning("change_held job=%s: %s", reference(job.id), told(error))
+                    await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES)) - 1])
+        finally:
+            if tries:
+                self._means.metrics.verdicts_held.dec()
         if mine:
             self._job = job
             if job.state.ended:

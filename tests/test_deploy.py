@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -308,11 +309,14 @@ async def test_a_backup_of_postgresql(tmp_path: Path, postgres_server: Databases
             values: dict[str, Any] = {"secret_key": SECRET_KEY, "lease": 1}
             async with Process(upstream.url, tmp_path, store_url=database_url, **values) as gateway:
                 job_id = await copied(session, gateway)
-                for words in (
-                    command("pg_dump", GATEWAY_STORE_URL=database_url),
-                    command("pg_restore", NEW_DATABASE_URL=new_url),
-                ):
-                    await anyio.run_process([str(programs / words[0]), *words[1:]], cwd=tmp_path)
+                services = tmp_path / "services"
+                services.write_text(_service("gateway", database_url) + _service("gateway-new", new_url))
+                for words in (command("pg_dump"), command("pg_restore")):
+                    await anyio.run_process(
+                        [str(programs / words[0]), *words[1:]],
+                        cwd=tmp_path,
+                        env={**os.environ, "PGSERVICEFILE": str(services)},
+                    )
             for key in (None, "another-key"):
                 with pytest.raises(StoreRefused, match="GATEWAY_SECRET_KEY"):
                     await Database.open(new_url, None, key)
@@ -320,6 +324,14 @@ async def test_a_backup_of_postgresql(tmp_path: Path, postgres_server: Databases
                 await goes_on(session, gateway, job_id)
     finally:
         _execute(database_url, f"DROP DATABASE {restored} WITH (FORCE)")
+
+
+def _service(name: str, url: str) -> str:
+    """A database in libpq's service file."""
+    parts = urlsplit(url)
+    given = {"host": parts.hostname, "port": parts.port, "dbname": parts.path.strip("/"), "user": parts.username}
+    lines = [f"{key}={value}" for key, value in {**given, "password": parts.password}.items() if value]
+    return "\n".join([f"[{name}]", *lines, ""])
 
 
 @pytest.mark.anyio

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from gateway.errors import StoreUnavailable
+from gateway.store import Reservation
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import FakeUpstream, answering, faking, reset
 from tests.harness import Running, serving, tail
@@ -150,3 +152,45 @@ async def test_a_key_lives_as_long_as_its_job(tmp_path: Path) -> None:
             assert response.status == 404
         _, second, _ = await post(gateway, Idempotency_Key="k")
         assert second["jobId"] != first["jobId"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_key_whose_keeping_got_no_answer(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, since nothing was started; and the key is free, whether or not it had been kept."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        store = gateway.gateway._copies._store
+        reserve = store.reserve
+
+        async def lost(key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+            monkeypatch.setattr(store, "reserve", reserve)
+            if kept:
+                await reserve(key, fingerprint, now)
+            raise StoreUnavailable("no answer")
+
+        monkeypatch.setattr(store, "reserve", lost)
+        status, _, _ = await post(gateway, Idempotency_Key="k")
+        assert status == 503
+        assert upstream.copies() == 0
+        status, _, _ = await post(gateway, Idempotency_Key="k")
+        assert status == 202
+        assert upstream.copies() == 1
+
+
+@pytest.mark.parametrize("what", ["doubt", "release"])
+async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away it cannot be; then it is, before anything else is asked of it."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        store = gateway.gateway._copies._store
+
+        async def away(_key: bytes) -> None:
+            raise StoreUnavailable("away")
+
+        upstream.on_copy = reset if what == "doubt" else answering(lambda: web.json_response({}, status=403))
+        with monkeypatch.context() as now:
+            now.setattr(store, what, away)
+            status, _, _ = await post(gateway, Idempotency_Key="k")
+            assert status == (502 if what == "doubt" else 403)
+            assert (await post(gateway, Idempotency_Key="k"))[0] == 503
+        upstream.on_copy = upstream.accept
+        status, _, _ = await post(gateway, Idempotency_Key="k")
+        assert status == (502 if what == "doubt" else 202)

@@ -10,12 +10,15 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import anyio
+import asyncpg
 import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.events import Event
 from gateway.jobs import Answer, Target, accepted, advance
 from gateway.store.database import Database
+from gateway.store.ownership import PORTION
+from gateway.store.pool import SIZE
 from gateway.store.postgres import PostgresStore
 from tests.stores import PostgresLives, postgres_lives
 from tests.test_store import NOW, log, made, moved, wanting
@@ -336,3 +339,70 @@ async def test_an_append_whose_answer_was_lost_may_be_repeated(database_url: str
             await lives.store.bury()
             await lives.store.claim()
             assert not await store.append(job, events)
+
+
+async def test_much_changes_hands_in_portions(lives: PostgresLives) -> None:
+    """A claim takes a portion; leaving and a burial free all, however much it is."""
+    dead, two = lives.store, await lives.join()
+    many = 2 * PORTION + 5
+    for first in range(0, many, 100):
+        await asyncio.gather(*(made(dead, f"j{number}") for number in range(first, min(first + 100, many))))
+    await lives.expire(dead)
+    await two.bury()
+    sizes = []
+    while jobs := await two.claim(many):
+        sizes.append(len(jobs))
+    assert sizes == [PORTION, PORTION, 5]
+    await two.hand_on("jobs", [f"j{number}" for number in range(PORTION + 1)])
+    await two.leave()
+    assert len(await (await lives.join()).holdings("jobs")) == 0
+    third = lives.store
+    assert sum([len(await third.claim(many)) for _ in range(3)]) == many
+
+
+async def test_a_row_that_somebody_holds_stops_no_burial(lives: PostgresLives, database_url: str) -> None:
+    """As of a gateway that froze in the middle of a claim: it is buried later, the others now."""
+    frozen, dead, three = lives.store, await lives.join(), await lives.join()
+    await made(dead, "j")
+    await lives.expire(frozen)
+    await lives.expire(dead)
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", frozen.me)
+        assert await three.bury() == [dead.me]
+        assert [job.id for job in await three.claim()] == ["j"]
+    await connection.close()
+    assert await three.bury() == [frozen.me]
+
+
+async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
+    """They have a connection of their own."""
+    async with anyio.create_task_group() as tasks:
+        for _ in range(SIZE + 5):
+            tasks.start_soon(lives.store._pool.one, "SELECT pg_sleep(3)")
+        await anyio.sleep(0.5)
+        with anyio.fail_after(1):
+            assert await renewed(lives.store) == (1, 0, 0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_is_given_up_here_ends_there(lives: PostgresLives) -> None:
+    """A statement may take little longer than it is waited for, in a transaction or not."""
+    limit = "SELECT current_setting('statement_timeout')"
+    assert (await lives.store._pool.one(limit))[0][0] == "6s"
+    (row,) = await lives.store._pool.together(lambda connection: connection.fetch(limit))
+    assert row[0] == "6s"
+
+
+async def test_a_row_under_another_key_stops_no_claim(lives: PostgresLives, database_url: str) -> None:
+    """It is left to a gateway that can read it; the rest is taken."""
+    one = lives.store
+    await made(one, "good")
+    await made(one, "bad")
+    await one.hand_on("jobs", ["good", "bad"])
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE jobs SET monitor = decode('01ff', 'hex') WHERE id = 'bad'")
+    await connection.close()
+    assert [job.id for job in await one.claim()] == ["good"]
+    with pytest.raises(StoreUnavailable, match="GATEWAY_SECRET_KEY"):
+        await one.get("bad")

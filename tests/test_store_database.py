@@ -16,6 +16,7 @@ from gateway.store.database import Database
 from gateway.store.postgres import PostgresStore
 from tests.harness import Process
 from tests.test_store import made, wanting
+from tests.wire import wired
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +95,38 @@ async def test_one_that_is_not_there(database_url: str, monkeypatch: pytest.Monk
     for error in (refused.value, unreachable.value):
         assert "secret-word" not in str(error)
         assert "somebody" not in str(error)
+
+
+async def test_one_that_cannot_keep_every_text_is_refused(database_url: str) -> None:
+    """Upstream's words come in all scripts."""
+    base, _, query = database_url.partition("?")
+    name = base.rpartition("/")[2] + "_latin1"
+    await value(
+        database_url,
+        f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
+    try:
+        with pytest.raises(StoreRefused, match="keeps texts as LATIN1; the gateway needs a database in UTF8"):
+            await opened(f"{base}_latin1?{query}")
+    finally:
+        await value(database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_one_that_goes_away_in_the_middle_is_waited_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever in the preparation it breaks off."""
+    monkeypatch.setattr(database, "_AGAIN", 0.02)
+    async with wired(database_url) as wire:
+        for messages in range(4, 16):
+            caplog.clear()
+            wire.cut_after("answered", messages)
+            opening = asyncio.create_task(opened(wire.url))
+            while not opening.done() and "store_awaited" not in caplog.text:
+                await asyncio.sleep(0.01)
+            wire.mend()
+            assert (await opening).secret
+            await value(database_url, "DROP TABLE IF EXISTS meta, jobs, events, keys, callbacks, gateways")
 
 
 async def test_secrets_are_sealed_when_there_is_a_key(database_url: str) -> None:

@@ -46,6 +46,8 @@ class Standing(msgspec.Struct, frozen=True):
     members: int
     jobs: int
     callbacks: int
+    silent: int = 0
+    """Gateways that have not renewed in time, and were not given up yet."""
 
 
 class Store(Protocol):
@@ -82,7 +84,7 @@ class Store(Protocol):
         """Jobs, newest first, and the cursor of the next page if there is one. Raises ValueError for a bad cursor."""
 
     async def claim(self) -> list[Job]:
-        """Every job that has not ended and that no living gateway has, under a new epoch."""
+        """The jobs that have not ended and that no living gateway has, under a new epoch."""
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         """Keep an idempotency key as in flight; what is known of it when it was used before."""
@@ -114,7 +116,7 @@ class Store(Protocol):
     async def remove_callback(self, job_id: str, callback_id: str) -> bool: ...
 
     async def claim_callbacks(self) -> list[Callback]:
-        """Every active callback that no living gateway has, under a new epoch."""
+        """The active callbacks that no living gateway has, under a new epoch."""
 
     async def ping(self) -> None:
         """Write something, to see whether that can be done."""
@@ -148,7 +150,8 @@ class SharedStore(Store, Protocol):
     async def bury(self) -> list[str]:
         """Give up for dead whoever has not renewed in time: what it has becomes free; their names."""
 
-    async def claim(self, most: int = ...) -> list[Job]: ...
+    async def claim(self, most: int = ...) -> list[Job]:
+        """As many jobs that have no owner, or fewer: they come in portions, and none when there are none left."""
 
     async def claim_callbacks(self, most: int = ...) -> list[Callback]: ...
 

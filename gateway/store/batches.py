@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gateway.errors import StoreUnavailable
 
@@ -36,24 +36,34 @@ class Batches(Generic[Item, Result]):
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             if not self._waiting:
                 self._news.clear()
-            await self._serve(batch)
+            wanted = [one for one in batch if not one[1].done()]
+            if wanted:
+                await self._serve(wanted)
 
     async def _serve(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._do([item for item, _ in batch])
+        except StoreUnavailable as error:  # those behind would only wait as long for the same
+            behind, self._waiting = self._waiting, []
+            self._news.clear()
+            _fail([*batch, *behind], error)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one that waits for it
-            if len(batch) > 1 and not isinstance(error, StoreUnavailable):
-                for one in batch:
-                    await self._serve([one])
+            if len(batch) == 1:
+                _fail(batch, error)
                 return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
+            for one in batch:
+                await self._serve([one])
         except BaseException:
             for _, future in batch:
                 future.cancel()
             raise
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: Sequence[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -22,6 +23,9 @@ PATIENCE = 30.0
 """Seconds for which a database that is away, restarting or full is waited for at the start."""
 _AGAIN = 0.5
 _LOCK = 0x47574159
+_LIMITS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+_LASTING = ("28", "3D")
+"""Classes of SQLSTATE that waiting does not help: wrong credentials, no such database."""
 _TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
 
 log = logging.getLogger("gateway.store")
@@ -47,18 +51,25 @@ class Database:
         Raises StoreRefused with a message for the operator; a refused database is left as it was.
         """
         database = cls(url, listen_url)
-        connection = await database._connect()
-        try:
-            if connection.get_server_version().major < OLDEST:
-                version = connection.get_server_version().major
-                raise StoreRefused(f"{database.place} is PostgreSQL {version}; the gateway needs {OLDEST} or newer.")
-            async with connection.transaction():
-                await database._prepare(connection, secret_key)
-        except asyncpg.PostgresError as error:
-            raise StoreRefused(f"The store {database.place} cannot be used: {error}. Nothing was changed.") from None
-        finally:
-            connection.terminate()
-        return database
+        until = anyio.current_time() + PATIENCE
+        waited = False
+        while True:
+            try:
+                await database._look(secret_key)
+            except FAULTS as error:
+                state = getattr(error, "sqlstate", None) or ""
+                lasts = not is_passing(error)
+                if lasts or state.startswith(_LASTING) or anyio.current_time() + _AGAIN > until:
+                    what = "used" if lasts else "reached"
+                    raise StoreRefused(
+                        f"The store {database.place} cannot be {what}: {_why(error)}. {_remedy(state)}"
+                    ) from None
+                if not waited:
+                    log.warning("store_awaited place=%s", database.place)
+                    waited = True
+                await anyio.sleep(_AGAIN)
+            else:
+                return database
 
     @property
     def place(self) -> str:
@@ -66,25 +77,33 @@ class Database:
         parts = urlsplit(self.url)
         return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
+    async def _look(self, secret_key: str | None) -> None:
+        """Whether it can be used, and what it holds; all of it in one transaction, so that it may be tried again."""
+        connection = await self._connect()
+        try:
+            if connection.get_server_version().major < OLDEST:
+                version = connection.get_server_version().major
+                raise StoreRefused(f"{self.place} is PostgreSQL {version}; the gateway needs {OLDEST} or newer.")
+            encoding = connection.get_settings().server_encoding
+            if encoding != "UTF8":
+                raise StoreRefused(f"{self.place} keeps texts as {encoding}; the gateway needs a database in UTF8.")
+            async with connection.transaction():
+                await self._prepare(connection, secret_key)
+        finally:
+            connection.terminate()
+
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        until = anyio.current_time() + PATIENCE
-        waited = False
-        while True:
-            try:
-                return await asyncpg.connect(self.listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
-            except (*FAULTS, ValueError) as error:
-                state = getattr(error, "sqlstate", None) or ""
-                lasting = state.startswith(("28", "3D")) or isinstance(error, ValueError) or not is_passing(error)
-                if lasting or anyio.current_time() + _AGAIN > until:
-                    words = str(error).splitlines()[0] if str(error) else "it does not answer"
-                    raise StoreRefused(f"The store {self.place} cannot be reached: {words}.") from None
-                if not waited:
-                    log.warning("store_awaited place=%s", self.place)
-                    waited = True
-            await anyio.sleep(_AGAIN)
+        try:
+            return await asyncpg.connect(self.listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
+        except ValueError:
+            raise StoreRefused(
+                f"The store {self.place} cannot be reached: its URL cannot be read. "
+                "Write /, ?, # and @ in user and password as %2F, %3F, %23 and %40."
+            ) from None
 
     async def _prepare(self, connection: Connection, secret_key: str | None) -> None:
-        """In one transaction, and by one gateway at a time."""
+        """In one transaction, and by one gateway at a time; one that hangs in it holds the others up briefly."""
+        await connection.execute(_LIMITS)
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         version = await self._version(connection)
         if version > len(MIGRATIONS):
@@ -141,7 +160,9 @@ class Database:
         """After GATEWAY_SECRET_KEY was set for the first time."""
         await self._keep(connection, "secret", self.seal.close(self.secret, "secret"))
         for table, column in (("jobs", "monitor"), ("callbacks", "receiver")):
-            rows = await connection.fetch(f"SELECT id, {column} AS kept FROM {table} WHERE {column} IS NOT NULL")
+            rows = await connection.fetch(
+                f"SELECT id, {column} AS kept FROM {table} WHERE {column} IS NOT NULL ORDER BY id FOR UPDATE"
+            )
             sealed = [(row["id"], self.seal.close(self.seal.open(row["kept"], row["id"]), row["id"])) for row in rows]
             await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", sealed)
 
@@ -149,6 +170,24 @@ class Database:
         await connection.execute(
             "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
         )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()  # asyncio's own words repeat the address
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return words.splitlines()[0].rstrip(".") if words else "it does not answer"
+
+
+def _remedy(state: str) -> str:
+    """What to do about a connection that failed with this SQLSTATE, or with none."""
+    if state.startswith("28"):
+        return "Set the user and the password that it takes in GATEWAY_STORE_URL."
+    if state.startswith("3D"):
+        return "Make it (createdb), or name another one in GATEWAY_STORE_URL."
+    if state.startswith("42"):
+        return "Give its user a schema to make tables in; nothing was changed."
+    return "Start it, or set GATEWAY_STORE_URL to where it is."
 
 
 def script(name: str) -> str:

@@ -21,15 +21,19 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 SIZE = 8
-"""Most connections of a process, besides the listening one."""
+"""Most connections of a process, besides the listening one and the one that renews its lease."""
 PATIENCE = 5.0
 """Seconds that a piece of work may take, the wait for a connection included."""
 CONNECT_SECONDS = 4.0
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What a connection raises. asyncpg calls it internal when one breaks at a moment that it did not foresee."""
-PLANNING = {"plan_cache_mode": "force_custom_plan"}
-"""A plan made once for arrays of any length is one for short ones: an append of 500 took 47 ms by it instead of 8."""
-_BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'"
+SESSION = {
+    # A plan made once for arrays of any length is one for short ones: an append of 500 took 47 ms by it instead of 8.
+    "plan_cache_mode": "force_custom_plan",
+    # What was given up here must not go on there, with its connection: the next try would take one more.
+    "statement_timeout": "6000",
+}
+_BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'; SET LOCAL statement_timeout = '6s'"
 _OURS = ("22", "23", "42")
 """Classes of SQLSTATE that tell of a mistake in what was asked; the rest tell of a database that cannot do it now."""
 _NO_RIGHTS = "42501"
@@ -48,16 +52,16 @@ class Pool:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, through_pooler: bool) -> AsyncIterator[Pool]:
+    async def open(cls, url: str, *, through_pooler: bool, size: int = SIZE) -> AsyncIterator[Pool]:
         """Connects when there is work, not before."""
         pool = asyncpg.create_pool(
             url,
             min_size=0,
-            max_size=SIZE,
+            max_size=size,
             max_queries=1 << 40,  # a connection does not wear out
             timeout=CONNECT_SECONDS,
             statement_cache_size=0 if through_pooler else 100,
-            server_settings={} if through_pooler else PLANNING,
+            server_settings={} if through_pooler else SESSION,
             reset=_nothing,
         )
         async with _opened(pool):

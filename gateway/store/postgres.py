@@ -41,9 +41,9 @@ class PostgresStore(Ownership):
     """`log_limit` is the number of events kept per job; `clock` this machine's, in seconds since 1970."""
 
     def __init__(
-        self, database: Database, pool: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
+        self, database: Database, pool: Pool, own: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
     ) -> None:
-        super().__init__(pool, Rows(database.seal), lease=lease, clock=clock)
+        super().__init__(pool, own, Rows(database.seal), lease=lease, clock=clock)
         self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = database.secret
@@ -62,9 +62,10 @@ class PostgresStore(Ownership):
         """Raises StoreUnavailable."""
         async with (
             Pool.open(database.url, through_pooler=database.through_pooler) as pool,
+            Pool.open(database.url, through_pooler=database.through_pooler, size=1) as own,
             anyio.create_task_group() as tasks,
         ):
-            store = cls(database, pool, log_limit=log_limit, lease=lease, clock=clock)
+            store = cls(database, pool, own, log_limit=log_limit, lease=lease, clock=clock)
             tasks.start_soon(store._appends.run)
             tasks.start_soon(store._reads.run)
             store._wakeups.start(tasks)
@@ -146,7 +147,7 @@ class PostgresStore(Ownership):
             return [await one for one in asked]
         finally:
             for one in asked:
-                if one.done() and not one.cancelled():
+                if not one.cancel() and not one.cancelled():
                     one.exception()  # all of a batch fail alike, and the first has been raised
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
@@ -186,10 +187,12 @@ class PostgresStore(Ownership):
         return await self._pool.together(work)
 
     async def release(self, key: bytes) -> None:
-        await self._pool.one("DELETE FROM keys WHERE key = $1 AND job_id IS NULL", key)
+        await self._pool.one("DELETE FROM keys WHERE key = $1 AND outcome = 'inFlight' AND owner = $2", key, self.me)
 
     async def doubt(self, key: bytes) -> None:
-        await self._pool.one("UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND job_id IS NULL", key)
+        await self._pool.one(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND job_id IS NULL AND owner = $2", key, self.me
+        )
 
     async def forget(self, before: float) -> int:
         async def work(connection: Connection) -> int:

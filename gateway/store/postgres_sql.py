@@ -62,9 +62,22 @@ WITH mine AS (
   FROM gateways WHERE id <> $1 AND expires > clock_timestamp()
 )
 SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp())::float8 AS now, o.*,
+  (SELECT count(*) FROM gateways WHERE id <> $1 AND expires < clock_timestamp()) AS silent,
   (SELECT count(*) FROM jobs WHERE owner IS NULL AND ended IS NULL) AS free_jobs,
   (SELECT count(*) FROM callbacks WHERE owner IS NULL AND state = 'active') AS free_callbacks
 FROM others o
+"""
+
+BURY = """
+DELETE FROM gateways WHERE id IN (
+  SELECT id FROM gateways WHERE expires < clock_timestamp() FOR UPDATE SKIP LOCKED
+) RETURNING id
+"""
+
+DOUBT_ORPHANS = """
+UPDATE keys SET outcome = 'unknown' WHERE key IN (
+  SELECT key FROM keys WHERE outcome = 'inFlight' AND owner NOT IN (SELECT id FROM gateways) FOR UPDATE SKIP LOCKED
+)
 """
 
 _OWNERS = """
@@ -78,8 +91,8 @@ SELECT owner FROM owners WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FRO
 """
 _FREE = """
 UPDATE {table} SET owner = NULL WHERE id IN (
-  SELECT id FROM {table} WHERE owner = ANY($1::text[]) AND {live} ORDER BY id FOR UPDATE SKIP LOCKED
-)
+  SELECT id FROM {table} WHERE owner = ANY($1::text[]) AND {live} ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+) RETURNING 1
 """
 _CLAIM = """
 WITH free AS (

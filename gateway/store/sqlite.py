@@ -134,7 +134,7 @@ class SQLiteStore:
         return await self._writes.submit(work)
 
     async def release(self, key: bytes) -> None:
-        await self._write("DELETE FROM keys WHERE key = ? AND job_id IS NULL", key)
+        await self._write("DELETE FROM keys WHERE key = ? AND outcome = 'inFlight'", key)
 
     async def doubt(self, key: bytes) -> None:
         await self._write("UPDATE keys SET outcome = 'unknown' WHERE key = ? AND job_id IS NULL", key)

@@ -1,0 +1,256 @@
+"""One gateway among many, against a store whose every answer is scripted; in virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, cast
+
+import anyio
+import pytest
+
+from gateway.errors import StoreUnavailable
+from gateway.lease import Lease
+from gateway.membership import Membership
+from gateway.metrics import Metrics
+from gateway.store import SharedStore, Standing
+from tests.virtual_time import VirtualLoop
+
+LEASE = 10.0
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+pytestmark = pytest.mark.anyio
+
+
+class ScriptedStore:
+    """What the others do is written here; `away` names the calls that fail, `hanging` those that do not return."""
+
+    lease = LEASE
+    term = 0.75 * LEASE
+
+    def __init__(self) -> None:
+        self.others = Standing(members=1, jobs=0, callbacks=0)
+        self.alive = True
+        self.free: list[str] = []
+        self.owned: set[str] = set()
+        self.away: set[str] = set()
+        self.hanging: set[str] = set()
+        self.renewals: list[float] = []
+        self.burials: list[float] = []
+        self.handed_on: list[str] = []
+        self.joined = 0
+
+    async def _asked(self, what: str) -> None:
+        if what in self.hanging:
+            await anyio.sleep_forever()
+        if what in self.away:
+            raise StoreUnavailable(what)
+
+    async def join(self) -> None:
+        self.joined += 1
+        self.alive = True
+
+    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> Standing | None:
+        assert patience > 0
+        await self._asked("renew")
+        self.renewals.append(anyio.current_time())
+        if not self.alive:
+            return None
+        others = self.others
+        return Standing(
+            members=others.members,
+            jobs=others.jobs + jobs + len(self.free),
+            callbacks=others.callbacks + callbacks,
+            silent=others.silent,
+        )
+
+    async def bury(self) -> list[str]:
+        await self._asked("bury")
+        self.burials.append(anyio.current_time())
+        return []
+
+    async def claim(self, most: int) -> list[str]:
+        await self._asked("claim")
+        portion, self.free = self.free[: min(most, 3)], self.free[min(most, 3) :]
+        self.owned |= set(portion)
+        return portion
+
+    async def claim_callbacks(self, most: int) -> list[str]:
+        raise AssertionError(most)
+
+    async def hand_on(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
+        assert table == "jobs"
+        await self._asked("hand_on")
+        self.handed_on += ids
+        self.owned -= set(ids)
+
+    async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
+        return set(self.owned) if table == "jobs" else set()
+
+    async def leave(self) -> None:
+        pass
+
+
+class Jobs:
+    def __init__(self) -> None:
+        self.ids: dict[str, None] = {}
+
+    def held(self) -> set[str]:
+        return set(self.ids)
+
+    def drop(self, row_id: str) -> None:
+        self.ids.pop(row_id, None)
+
+    def surrender(self, most: int) -> Sequence[str]:
+        given = list(self.ids)[:most]
+        for job_id in given:
+            self.drop(job_id)
+        return given
+
+    def resume(self, rows: Iterable[Any]) -> None:
+        self.ids.update(dict.fromkeys(rows))
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.store = ScriptedStore()
+        self.lease = Lease(ScriptedStore.term)
+        self.jobs = Jobs()
+        self.membership = Membership(
+            cast("SharedStore", self.store), self.lease, self.jobs, Jobs(), Metrics(), rng=random.Random(1)
+        )
+
+
+@asynccontextmanager
+async def playing(before: Callable[[ScriptedStore], None] = lambda _store: None) -> AsyncIterator[Scene]:
+    scene = Scene()
+    before(scene.store)
+    async with anyio.create_task_group() as tasks:
+        await scene.membership.begin(tasks)
+        yield scene
+        tasks.cancel_scope.cancel()
+
+
+async def test_much_is_taken_in_portions() -> None:
+    """All that is free, at once after the start, while the lease is renewed."""
+
+    def much(store: ScriptedStore) -> None:
+        store.free = [f"j{number}" for number in range(100)]
+
+    async with playing(much) as scene:
+        await anyio.sleep(0.5)
+        assert len(scene.jobs.ids) == 100
+
+
+async def test_a_claim_that_hangs_costs_no_lease() -> None:
+    """Renewals wait for nothing else."""
+
+    def stuck(store: ScriptedStore) -> None:
+        store.free = ["a"]
+        store.hanging = {"claim"}
+
+    async with playing(stuck) as scene:
+        await anyio.sleep(10 * LEASE)
+        assert scene.lease.holds
+        assert len(scene.store.renewals) > 50
+
+
+async def test_a_burial_that_fails_keeps_nothing_else_from_being_done() -> None:
+    """What is free is taken all the same."""
+    async with playing() as scene:
+        scene.store.away = {"bury"}
+        scene.store.others = Standing(members=2, jobs=0, callbacks=0, silent=1)
+        await anyio.sleep(LEASE)
+        scene.store.free = ["a"]
+        await anyio.sleep(LEASE / 2)
+        assert scene.jobs.held() == {"a"}
+
+
+async def test_who_is_silent_is_buried_soon() -> None:
+    """Within two ticks of its being told; and without one, now and then, for strays."""
+    async with playing() as scene:
+        await anyio.sleep(2 * LEASE)
+        regular = len(scene.store.burials)
+        assert 2 <= regular <= 5
+        scene.store.others = Standing(members=1, jobs=0, callbacks=0, silent=1)
+        await anyio.sleep(LEASE / 4)
+        assert len(scene.store.burials) > regular
+
+
+@pytest.mark.parametrize("seconds", [4.0, 6.6, 7.4, 20.0])
+async def test_after_an_outage_the_others_get_the_time_of_a_lease(seconds: float) -> None:
+    """Even one that was a little shorter than the lease: whoever renewed last before it must not take the rest for
+    dead.
+    """
+    async with playing() as scene:
+        await anyio.sleep(2 * LEASE)
+        scene.store.away = {"renew"}
+        await anyio.sleep(seconds)
+        scene.store.away = set()
+        scene.store.others = Standing(members=1, jobs=0, callbacks=0, silent=2)
+        scene.store.burials.clear()
+        back = len(scene.store.renewals)
+        await anyio.sleep(2 * LEASE)
+        assert scene.store.burials[0] >= scene.store.renewals[back] + LEASE
+
+
+async def test_who_was_given_up_begins_anew_and_is_patient() -> None:
+    """It drops all, since others have it by now, and takes nobody for dead for the time of a lease."""
+    async with playing() as scene:
+        scene.store.free = ["a", "b"]
+        await anyio.sleep(LEASE)
+        assert len(scene.jobs.ids) == 2
+        scene.store.alive = False
+        scene.store.others = Standing(members=1, jobs=2, callbacks=0, silent=1)
+        scene.store.owned.clear()
+        scene.store.burials.clear()
+        told = anyio.current_time()
+        await anyio.sleep(3 * LEASE)
+        assert scene.store.joined == 1
+        assert not scene.jobs.ids
+        assert scene.store.burials[0] >= told + LEASE
+
+
+async def test_what_could_not_be_handed_on_is_handed_on_later() -> None:
+    """Nobody does anything for it meanwhile, so it must not wait for the comparison."""
+    async with playing() as scene:
+        scene.store.free = [f"j{number}" for number in range(10)]
+        await anyio.sleep(LEASE)
+        scene.store.away = {"hand_on"}
+        scene.store.others = Standing(members=2, jobs=0, callbacks=0)
+        await anyio.sleep(LEASE / 2)
+        assert len(scene.jobs.ids) == 5
+        scene.store.others = Standing(members=2, jobs=5, callbacks=0)
+        scene.store.away = set()
+        await anyio.sleep(LEASE / 4)
+        assert len(scene.store.handed_on) == 5
+
+
+async def test_what_is_owned_but_unknown_here_is_handed_on_after_two_looks() -> None:
+    """As after a claim whose answer was lost; and what the store gave to another is dropped."""
+    async with playing() as scene:
+        scene.store.owned = {"lost"}
+        scene.jobs.resume(["gone"])
+        await anyio.sleep(3.5 * LEASE)
+        assert scene.store.handed_on == ["lost"]
+        assert not scene.jobs.ids
+
+
+async def test_one_that_retires_takes_nothing_more() -> None:
+    """But keeps its lease, for what is in hand."""
+    async with playing() as scene:
+        scene.membership.retire()
+        scene.store.free = ["a"]
+        await anyio.sleep(2 * LEASE)
+        assert not scene.jobs.ids
+        assert scene.lease.holds
+        await scene.membership.leave()
+        renewed = len(scene.store.renewals)
+        await anyio.sleep(LEASE)
+        assert len(scene.store.renewals) == renewed
