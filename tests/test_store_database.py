@@ -122,7 +122,7 @@ async def test_one_that_goes_away_in_the_middle_is_waited_for(
             caplog.clear()
             wire.cut_after("answered", messages)
             opening = asyncio.create_task(opened(wire.url))
-            while not opening.done() and "store_awaited" not in caplog.text:
+            while not opening.done() and "store_awaited" not in caplog.text:  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.01)
             wire.mend()
             assert (await opening).secret
