@@ -27,7 +27,8 @@ EDGES = {
     "uvicorn": {"gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.store.postgres": {"gateway.app"},
-    "gateway.settings": {"gateway.app", "gateway.server"},
+    "gateway.settings": {f"gateway.{name}" for name in ("app", "descriptors", "greeting", "server")},
+    "gateway.settings_words": {"gateway.settings"},
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }

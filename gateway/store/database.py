@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -76,8 +77,9 @@ class Database:
                 state = getattr(error, "sqlstate", None) or ""
                 lasting = state.startswith(("28", "3D")) or isinstance(error, ValueError) or not is_passing(error)
                 if lasting or anyio.current_time() + _AGAIN > until:
-                    words = str(error).splitlines()[0] if str(error) else "it does not answer"
-                    raise StoreRefused(f"The store {self.place} cannot be reached: {words}.") from None
+                    raise StoreRefused(
+                        f"The store {self.place} cannot be reached: {_why(error)}. {_remedy(state)}"
+                    ) from None
                 if not waited:
                     log.warning("store_awaited place=%s", self.place)
                     waited = True
@@ -149,6 +151,22 @@ class Database:
         await connection.execute(
             "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
         )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()  # asyncio's own words repeat the address
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return words.splitlines()[0].rstrip(".") if words else "it does not answer"
+
+
+def _remedy(state: str) -> str:
+    """What to do about a connection that failed with this SQLSTATE, or with none."""
+    if state.startswith("28"):
+        return "Set the user and the password that it takes in GATEWAY_STORE_URL."
+    if state.startswith("3D"):
+        return "Make it (createdb), or name another one in GATEWAY_STORE_URL."
+    return "Start it, or set GATEWAY_STORE_URL to where it is."
 
 
 def script(name: str) -> str:
