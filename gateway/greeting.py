@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import errno
-import shlex
-import shutil
 import socket
 import sys
-from pathlib import Path
 
+from gateway.invocation import DEFAULT_URL, command
 from gateway.settings import PREFIX, Settings
 from gateway.store.database import Database
 from gateway.store.file import StoreFile
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-"""Where the commands look for a gateway when they are not told."""
 
 
 def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket.socket]) -> None:
@@ -58,11 +53,3 @@ def cannot_listen(host: str, port: int, error: OSError) -> str:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command
-
-
-def command() -> str:
-    """How this program is called again from the same shell."""
-    called = Path(sys.argv[0])
-    if called.name != "gateway":
-        return f"{shlex.quote(sys.executable)} -m gateway"
-    return "gateway" if shutil.which("gateway") else shlex.quote(str(called))

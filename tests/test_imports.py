@@ -19,6 +19,7 @@ EDGES = {
     "aiohttp": {"gateway.names", "gateway.receivers", "gateway.upstream"},
     "asyncpg": {f"gateway.store.{name}" for name in ("database", "ownership", "pool", "postgres", "wakeups")},
     "pycares": {"gateway.names"},
+    "rich": set(),  # the commands alone
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
     "starlette": {
         f"gateway.{name}"
