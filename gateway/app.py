@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access import Access
 from gateway.addresses import MonitorRule
@@ -83,7 +83,7 @@ class Gateway:
         self._app = Envelope(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end streams and polls, and wait for copies in flight; at most that long."""
@@ -111,8 +111,11 @@ class Gateway:
                 yield
                 await self._stop()
                 self._tasks.cancel_scope.cancel()
-        except Exception:
-            log.exception("gateway_crashed")
+        except Exception as error:
+            if away := _first(StoreUnavailable, error):
+                log.error("gateway_crashed: %s Look at what GATEWAY_STORE_URL names.", away)  # noqa: TRY400 - in one line
+            else:
+                log.exception("gateway_crashed")
             self.on_crash()
             raise
 
@@ -232,6 +235,22 @@ async def open_source(settings: Settings, *, make_operator_key: bool = False) ->
         f"http://{settings.host}:{settings.port}",
         make_operator_key=make_operator_key and settings.operator_key is None,
     )
+
+
+def _first(kind: type[Exception], error: BaseException) -> BaseException | None:
+    """The first of that kind, in the groups that task groups make of what is raised in them."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := _first(kind, one))), None)
+    return error if isinstance(error, kind) else None
+
+
+def _untraced(send: Send) -> Send:
+    """Without the traceback that Starlette hands to the server, to be logged: the lifespan has told it already."""
+
+    async def briefly(message: Message) -> None:
+        await send({"type": message["type"]} if message["type"].endswith(".failed") else message)
+
+    return briefly
 
 
 def create_app(settings: Settings, source: StoreFile | Database) -> Gateway:

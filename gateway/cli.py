@@ -6,10 +6,14 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
+
+from gateway.invocation import DEFAULT_URL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,12 +23,11 @@ if TYPE_CHECKING:
     from gateway.cli_display import Display
     from gateway.cli_follow import State
 
-T = TypeVar("T")
 
-COMPLETED, FAILED, WRONG_USE, LOST = 0, 1, 2, 3
-INTERRUPTED = 130
-PIPE_CLOSED = 141
 STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost sight of, 130 interrupted."
+STATUS_OF_JOBS = (
+    "Exit status: 0 the jobs were shown, when live until Ctrl-C; 2 wrong use or refused, 3 no gateway in sight."
+)
 
 app = typer.Typer(
     name="gateway",
@@ -111,7 +114,9 @@ def simulate(
     """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token will do."""
     import anyio
 
-    from gateway.cli_display import command, say
+    from gateway.cli_run import WRONG_USE
+    from gateway.cli_words import say
+    from gateway.invocation import command
     from gateway.signing import new_secret
     from gateway.simulator import SCENARIOS, Receiver, serve
 
@@ -167,50 +172,107 @@ def copy(
     conflict: Annotated[
         Literal["fail", "rename", "replace"] | None, typer.Option(help="What to do when the name is taken.")
     ] = None,
-    gateway: GatewayOption = "http://127.0.0.1:8000",
-    token: Annotated[
-        str,
-        typer.Option(
-            envvar="GRAPH_TOKEN", metavar="TOKEN", help="Graph's access token; better set in the environment."
-        ),
-    ] = "",
+    gateway: GatewayOption = DEFAULT_URL,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with Graph's access token; by default it is GRAPH_TOKEN's value."),
+    ] = None,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Start a copy through a gateway and follow it. It is started once at most; interrupted, it goes on."""
+    """Start a copy through a gateway and follow it. It is started once at most; interrupted, it goes on.
+
+    GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
+    """
+    from gateway.cli_arguments import parsed, secret
     from gateway.cli_follow import start
     from gateway.cli_item import copy_path, origin, target
 
-    url = _parsed(origin, gateway, "--gateway") + _parsed(copy_path, item, "ITEM")
+    url = parsed(origin, gateway, "--gateway") + parsed(copy_path, item, "ITEM")
     if conflict is not None:
         url += f"?@microsoft.graph.conflictBehavior={conflict}"
-    body: dict[str, Any] = {"parentReference": _parsed(target, to, "--to")}
+    body: dict[str, Any] = {"parentReference": parsed(target, to, "--to")}
     if name is not None:
         body["name"] = name
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable():
-        raise typer.BadParameter("set the environment variable GRAPH_TOKEN to an access token", param_hint="--token")
+    token = secret(token_file, "GRAPH_TOKEN", "--token-file")
 
     async def begin(session: aiohttp.ClientSession, shown: Display) -> str:
-        return await start(session, url, body, token, patience=patience, notice=shown.notice)
+        job = await start(session, url, body, token, patience=patience, notice=shown.notice)
+        shown.notice(f"job {job}")
+        return job
 
-    _follow(begin, patience)
+    _follow(begin, patience, lost="Interrupted before the gateway answered: the copy may have been started.")
 
 
 @app.command(epilog=STATUS)
 def tail(
     job: Annotated[str, typer.Argument(metavar="JOB-URL", help="The Location of a copy, or a job's bare id.")],
-    gateway: GatewayOption = "http://127.0.0.1:8000",
+    gateway: GatewayOption = DEFAULT_URL,
     patience: PatienceOption = 60.0,
 ) -> None:
     """Follow one job to its end. Lost connections and restarts of the gateway are bridged."""
+    from gateway.cli_arguments import parsed
     from gateway.cli_item import job_url
 
-    url = _parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
+    url = parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
 
     async def begin(_session: aiohttp.ClientSession, _shown: Display) -> str:
         return url
 
     _follow(begin, patience)
+
+
+@app.command(epilog=STATUS_OF_JOBS)
+def jobs(
+    *,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Only those: inProgress, failed, completed, …")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many, the newest.")] = 50,
+    once: Annotated[bool, typer.Option("--once", help="A line for each job as it is now, and the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As --once, each line the job's state as JSON.")] = False,
+    gateway: GatewayOption = DEFAULT_URL,
+    operator_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the operator key; by default it is GATEWAY_OPERATOR_KEY's value.",
+        ),
+    ] = None,
+    patience: PatienceOption = 60.0,
+) -> None:
+    """Show a gateway's jobs, newest first. On a terminal live, until Ctrl-C; elsewhere a line for each, once.
+
+    GATEWAY_OPERATOR_KEY=… gateway jobs --status failed
+    """
+    import anyio
+
+    from gateway.cli_arguments import parsed, secret, status_word
+    from gateway.cli_display import on_terminal
+    from gateway.cli_item import origin
+    from gateway.cli_run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+
+    where = parsed(origin, gateway, "--gateway")
+    wanted = status_word(status)
+    key = secret(operator_key_file, "GATEWAY_OPERATOR_KEY", "--operator-key-file")
+
+    live = on_terminal() and not (once or as_json)
+
+    async def run() -> bool:
+        if live:
+            from gateway.cli_table import watch_jobs
+
+            await watch_jobs(where, key, status=wanted, limit=limit, patience=patience)
+        else:
+            from gateway.cli_jobs import print_jobs
+
+            await print_jobs(where, key, status=wanted, limit=limit, as_json=as_json)
+        return True
+
+    def show() -> int:
+        to_its_end = anyio.run(until_interrupted, run)
+        return COMPLETED if live or to_its_end else INTERRUPTED
+
+    raise typer.Exit(exit_status(show))
 
 
 @app.command()
@@ -231,28 +293,30 @@ def demo(
     import anyio
 
     from gateway.cli_demo import demonstrate
+    from gateway.cli_run import exit_status
 
-    raise typer.Exit(_exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
+    raise typer.Exit(exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a stream that is closed, or none of Python's own
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app(prog_name="gateway")
 
 
-def _parsed(parse: Callable[[str], T], text: str, hint: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}", param_hint=hint) from None
-
-
-def _follow(begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float) -> None:
-    """Find the job with `begin`, follow it to its end, and exit as it ended."""
+def _follow(
+    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float, *, lost: str = ""
+) -> None:
+    """Find the job with `begin`, follow it to its end, exit as it ended. `lost` is said on a signal before that."""
     import aiohttp
     import anyio
 
-    from gateway.cli_display import command, display, ending, say
+    from gateway.cli_display import display, on_terminal
     from gateway.cli_follow import Tail, verdict
+    from gateway.cli_run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+    from gateway.cli_words import ending, say
+    from gateway.invocation import command
 
     job = ""
 
@@ -264,36 +328,15 @@ def _follow(begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], p
                 return await Tail(session, job, patience=patience, show=shown.state, notice=shown.notice).ended()
 
     def follow() -> int:
-        try:
-            state = anyio.run(run)
-        except KeyboardInterrupt:
-            again = f"The copy goes on. Follow it again: {command()} tail {job}"
-            say(again if job else "Interrupted before the gateway answered: the copy may have been started.")
+        state = anyio.run(until_interrupted, run)
+        if state is None:
+            say(f"The copy goes on. Follow it again: {command()} tail {job}" if job else lost)
             return INTERRUPTED
         status = verdict(state)
         if status != COMPLETED:
             say(ending(state))
-        elif sys.stdout.isatty():
+        elif on_terminal():
             print(ending(state))
         return status
 
-    raise typer.Exit(_exit_status(follow))
-
-
-def _exit_status(run: Callable[[], int]) -> int:
-    """What `run` returns, or the status of the error it ends in, said in one line."""
-    from gateway.cli_display import advice, say
-    from gateway.cli_follow import LostError, RefusedError
-
-    try:
-        return run()
-    except RefusedError as error:
-        say(advice(str(error)))
-        return WRONG_USE
-    except LostError as error:
-        say(advice(str(error)))
-        return LOST
-    except BrokenPipeError:
-        # Whoever read our output has left; the interpreter must not try to flush the rest at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+    raise typer.Exit(exit_status(follow))

@@ -6,7 +6,6 @@ import codecs
 import json
 import secrets
 import shlex
-import signal
 import socket
 import sys
 from contextlib import AsyncExitStack, suppress
@@ -19,9 +18,11 @@ import anyio
 from yarl import URL
 
 from gateway.cli_balancer import HOST
-from gateway.cli_display import command, ending, percentage, say
-from gateway.cli_follow import ENDED, LostError, RefusedError, State, Tail, broken, start, told, verdict
+from gateway.cli_follow import ENDED, LostError, State, Tail, broken, start, told, verdict
 from gateway.cli_gateways import Gateways, alone, several
+from gateway.cli_run import INTERRUPTED, until_interrupted
+from gateway.cli_words import ending, percentage, say
+from gateway.invocation import command
 from gateway.signing import new_secret
 from gateway.simulator import Receiver, Simulator, running
 
@@ -38,7 +39,6 @@ SECONDS = 8.0
 SECONDS_REPLICAS = 12.0  # of which some pass between a kill and what comes after it
 CALLBACK = 10.0  # seconds for the gateway to call back
 HALF = 50.0
-INTERRUPTED = 130
 
 
 class Connections:
@@ -69,28 +69,12 @@ async def demonstrate(once: bool, seconds: float | None, replicas: int) -> int:
     With several `replicas`, one of them is killed in the middle.
     """
     status = INTERRUPTED
-    failure: Exception | None = None
 
     def ended() -> None:
         nonlocal status
         status = 0
 
-    async def stage() -> None:
-        nonlocal failure
-        try:
-            await _play(once, seconds, replicas, ended)
-        except (LostError, RefusedError, OSError) as error:
-            failure = error
-        everything.cancel_scope.cancel()
-
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async with anyio.create_task_group() as everything:
-            everything.start_soon(stage)
-            async for _ in signals:
-                break
-            everything.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    await until_interrupted(lambda: _play(once, seconds, replicas, ended))
     return status
 
 
@@ -237,8 +221,9 @@ def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: s
         f"{everything if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
         "",
         f"  the page for people     {url}/",
+        f"  all jobs, live          GATEWAY_OPERATOR_KEY={operator_key} {command()} jobs --gateway {url}",
         f"  the stream from event 3 curl -N -H 'Last-Event-ID: 3' {job}/events",
-        f"  all jobs                curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
+        f"  the same as JSON        curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
         f"  the simulated scenarios curl {simulator}/",
         f"  what was called back    curl {simulator}/receiver",
     )

@@ -1,30 +1,19 @@
-"""What a person sees of a job: a progress bar on a terminal, a plain line per event elsewhere, errors in words."""
+"""What a person sees of one job: a progress bar on a terminal, a plain line per event elsewhere."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+
+from gateway.cli_words import clean, line, percentage, say
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from gateway.cli_follow import State
-
-ADVICE = {
-    "accessDenied": "The token may not read the item or not write to the target.",
-    "activityLimitReached": "Upstream throttles; try again later.",
-    "InvalidAuthenticationToken": "Set GRAPH_TOKEN to a token that is still valid.",
-    "itemNotFound": "Check the item and the target: one of them is not there.",
-    "nameAlreadyExists": "Try another --name, or --conflict rename.",
-    "quotaLimitReached": "Make room in the target drive, or choose another one.",
-    "serviceNotAvailable": "Nothing was started; try again.",
-    "unauthenticated": "Set GRAPH_TOKEN to a token that is still valid.",
-}
 
 
 class PlainLines:
@@ -57,18 +46,21 @@ class ProgressBar:
         )
         self._task = self._bar.add_task("", total=100.0, status="…", start=False)
         self._described = ""
-        self._live = Live(get_renderable=self._picture, refresh_per_second=10)
+        self._begun = False
+        self._live = Live(console=console(), get_renderable=self._picture, refresh_per_second=10)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._live.start(refresh=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._live.transient = not self._begun  # a bar that never moved tells nothing
         self._live.stop()
 
     def state(self, state: State) -> None:
+        self._begun = True
         self._bar.start_task(self._task)
         self._bar.update(self._task, completed=percentage(state), status=clean(state.get("status", "")))
         self._described = clean(state.get("statusDescription", ""))
@@ -81,64 +73,11 @@ class ProgressBar:
         from rich.console import Group
         from rich.text import Text
 
+        if not self._begun:
+            return Text("waiting for the gateway", style="dim")
         if not self._described:
             return self._bar
         return Group(self._bar, Text(self._described, style="dim", no_wrap=True, overflow="ellipsis"))
-
-
-def line(state: State) -> str:
-    """An event in one line: time, status, percentage, and what else there is to say."""
-    error = state.get("error")
-    if isinstance(error, dict):
-        told = f"{error.get('code', '')}: {error.get('message', '')}"
-    else:
-        told = state.get("resource") or state.get("statusDescription") or ""
-    at, status = clean(state.get("at", "")), clean(state.get("status", ""))
-    return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {clean(told)}".rstrip()
-
-
-def ending(state: State) -> str:
-    """How a job ended, in words; a failure with what to do next."""
-    if state.get("status") == "completed":
-        found = state.get("resource") or state.get("resourceId")
-        return "The copy is complete" + (f": {clean(found)}" if found else ".")
-    error = state.get("error")
-    error = error if isinstance(error, dict) else {}
-    code = clean(error.get("code", "")) or clean(state.get("status", ""))
-    message = clean(error.get("message", "")).rstrip(".")
-    failed = f"{message} ({code})." if message else f"{code}."
-    if error.get("origin") == "gateway":
-        return f"The gateway lost sight of the copy: {failed}"
-    return f"The copy failed: {failed} {ADVICE.get(code, '')}".rstrip()
-
-
-def advice(words: str) -> str:
-    """An error in words, with what to do about its code if we know that."""
-    code = words.rpartition("(")[2].rstrip(")")
-    return f"{words.rstrip('.')}. {ADVICE.get(code, '')}".rstrip()
-
-
-def percentage(state: State) -> float:
-    value = state.get("percentageComplete", 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def clean(text: Any) -> str:
-    """A text from outside, for a terminal: whatever could steer it is replaced."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
-
-
-def say(text: str) -> None:
-    """A line for the person, beside the output."""
-    print(f"gateway: {clean(text)}", file=sys.stderr, flush=True)
-
-
-def command() -> str:
-    """How this program is called again from the same shell."""
-    called = Path(sys.argv[0])
-    if called.name != "gateway":
-        return f"{shlex.quote(sys.executable)} -m gateway"
-    return "gateway" if shutil.which("gateway") else shlex.quote(str(called))
 
 
 Display = PlainLines | ProgressBar
@@ -146,4 +85,16 @@ Display = PlainLines | ProgressBar
 
 def display() -> Display:
     """The one that suits the output."""
-    return ProgressBar() if sys.stdout.isatty() else PlainLines()
+    return ProgressBar() if on_terminal() else PlainLines()
+
+
+def on_terminal() -> bool:
+    """Whether the output can be drawn on."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def console() -> Console:
+    """One that draws: whether it can was asked of `on_terminal`, and is not guessed anew from the environment."""
+    from rich.console import Console
+
+    return Console(force_terminal=True, force_interactive=True)

@@ -52,17 +52,19 @@ class AwayError(Exception):
 
 
 class Patience:
-    """How long the gateway may be out of sight."""
+    """How long the gateway may be out of sight. While it is, `away` says why."""
 
     def __init__(self, seconds: float, notice: Callable[[str], None]) -> None:
         self.seconds = seconds
         self.met = False
+        self.away = ""
         self._notice = notice
         self._lost_at: float | None = None
-        self._noticed = False
 
     def renew(self) -> None:
-        self.met, self._lost_at, self._noticed = True, None, False
+        if self.away:
+            self._notice("connected again")
+        self.met, self._lost_at, self.away = True, None, ""
 
     async def wait(self, words: str, seconds: float) -> None:
         """Wait before the next try; `LostError` when it was too long already. A stream's plain end goes unmentioned."""
@@ -71,9 +73,9 @@ class Patience:
             self._lost_at = now
         elif now - self._lost_at >= self.seconds:
             raise LostError(f"{words}; gave up after {self.seconds:g} s")
-        if not self._noticed and words != BROKEN_OFF:
-            self._noticed = True
-            self._notice(f"{words}; trying again for {self.seconds:g} s")
+        if not self.away and words != BROKEN_OFF:
+            self.away = words
+            self._notice(f"{words}; reconnecting, for {self.seconds:g} s at most")
         await anyio.sleep(max(0.0, min(seconds, self._lost_at + self.seconds - now)))
 
 
@@ -101,8 +103,7 @@ class Tail:
     async def ended(self) -> State:
         """The job's last state. Raises RefusedError for what is no job, LostError when the gateway stays away."""
         while True:
-            opened, last_id, wait = anyio.current_time(), self._stream.last_id, None
-            words = BROKEN_OFF
+            words, wait = BROKEN_OFF, None
             try:
                 state = await self._read()
             except AwayError as away:
@@ -113,8 +114,6 @@ class Tail:
                     raise LostError(f"no gateway within reach at {self._job.origin()}: {words}") from None
             if state is not None:
                 return state
-            if self._stream.last_id != last_id or (self._patience.met and anyio.current_time() - opened > SETTLED):
-                self._patience.renew()
             await self._patience.wait(words, self._stream.retry if wait is None else wait)
 
     async def _read(self) -> State | None:
@@ -131,19 +130,29 @@ class Tail:
                 raise RefusedError(f"{self._job} sends {response.content_type}, no events: it is no job's URL")
             self._patience.met = True
             self._stream.connect()
-            async for chunk in response.content.iter_any():
-                self._raw(chunk)
-                for message in self._stream.feed(chunk):
-                    state = _state(message)
-                    self._show(state)
-                    if message.event in TERMINAL_EVENTS:
-                        return state
+            opened, last_id = anyio.current_time(), self._stream.last_id
+            try:
+                async for chunk in response.content.iter_any():
+                    self._raw(chunk)
+                    messages = self._stream.feed(chunk)
+                    self._renew(opened, last_id)
+                    for message in messages:
+                        state = state_of(message)
+                        self._show(state)
+                        if message.event in TERMINAL_EVENTS:
+                            return state
+            finally:
+                self._renew(opened, last_id)
         return None
+
+    def _renew(self, opened: float, last_id: str) -> None:
+        if self._stream.last_id != last_id or anyio.current_time() - opened > SETTLED:
+            self._patience.renew()
 
     def _answered(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
         words = told(response, body)
         if response.status in PASSING:
-            return AwayError(words, _retry_after(response.headers))
+            return AwayError(words, retry_after(response.headers))
         if self._patience.met:
             return LostError(f"the gateway knows the job no more: {words}")
         return RefusedError(words)
@@ -153,7 +162,7 @@ class Tail:
         timeout = aiohttp.ClientTimeout(total=CONNECT)
         async with self._session.get(self._job, headers={"Accept": "application/json"}, timeout=timeout) as response:
             body = await response.read()
-        state = _object(body)
+        state = json_object(body)
         if response.status != 200 or state.get("status") not in ENDED:
             raise LostError(f"the job has ended, but the gateway does not say how: {told(response, body)}")
         self._show(state)
@@ -197,7 +206,7 @@ async def start(
 
 def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
     words = told(response, answer)
-    if response.status == 202 and "Location" in response.headers and "jobId" in _object(answer):
+    if response.status == 202 and "Location" in response.headers and "jobId" in json_object(answer):
         return str(response.url.join(URL(response.headers["Location"], encoded=True)))
     if 400 <= response.status < 500:
         raise RefusedError(words)
@@ -216,7 +225,7 @@ def verdict(state: State) -> int:
 
 def told(response: aiohttp.ClientResponse, body: bytes) -> str:
     """An answer in words: the error's message if it has Graph's shape."""
-    error = _object(body).get("error")
+    error = json_object(body).get("error")
     if isinstance(error, dict) and error.get("message"):
         code = error.get("code")
         return f"{str(error['message']).rstrip('.')} ({code})" if code else str(error["message"])
@@ -234,7 +243,7 @@ def broken(error: Exception) -> str:
     return "the connection broke off" if broke else str(error)
 
 
-def _state(message: Message) -> State:
+def state_of(message: Message) -> State:
     try:
         state = json.loads(message.data)
     except ValueError:
@@ -244,7 +253,7 @@ def _state(message: Message) -> State:
     return state
 
 
-def _object(body: bytes) -> State:
+def json_object(body: bytes) -> State:
     try:
         value = json.loads(body)
     except ValueError:
@@ -253,10 +262,10 @@ def _object(body: bytes) -> State:
 
 
 def _code(body: bytes) -> str:
-    error = _object(body).get("error")
+    error = json_object(body).get("error")
     return str(error.get("code")) if isinstance(error, dict) else ""
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "")
     return float(text) if text.isascii() and text.isdigit() else None

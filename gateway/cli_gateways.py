@@ -15,8 +15,8 @@ import anyio
 
 import gateway
 from gateway.cli_balancer import HOST, Balancer, balancing
-from gateway.cli_display import say
 from gateway.cli_follow import LostError
+from gateway.cli_words import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence

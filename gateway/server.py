@@ -9,7 +9,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import socket
 import sys
 from types import FrameType
@@ -17,10 +16,11 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway import lanes, names
 from gateway import settings as settings_
 from gateway.app import Gateway, create_app, open_source
+from gateway.descriptors import within_descriptors
 from gateway.errors import StoreRefused
+from gateway.greeting import cannot_listen, greet, say
 from gateway.settings import Settings, SettingsError
 
 SEND_BUFFER = 64 << 10
@@ -31,10 +31,6 @@ KEEP_ALIVE = 75
 close on a POST that is just coming in."""
 COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
-SPARE_DESCRIPTORS = 100
-CALLBACK_DESCRIPTORS = lanes.AT_ONCE * names.DIALLED
-"""As many as attempts may have at once."""
-POLL_SECONDS = 10
 
 log = logging.getLogger("gateway")
 
@@ -73,7 +69,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._loop = asyncio.get_running_loop()
-            _greet(self._gateway, sockets or [])
+            greet(self._gateway.settings, self._gateway.source, sockets or [])
             if self._signals:
                 self.should_exit = True
 
@@ -113,23 +109,23 @@ def run() -> int:
     try:
         settings = settings_.read()
     except SettingsError as error:
-        for problem in error.problems:
-            _say(problem)
+        for problem in (*error.problems, *settings_.unknown(os.environ)):
+            say(problem)
         return 2
-    for name in settings_.unknown(os.environ):
-        log.warning("setting_unknown name=%s", name)
-    settings = _within_descriptors(settings)
+    for problem in settings_.unknown(os.environ):
+        say(problem)
+    settings = within_descriptors(settings)
     try:
         listening = listen(settings)
     except OSError as error:
-        _say(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.")
+        say(cannot_listen(settings.host, settings.port, error))
         return 1
     try:
         source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
     except (StoreRefused, OSError) as error:
         for one in listening:
             one.close()
-        _say(str(error))
+        say(str(error))
         return 1
     gateway = create_app(settings, source)
     config = uvicorn.Config(
@@ -196,41 +192,3 @@ def _bound(family: int, protocol: int, address: tuple[object, ...], send_timeout
         one.close()
         raise
     return one
-
-
-def _within_descriptors(settings: Settings) -> Settings:
-    """Raise the descriptor limit as far as it goes; streams beyond it are not offered."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = 1 << 20
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    polls = min(settings.max_jobs, int(settings.poll_rate * POLL_SECONDS))
-    room = hard - SPARE_DESCRIPTORS - polls - CALLBACK_DESCRIPTORS
-    if room >= settings.max_streams:
-        return settings
-    streams = max(1, room, (hard - SPARE_DESCRIPTORS) // 2)
-    streams = min(streams, settings.max_streams)
-    _say(
-        f"The descriptor limit is {hard}: at most {streams} streams are served, not {settings.max_streams}. "
-        "Raise it with ulimit -Hn."
-    )
-    return settings.model_copy(update={"max_streams": streams})
-
-
-def _greet(gateway: Gateway, sockets: list[socket.socket]) -> None:
-    settings = gateway.settings
-    host, port = sockets[0].getsockname()[:2]
-    base = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    _say(f"gateway listens on http://{host}:{port}, hands out {base}/jobs/…")
-    _say(f"  upstream  {settings.upstream_url}")
-    _say(f"  store     {gateway.source.place}")
-    if gateway.source.new_operator_key is not None:
-        _say(f"  operator key, made for this store and shown only now: {gateway.source.new_operator_key}")
-    elif settings.operator_key is None and gateway.source.operator_hash is None:
-        _say("  operator routes are shut: set GATEWAY_OPERATOR_KEY to open them")
-    _say(f"  try       curl {base}/readyz")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command

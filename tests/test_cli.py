@@ -14,18 +14,21 @@ import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import anyio
 import anyio.abc
 import pytest
+import typer
 from aiohttp import web
 
-from gateway.cli_display import ending, line
+from gateway.cli_arguments import secret
 from gateway.cli_follow import verdict
 from gateway.cli_item import copy_path, job_url, target
 from gateway.cli_stream import EventStream, Message
+from gateway.cli_words import REMEDIES, ending, known, line, remedy
+from gateway.jobs import LostCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.fake_upstream import answering, faking
@@ -101,8 +104,19 @@ def test_how_an_end_is_told() -> None:
         "status": "failed",
         "error": {"code": "nameAlreadyExists", "message": "Name\x1b[2J taken", "origin": "upstream"},
     }
-    assert "nameAlreadyExists" in ending(failed)
-    assert "\x1b" not in ending(failed) + line(failed)
+    assert "(nameAlreadyExists). Give it another --name" in ending(failed)
+    assert "\x1b" not in ending(failed) + line(failed) + known(failed)
+
+
+def test_every_code_has_a_remedy() -> None:
+    """Those with which the gateway itself gives up, and those that upstream's documents list."""
+    codes = [*get_args(LostCode), "accessDenied", "AccessDenied_Copy", "nameAlreadyExists", "quotaLimitReached"]
+    assert all(remedy(code) for code in [*codes, "itemNotFound", "generalException", "cancelled", "deleteFailed"])
+    assert all(code == code.lower() and words.endswith(".") for code, words in REMEDIES.items())
+    assert remedy("somethingNew") == remedy(None) == ""
+    lost = {"status": "failed", "error": {"code": "watchStopped", "message": "It was.", "origin": "gateway"}}
+    assert line(lost).endswith("watchStopped: It was.")
+    assert line(lost, advise=True).endswith(f"watchStopped: It was. {remedy('watchStopped')}")
 
 
 async def gateway(*arguments: str, **environment: str) -> tuple[int, str, str]:
@@ -172,8 +186,41 @@ async def test_copying(item: str, status: int, told: str, tmp_path: Path) -> Non
         )
         assert ended == status, (output, errors)
         assert told in output + errors
+        assert (f"gateway: job {served.url}/jobs/" in errors) == (status < 2)
         if status == 0:
             assert re.search(r"^\S+Z  inProgress +\d+\.\d %", output, re.MULTILINE)
+
+
+def test_secrets_are_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file, else from the environment; without either it is said what to set."""
+    held, empty = tmp_path / "token", tmp_path / "empty"
+    held.write_text("from-file\n")
+    empty.touch()
+    monkeypatch.setenv("GRAPH_TOKEN", " from-environment ")
+    assert secret(None, "GRAPH_TOKEN", "--token-file") == "from-environment"
+    assert secret(held, "GRAPH_TOKEN", "--token-file") == "from-file"
+    monkeypatch.setenv("GRAPH_TOKEN", "two\nlines")
+    for file, words in (
+        (None, "GRAPH_TOKEN holds none that could be sent"),
+        (empty, "empty holds none that could be sent; set it in the environment"),
+        (tmp_path / "none", "cannot be read"),
+    ):
+        with pytest.raises(typer.BadParameter, match=words):
+            secret(file, "GRAPH_TOKEN", "--token-file")
+    monkeypatch.delenv("GRAPH_TOKEN")
+    with pytest.raises(typer.BadParameter, match=r"GRAPH_TOKEN is not set; .* with --token-file"):
+        secret(None, "GRAPH_TOKEN", "--token-file")
+
+
+async def test_an_output_that_cannot_show_every_character(tmp_path: Path) -> None:
+    """What it cannot is replaced."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as served:
+        upstream.on_poll = answering(
+            lambda: web.json_response({"status": "failed", "error": {"code": "x", "message": "Ä … 語"}})
+        )
+        job = await served.copy("/v1.0/me/drive/items/1")
+        ended, output, errors = await gateway("tail", job["events"], PYTHONIOENCODING="ascii")
+        assert (ended, "x: ? ? ?" in output, "? ? ? (x)" in errors) == (1, True, True)
 
 
 async def test_tailing(tmp_path: Path) -> None:
@@ -221,13 +268,14 @@ async def test_tailing_through_a_restart(tmp_path: Path) -> None:
         assert len(lines) == len(set(lines))
 
 
-async def test_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C ends the watching, not the copy: 130, and how to follow it again."""
     async with simulated(tmp_path) as served:
         job = await served.copy("/v1.0/me/drive/items/stuck")
         async with following("tail", job["events"]) as tail:
             await tail.line()
-            tail.process.send_signal(signal.SIGINT)
+            tail.process.send_signal(number)
             assert await tail.process.wait() == 130
             assert "The copy goes on. Follow it again: " in (said := await tail.errors())
             assert f"tail {served.url}/jobs/{job['jobId']}" in said
@@ -340,12 +388,14 @@ async def test_help_teaches() -> None:
     """Every command, every setting, every scenario and the exit codes can be found from --help."""
     status, top, _ = await gateway("--help")
     assert status == 0
-    for command in ("serve", "simulate", "copy", "tail", "demo"):
+    for command in ("serve", "simulate", "copy", "tail", "jobs", "demo"):
         assert command in top
     _, serve, _ = await gateway("serve", "--help")
     assert not [name for name in Settings.model_fields if f"GATEWAY_{name.upper()}" not in serve]
     _, simulate, _ = await gateway("simulate", "--help")
     assert not [name for name in SCENARIOS if name not in simulate]
+    _, _, errors = await gateway("tial")
+    assert "Did you mean 'tail'?" in errors
     for wrong in (("nothing",), ("copy", "x"), ("simulate", "--scenario", "none"), ("tail",)):
         status, _, errors = await gateway(*wrong)
         assert status == 2

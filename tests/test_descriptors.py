@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from gateway import lanes, names
-from gateway.server import POLL_SECONDS, SPARE_DESCRIPTORS, _within_descriptors
+from gateway.descriptors import POLL_SECONDS, SPARE, within_descriptors
 from tests.harness import settings
 
 
 def streams(hard: int, folder: Path, monkeypatch: pytest.MonkeyPatch, most: int = 1000) -> int:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
     chosen = settings("http://127.0.0.1:1", folder, max_streams=most, max_jobs=10_000, poll_rate=20)
-    return _within_descriptors(chosen).max_streams
+    return within_descriptors(chosen).max_streams
 
 
 def test_what_polls_and_callbacks_may_need_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every attempt may dial several addresses at once."""
-    others = SPARE_DESCRIPTORS + 20 * POLL_SECONDS + lanes.AT_ONCE * names.DIALLED
+    others = SPARE + 20 * POLL_SECONDS + lanes.AT_ONCE * names.DIALLED
     assert streams(others + 5000, tmp_path, monkeypatch, 5000) == 5000
     assert streams(others + 4999, tmp_path, monkeypatch, 5000) == 4999
 

@@ -19,6 +19,7 @@ EDGES = {
     "aiohttp": {"gateway.names", "gateway.receivers", "gateway.upstream"},
     "asyncpg": {f"gateway.store.{name}" for name in ("database", "ownership", "pool", "postgres", "wakeups")},
     "pycares": {"gateway.names"},
+    "rich": set(),  # the commands alone
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
     "starlette": {
         f"gateway.{name}"
@@ -27,7 +28,8 @@ EDGES = {
     "uvicorn": {"gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.store.postgres": {"gateway.app"},
-    "gateway.settings": {"gateway.app", "gateway.server"},
+    "gateway.settings": {f"gateway.{name}" for name in ("app", "descriptors", "greeting", "server")},
+    "gateway.settings_words": {"gateway.settings"},
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }

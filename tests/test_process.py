@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pty
 import re
@@ -20,9 +21,10 @@ import anyio
 import pytest
 from aiohttp import web
 
+from gateway.greeting import cannot_listen
 from gateway.simulator import Simulator, running
 from tests.fake_upstream import faking
-from tests.harness import FOLDER, OPERATOR, TOKEN, Process, events, free_port, tail
+from tests.harness import FOLDER, OPERATOR, OPERATOR_KEY, TOKEN, Process, events, free_port, tail
 
 pytestmark = pytest.mark.anyio
 
@@ -210,7 +212,45 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         ended = serve(environment={"GATEWAY_PORT": port, "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"})
     assert ended.returncode == 1
-    assert re.fullmatch(rf"Cannot listen on 127.0.0.1:{port}: Address already in use\.\n", ended.stderr)
+    assert re.fullmatch(
+        rf"Cannot listen on 127\.0\.0\.1, port {port}: the port is taken\. .*GATEWAY_PORT.*\n", ended.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "no"), "Set GATEWAY_PORT to one from 1024 on"),
+        (OSError(errno.EADDRNOTAVAIL, "no"), "Set GATEWAY_HOST to one that it has"),
+        (socket.gaierror(socket.EAI_NONAME, "no"), "Set GATEWAY_HOST to one that it has"),
+        (OSError(errno.EMFILE, "Too many open files"), "port 80: Too many open files."),
+    ],
+)
+def test_why_it_cannot_listen(error: OSError, words: str) -> None:
+    """And what to do about it."""
+    assert words in cannot_listen("127.0.0.1", 80, error)
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    """Exit 1 and one line; 192.0.2.1 is nobody's."""
+    where = {"GATEWAY_HOST": "192.0.2.1", "GATEWAY_PUBLIC_URL": "http://g", "GATEWAY_PORT": "0"}
+    ended = serve(environment={**where, "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"})
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "Set GATEWAY_HOST to one that it has" in ended.stderr
+
+
+async def test_it_says_what_to_try(tmp_path: Path) -> None:
+    """Where it is, its upstream and store, the page, and commands that find it; and misspelt settings."""
+    async with Process("http://127.0.0.1:9", tmp_path, pol_min=1) as gateway:
+        said = gateway.output()
+    assert "GATEWAY_POL_MIN is no setting and has no effect: did you mean GATEWAY_POLL_MIN?" in said
+    assert re.search(rf"^gateway listens on {gateway.url}$", said, re.MULTILINE)
+    assert "  upstream      http://127.0.0.1:9\n" in said
+    assert f"  store         {tmp_path}/gateway.db\n" in said
+    assert f"  the page      {gateway.url}/\n" in said
+    for command in ("copy ITEM-ID --to /Documents", "jobs"):
+        assert f" {command} --gateway {gateway.url}\n" in said
+    assert OPERATOR_KEY not in said
 
 
 async def test_every_address_of_a_name_is_listened_on(tmp_path: Path) -> None:
@@ -259,7 +299,7 @@ async def test_an_operator_key_is_made_on_a_terminal(tmp_path: Path) -> None:
             said = b""
             while b"readyz" not in said:
                 said += await anyio.to_thread.run_sync(os.read, master, 4096)
-            keys += re.findall(r"operator key.*: (\S+)", said.decode())
+            keys += re.findall(r"operator key  (\S+)   \(made", said.decode())
             with anyio.fail_after(10):
                 while True:
                     try:
@@ -285,7 +325,7 @@ async def test_no_operator_key_is_made_without_a_terminal(tmp_path: Path) -> Non
     ):
         async with session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
             assert response.status == 401
-        assert "operator routes are shut" in gateway.output()
+        assert "the operator's routes are shut: set GATEWAY_OPERATOR_KEY" in gateway.output()
 
 
 async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway import settings
 from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern
+from gateway.errors import StoreRefused
 from gateway.settings import Settings, SettingsError
 
 DEFAULTS = {
@@ -76,6 +77,103 @@ def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert "at least 16 characters" in str(caught.value)
 
 
+def test_what_settings_ask_of_each_other_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told together with what is wrong with the others themselves."""
+    wrong = {"HOST": "http://0.0.0.0:80", "STORE_URL": "postgresql://h:x/db", "PORT": "-1"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"GATEWAY_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        settings.read()
+    named = [problem.split(":")[0] for problem in caught.value.problems]
+    assert named == [f"GATEWAY_{name}" for name in ("STORE_URL", "HOST", "PORT", "PUBLIC_URL", "OPERATOR_KEY")]
+    monkeypatch.setenv("GATEWAY_STORE_URL", "mysql://h")
+    monkeypatch.setenv("GATEWAY_LISTEN_URL", "postgresql://h/db")
+    with pytest.raises(SettingsError, match="GATEWAY_LISTEN_URL: goes with"):
+        settings.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORT", "eighty", "must be a whole number from 0 to 65535, such as 8000 (it is 'eighty')"),
+        ("HEARTBEAT", "15s", "must be a number of seconds above 0 and up to 31622400, such as 15 (it is '15s')"),
+        ("LEASE", "0", "must be a number of seconds from 1 to 3600, such as 10 (it is '0')"),
+        ("MAX_JOBS", "-1", "must be a whole number from 1 upwards, such as 10000 (it is '-1')"),
+        ("POLL_RATE", "0", "must be a number above 0 and up to 100000, such as 500 (it is '0')"),
+        (
+            "CORS_ORIGINS",
+            "https://ok.com,a.com,b.com/",
+            "such as https://app.example.com; what is not: 'a.com', 'b.com/'",
+        ),
+        ("CALLBACK_ALLOW", "10.0.0.1/8,x", "such as 10.0.0.0/8; what is not: '10.0.0.1/8', 'x'"),
+        ("HOST", "localhost:8000", "without a scheme or a port: 127.0.0.1, for example"),
+        ("UPSTREAM_URL", "x" * 5000, f"(it is '{'x' * 100}…')"),
+    ],
+)
+def test_what_would_be_right(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    """What it takes, an example, and what is there."""
+    monkeypatch.setenv(f"GATEWAY_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        settings.read()
+    assert words in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPERATOR_KEY", "hunter2"),
+        ("STORE_URL", "postgresql://user:hunter2@host:port/db"),
+        ("STORE_URL", "postgresql://host:port/db?password=hunter2"),
+        ("LISTEN_URL", "mysql://user:hunter2@host/db"),
+        ("PUBLIC_URL", "https://user:hunter2@gateway.example.com"),
+        ("CORS_ORIGINS", "https://user:hunter2@app.example.com"),
+        ("MONITOR_HOSTS", "user:hunter2@host"),
+    ],
+)
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Neither keys nor passwords in URLs."""
+    monkeypatch.setenv(f"GATEWAY_{name}", value)
+    with pytest.raises(SettingsError, match=f"GATEWAY_{name}") as caught:
+        settings.read()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://host/db",
+        "postgres://user:p%2Fw%23@host:5432/db?sslmode=verify-full",
+        "postgresql://one:5432,two:5432/db",
+        "postgresql://user@[::1]:5432/db",
+        "postgresql:///db?host=/run/postgresql",
+    ],
+)
+def test_database_urls_that_are_right(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Several hosts, an IPv6 address, a socket's folder."""
+    monkeypatch.setenv("GATEWAY_STORE_URL", url)
+    monkeypatch.setenv("GATEWAY_OPERATOR_KEY", "operator-key-for-tests")
+    assert settings.read().store_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:p/w@host/db",
+        "postgresql://user:p#w@host/db",
+        "postgresql://host:0/db",
+        "postgresql://host:99999/db",
+        "postgresql://[::1/db",
+        "postgresql://host/db?sslmode=yes",
+    ],
+)
+def test_database_urls_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Found with all other settings, before anything is connected to."""
+    monkeypatch.setenv("GATEWAY_STORE_URL", url)
+    monkeypatch.setenv("GATEWAY_OPERATOR_KEY", "operator-key-for-tests")
+    with pytest.raises(SettingsError, match="GATEWAY_STORE_URL"):
+        settings.read()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -124,7 +222,22 @@ def test_the_store_lies_in_the_state_folder_by_default(monkeypatch: pytest.Monke
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_no_place_for_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A state folder that cannot be made, or no home folder: what to set instead."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "state"))
+    with pytest.raises(StoreRefused, match=r"cannot be made: Not a directory\. Set GATEWAY_STORE_URL"):
+        _ = Settings().store_path
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(StoreRefused, match=r"no home folder"):
+        _ = Settings().store_path
+
+
 def test_misspelt_names_are_noticed() -> None:
-    """A name that only looks like a setting is told."""
-    given = {"GATEWAY_POL_MIN": "1", "GATEWAY_PORT": "1", "GATEWAY_URL": "http://127.0.0.1:8000", "PATH": ""}
-    assert settings.unknown(given) == ["GATEWAY_POL_MIN"]
+    """A name that only looks like a setting is told, with the one that was meant if any is near."""
+    given = {"GATEWAY_POL_MIN": "1", "GATEWAY_QQQ": "", "GATEWAY_PORT": "1", "GATEWAY_URL": "http://h", "PATH": ""}
+    near, far = settings.unknown(given)
+    assert near == "GATEWAY_POL_MIN is no setting and has no effect: did you mean GATEWAY_POLL_MIN?"
+    assert far == "GATEWAY_QQQ is no setting and has no effect: gateway serve --help lists them all."

@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -14,7 +15,7 @@ from gateway.errors import StoreRefused
 from gateway.store import database
 from gateway.store.database import Database
 from gateway.store.postgres import PostgresStore
-from tests.harness import Process
+from tests.harness import Process, free_port
 from tests.test_store import made, wanting
 from tests.wire import wired
 
@@ -87,10 +88,15 @@ async def test_somebody_elses_tables_are_refused(database_url: str) -> None:
 async def test_one_that_is_not_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong name or password is told at once, a database that does not answer after a while; never with a secret."""
     base, _, query = database_url.partition("?")
-    with pytest.raises(StoreRefused, match="does not exist") as refused:
+    with pytest.raises(StoreRefused, match=r"does not exist\. Make it \(createdb\)") as refused:
         await opened(f"{base}_not?{query}")
+    stranger = urlsplit(database_url)
+    stranger = stranger._replace(netloc=f"somebody:secret-word@{stranger.netloc.rpartition('@')[2]}")
+    with pytest.raises(StoreRefused, match=r"Set the user and the password") as stranger_refused:
+        await opened(stranger.geturl())
+    assert "secret-word" not in str(stranger_refused.value)
     monkeypatch.setattr(database, "PATIENCE", 0.1)
-    with pytest.raises(StoreRefused, match="cannot be reached") as unreachable:
+    with pytest.raises(StoreRefused, match=r"cannot be reached: connection refused\. Start it") as unreachable:
         await opened("postgresql://somebody:secret-word@127.0.0.1:9/gateway")
     for error in (refused.value, unreachable.value):
         assert "secret-word" not in str(error)
@@ -167,3 +173,13 @@ async def test_the_operator_is_told_what_is_wrong(database_url: str, tmp_path: P
     assert "has tables of somebody else" in foreign.output()
     for output in (keyless.output(), foreign.output()):
         assert "Traceback" not in output
+
+
+async def test_a_pooler_that_is_away_at_the_start(database_url: str, tmp_path: Path) -> None:
+    """The database itself answers, but not what leads to it: told in a line, and without a traceback."""
+    away = f"postgresql://127.0.0.1:{free_port()}/db"
+    gateway = Process("http://127.0.0.1:9", tmp_path, store_url=away, listen_url=database_url)
+    gateway.spawn()
+    assert await gateway.exited() == 1
+    assert "gateway_crashed: The store: it cannot be reached. Look at what GATEWAY_STORE_URL names." in gateway.output()
+    assert "Traceback" not in gateway.output()

@@ -43,11 +43,14 @@ class StoreFile:
         """
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
-            raise StoreRefused(f"The store's folder {path.parent} does not exist. Make it, or name another.")
+            raise StoreRefused(
+                f"The store's folder {path.parent} does not exist. Make it (mkdir -p), or set GATEWAY_STORE_URL to a "
+                "file in another one; from the root it has four slashes: sqlite:////var/lib/gateway.db."
+            )
         try:
             lock = _lock(path, owner)
         except OSError as error:
-            raise StoreRefused(f"The store {path} cannot be locked: {error.strerror}.") from None
+            raise StoreRefused(_unusable(path, error)) from None
         file = cls(path, lock)
         try:
             file._prepare(secret_key, make_operator_key)
@@ -56,7 +59,7 @@ class StoreFile:
             raise StoreRefused(_explained(path, error)) from None
         except OSError as error:
             file.close()
-            raise StoreRefused(f"The store {path} cannot be opened: {error.strerror}.") from None
+            raise StoreRefused(_unusable(path, error)) from None
         except BaseException:
             file.close()
             raise
@@ -208,7 +211,16 @@ def _lock(path: Path, owner: str) -> int:
     return handle
 
 
+def _unusable(path: Path, error: OSError) -> str:
+    return (
+        f"The store {path} cannot be opened and locked for writing: {(error.strerror or str(error)).lower()}. Let "
+        f"this user write in {path.parent}, or set GATEWAY_STORE_URL to a file where it may."
+    )
+
+
 def _explained(path: Path, error: sqlite3.Error) -> str:
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return f"The store {path} is locked by another program. Close it there and start again."
+    if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
+        return f"The store {path} cannot be written. Let this user write it, or set GATEWAY_STORE_URL to another file."
     return f"The store {path} cannot be used: {error}. Nothing was overwritten."
