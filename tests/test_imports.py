@@ -28,6 +28,14 @@ EDGES = {
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.store.postgres": {"gateway.app"},
     "gateway.settings": {"gateway.app", "gateway.server"},
+    "gateway.asyncapi": {"gateway.docs"},
+    "gateway.docs": {"gateway.routes", "gateway.docs.page", "gateway.docs.types"},
+    "gateway.openapi": {
+        "gateway.asyncapi",
+        "gateway.docs",
+        "gateway.docs.page",
+        *(f"gateway.openapi.{name}" for name in ("callbacks", "copies", "faults", "jobs", "schemas", "service")),
+    },
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }
