@@ -50,7 +50,7 @@ def is_told(operation: Operation, status: int, headers: Mapping[str, str], body:
     if not body:
         return
     kind = headers.get("content-type", "").partition(";")[0]
-    media = told["content"].get(kind) or told["content"]["*/*"]
+    media = told["content"][kind if kind in told["content"] else "*/*"]
     if kind != "application/json":
         return
     content = json.loads(body)
