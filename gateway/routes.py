@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, request_response
 
-from gateway import cursor, items
+from gateway import cursor, docs, items
 from gateway.access import Access, unknown_job
 from gateway.answers import json_answer
 from gateway.bodies import body_of, json_object
@@ -22,7 +22,6 @@ from gateway.deliveries import revealed, wish_of_headers
 from gateway.errors import GatewayError, StoreUnavailable, invalid, unavailable
 from gateway.jobs import Job, Target
 from gateway.metrics import CONTENT_TYPE, Metrics
-from gateway.openapi import document
 from gateway.passing import PassedOn, passed_back
 from gateway.schedule import retry_hint
 from gateway.sse import Stream, come_back
@@ -83,6 +82,8 @@ class Routes:
             Route("/readyz", self.ready),
             Route("/metrics", self.figures),
             Route("/openapi.json", self.openapi),
+            Route("/asyncapi.json", self.asyncapi),
+            Route("/docs", self.docs),
         ]
 
     async def graph(self, request: Request) -> Response:
@@ -186,7 +187,13 @@ class Routes:
         return Response(self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, request: Request) -> Response:
-        return json_answer(document(self._base(request)))
+        return Response(docs.openapi_json(self._base(request)), media_type="application/json")
+
+    async def asyncapi(self, request: Request) -> Response:
+        return Response(docs.asyncapi_json(self._base(request)), media_type="application/json")
+
+    async def docs(self, request: Request) -> Response:
+        return HTMLResponse(docs.html(self._base(request)), headers={"Content-Security-Policy": docs.POLICY})
 
     async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)

@@ -78,6 +78,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
         lifespan="on",
         log_config=None,
         access_log=False,
+        server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
     )

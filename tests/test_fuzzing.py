@@ -22,15 +22,18 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.openapi import document
+from gateway.docs.resolved import operations
 from gateway.simulator import Simulator, running
+from tests.described import DOCUMENT, is_told
 from tests.harness import OPERATOR_KEY, TOKEN, serving, tail
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 QUICKLY = settings(
     max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
-schema = schemathesis.openapi.from_dict(document("http://127.0.0.1"))
+whole = schemathesis.openapi.from_dict(DOCUMENT)
+schema = whole.exclude(operation_id_regex="^boundCopy")  # /copy by another name: a third of the time saved
+OPERATIONS = {(one.path, one.method): one for one in operations(DOCUMENT)}
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +59,16 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 @schema.parametrize()
 @QUICKLY
 def test_from_the_document(case: schemathesis.Case[Any], target: dict[str, Any]) -> None:
-    """Every operation, with what its schema allows and what it does not."""
+    """Every operation, with what its schema allows and what it does not: the answer is told, with its headers."""
     if case.path_parameters and "job" in case.path_parameters:
         case.path_parameters["job"] = target["job"]  # an ended job: its stream ends
     headers = {"Authorization": f"Bearer {OPERATOR_KEY}"}
     response = case.call(base_url=target["url"], headers=headers, timeout=10)
     case.validate_response(response, checks=CHECKS)
+    if case.method.upper() == case.operation.method.upper():  # it tries others too, of which no operation tells
+        told = OPERATIONS[case.operation.path, case.operation.method.upper()]
+        sent = {name: ", ".join(values) for name, values in response.headers.items()}
+        is_told(told, response.status_code, sent, response.content or b"")
 
 
 ASCII = st.characters(min_codepoint=33, max_codepoint=126)

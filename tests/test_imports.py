@@ -30,6 +30,14 @@ EDGES = {
     "gateway.store.postgres": {"gateway.app"},
     "gateway.settings": {f"gateway.{name}" for name in ("app", "descriptors", "greeting", "server")},
     "gateway.settings_words": {"gateway.settings"},
+    "gateway.asyncapi": {"gateway.docs"},
+    "gateway.docs": {"gateway.routes", "gateway.docs.page", "gateway.docs.types"},
+    "gateway.openapi": {
+        "gateway.asyncapi",
+        "gateway.docs",
+        "gateway.docs.page",
+        *(f"gateway.openapi.{name}" for name in ("callbacks", "copies", "faults", "jobs", "schemas", "service")),
+    },
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }

@@ -1,0 +1,61 @@
+"""HTML put together from elements: what is text is escaped, what is an element is not."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+_CODE = re.compile(r"`([^`]+)`")
+_VOID = {"meta", "link"}
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: str, **attributes: str | None) -> Html:
+    """An element; `class_` and the like are spelled so for Python's sake, and one that is None is left out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+
+
+def join(*children: str) -> Html:
+    return Html("".join(child if isinstance(child, Html) else html.escape(child, quote=False) for child in children))
+
+
+def commas(children: Iterable[str], between: str = ", ") -> Html:
+    """Children with something between them."""
+    return join(*(join(between if place else "", child) for place, child in enumerate(children)))
+
+
+def prose(text: str) -> Html:
+    """A description: what stands between backticks is code."""
+    parts = _CODE.split(text)
+    return join(*(element("code", part) if place % 2 else part for place, part in enumerate(parts)))
+
+
+def paragraphs(text: str) -> Html:
+    return join(*(element("p", prose(part)) for part in text.split("\n\n")))
+
+
+def listed(*items: str, class_: str | None = None) -> Html:
+    return element("ul", *(element("li", item) for item in items), class_=class_)
+
+
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Html:
+    head = element("thead", element("tr", *(element("th", head, scope="col") for head in heads)))
+    lines = (element("tr", *(element("td", cell) for cell in row)) for row in rows)
+    return element("table", head, element("tbody", *lines))
+
+
+def code(text: str) -> Html:
+    return element("pre", element("code", text))
