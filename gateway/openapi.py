@@ -303,4 +303,24 @@ _OPERATION: dict[str, Any] = {
         }
     },
     "/openapi.json": {"get": {"summary": "This document", "responses": _PLAIN}},
+    "/": {
+        "get": {
+            "summary": "The page for people",
+            "responses": {"200": {"description": "the page", "content": {"text/html": {}}, "headers": IDS}},
+        }
+    },
+    "/page/{part}": {
+        "get": {
+            "summary": "A part of the page for people",
+            "parameters": [parameter("part", "path", "its style, one of its scripts, or its icon", required=True)],
+            "responses": {
+                "200": {
+                    "description": "the part",
+                    "content": {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")},
+                    "headers": IDS,
+                },
+                **errors("404"),
+            },
+        }
+    },
 }
