@@ -1,10 +1,11 @@
 // A job's callbacks, for the operator: how each fares, and another try.
 
 import { element, say, show } from "./dom.js";
-import { count, moment } from "./words.js";
+import { count, moment, spoken } from "./words.js";
 
 const LOOK_AGAIN = 2000; // ms at first, while one is being delivered; then twice that each time
 const LOOK_AT_MOST = 60_000;
+const TONES = { active: null, delivered: "good", exhausted: "bad", gone: "calm" };
 
 export class Callbacks {
   #timer = 0;
@@ -60,8 +61,13 @@ export class Callbacks {
     retry.setAttribute("aria-label", `Try again: ${callback.url}`);
     return element(
       "li",
-      { "data-state": callback.state },
-      element("div", { class: "head" }, element("code", {}, callback.url), element("span", { class: "pill" }, callback.state)),
+      {},
+      element(
+        "div",
+        { class: "head" },
+        element("code", {}, callback.url),
+        element("span", { class: "pill", "data-tone": TONES[callback.state] }, spoken(callback.state)),
+      ),
       element("p", { class: "note" }, facts.join(" · ")),
       callback.lastError ? element("p", { class: "problem" }, `Last error: ${callback.lastError}`) : "",
       callback.state === "delivered" ? "" : retry,

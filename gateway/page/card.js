@@ -7,6 +7,8 @@ import { timeLeft } from "./job.js";
 import { BASE, browser, curl, python, read } from "./lines.js";
 import { advice, duration, left, moment, percent, spoken } from "./words.js";
 
+const TONES = { unknown: "calm", completed: "good", failed: "bad", gone: "calm" };
+
 export class Card {
   #details = null;
   #painted = {};
@@ -17,7 +19,7 @@ export class Card {
     this.operator = operator;
     const title = `job-${job.id}`;
     this.title = element("h3", { id: title, tabindex: "-1" }, element("span", {}, "Copy"), " ", idOf(job.id));
-    this.pill = element("span", { class: "pill" }, "Connecting");
+    this.pill = element("span", { class: "pill", "data-tone": "calm" }, "Connecting");
     this.bar = element("progress", { max: "100", "aria-labelledby": title });
     this.percent = element("span", { class: "percent" });
     this.note = element("p", { class: "note" });
@@ -52,6 +54,7 @@ export class Card {
     const { job } = this;
     if (this.node.dataset.phase !== job.phase) {
       this.node.dataset.phase = job.phase;
+      this.pill.dataset.tone = TONES[job.phase] ?? "";
       this.#details?.callbacks.look();
     }
     say(this.pill, job.phase === "gone" ? "Unknown" : job.state === null ? "Connecting" : spoken(job.state.status));

@@ -21,8 +21,7 @@ export function show(node, shown) {
 
 /** Code with a button that copies it. Browsers have no clipboard for pages that come by http from elsewhere. */
 export function code(text, label) {
-  // It can be scrolled, so it can be focused; and what can be focused has a name.
-  const pre = element("pre", { tabindex: "0", role: "group", "aria-label": label }, element("code", {}, text));
+  const pre = element("pre", {}, element("code", {}, text));
   if (!navigator.clipboard) return element("div", { class: "code" }, pre);
   const button = element("button", { type: "button", class: "copy", "aria-label": `Copy: ${label}` }, "Copy");
   button.addEventListener("click", async () => {

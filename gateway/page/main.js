@@ -12,7 +12,7 @@ import { count, percent, spoken } from "./words.js";
 const MOST_JOBS = 200; // that the gateway puts on one stream
 const TELL_EACH = 3; // ends at once that are announced one by one
 const CONNECTIONS = {
-  idle: "Not connected",
+  idle: "",
   connecting: "Connecting",
   live: "Live",
   reconnecting: "Reconnecting",
@@ -174,6 +174,7 @@ function connection(state, words = CONNECTIONS[state]) {
   if (at("connection").dataset.state === state && at("connection-words").textContent === words) return;
   const before = at("connection").dataset.state;
   at("connection").dataset.state = state;
+  show(at("connection"), state !== "idle");
   say(at("connection-words"), words);
   if (state === "reconnecting" || state === "refused") announce(words);
   else if (state === "live" && before === "reconnecting") announce("Live again");

@@ -83,6 +83,7 @@ export class AllJobs {
     this.at("key").value = "";
     show(this.at("key-form"), false);
     show(this.at("all"), true);
+    show(this.at("lock"), true);
     this.at("status").focus();
     this.changed();
   }
@@ -92,6 +93,7 @@ export class AllJobs {
     this.#asked += 1;
     this.at("all-jobs").replaceChildren();
     show(this.at("all"), false);
+    show(this.at("lock"), false);
     show(this.at("key-form"), true);
     this.at("key").focus();
     this.changed();
@@ -128,11 +130,16 @@ export class AllJobs {
   }
 
   #row(state) {
-    const phase = state.status === "completed" ? "completed" : state.error ? "failed" : "running";
+    const tone = state.status === "completed" ? "good" : state.error ? "bad" : null;
     return element(
       "li",
-      { "data-phase": phase },
-      element("div", { class: "head" }, idOf(state.jobId), element("span", { class: "pill" }, spoken(state.status))),
+      { "data-job": state.jobId },
+      element(
+        "div",
+        { class: "head" },
+        idOf(state.jobId),
+        element("span", { class: "pill", "data-tone": tone }, spoken(state.status)),
+      ),
       element("p", { class: "note" }, `${percent(state.percentageComplete)} · ${moment(Date.parse(state.at))}`),
       element(
         "button",
