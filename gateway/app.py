@@ -25,8 +25,8 @@ from gateway.errors import GatewayError, StoreUnavailable
 from gateway.lease import Lease
 from gateway.membership import Membership
 from gateway.metrics import Metrics
-from gateway.page import Page
 from gateway.pacing import Turns
+from gateway.page import Page
 from gateway.poller import Poller
 from gateway.receivers import Receivers
 from gateway.routes import Routes

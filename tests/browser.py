@@ -1,7 +1,7 @@
 """A real Chromium for the tests: Debian's, Google's, or the one that `playwright install chromium` brings.
 
-One is started for each module that asks for it, whose loop must be one for all its tests: it overrides `anyio_backend` in
-its own scope. What a page says on its console, throws, or does against its own policy fails the test.
+One is started for each module that asks for it, whose tests must share a loop: it overrides `anyio_backend` in its own
+scope. What a page says on its console, throws, or does against its own policy fails the test.
 """
 
 from __future__ import annotations

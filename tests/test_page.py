@@ -57,6 +57,13 @@ def turns(of: Locator) -> Locator:
     return of.locator(".timeline strong")
 
 
+async def streams(gateway: Running, number: int) -> None:
+    """Wait until so many are open on the server: seconds, at most."""
+    with anyio.fail_after(5):
+        while (await figures(gateway))["gateway_streams_open"] != number:  # noqa: ASYNC110 - a metric has no event
+            await anyio.sleep(0.02)
+
+
 async def test_progress_moves(tmp_path: Path, browser: Browser) -> None:
     """From the first visit over a pasted URL to the result, with the bar, the timeline, the words and the title."""
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
@@ -74,7 +81,7 @@ async def test_progress_moves(tmp_path: Path, browser: Browser) -> None:
         await expect(shown.locator(".percent")).to_have_text("27.8 %")
         await expect(shown.get_by_role("progressbar")).to_have_attribute("value", "27.8")
         await expect(shown.locator(".note")).to_contain_text("3/11 files · running for")
-        await expect(page).to_have_title("28 % – Copy gateway")
+        await expect(page).to_have_title("28 % · Copy gateway")
         says(upstream, "waiting", 50)
         await expect(shown.locator(".pill")).to_have_text("Waiting")
         says(upstream, "completed", 100, resourceId="01NEW")
@@ -82,14 +89,14 @@ async def test_progress_moves(tmp_path: Path, browser: Browser) -> None:
         assert await turns(shown).all_text_contents() == ["Not started", "In progress", "Waiting", "Completed"]
         await expect(page.locator("#connection")).to_have_text("Ended")
         await expect(page.locator("#announcer")).to_contain_text("Completed")
-        await expect(page).to_have_title("Completed – Copy gateway")
+        await expect(page).to_have_title("Completed · Copy gateway")
         assert page.url == f"{gateway.url}/#{job['jobId']}"
         await page.reload()
         await expect(turns(shown)).to_have_count(4)
 
 
 async def test_the_lines_it_offers_do_the_same(tmp_path: Path, browser: Browser) -> None:
-    """Those for curl and for Python are run, those for a browser are the README's; and the one that reads the result."""
+    """Those for curl and for Python are run, those for a browser are the README's; and the result is read."""
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         says(upstream, "completed", 100, resourceId="it's")
         job = await gateway.copy()
@@ -140,8 +147,7 @@ async def test_the_network_drops_and_comes_back(tmp_path: Path, browser: Browser
         await expect(page.locator("#connection")).to_have_text("Reconnecting")
         await expect(page.locator("#announcer")).to_have_text("Reconnecting")
         says(upstream, "waiting", 40)
-        while (await figures(gateway))["gateway_streams_open"]:
-            await anyio.sleep(0.02)
+        await streams(gateway, 0)
         await wire.up()
         await expect(shown.locator(".percent")).to_have_text("40 %")
         await expect(page.locator("#connection")).to_have_text("Live")
@@ -182,20 +188,15 @@ async def test_a_closed_tab_leaves_no_stream(tmp_path: Path, browser: Browser) -
         says(upstream, "inProgress", 20)
         job = await gateway.copy()
 
-        async def streams(number: int) -> None:
-            with anyio.fail_after(5):
-                while (await figures(gateway))["gateway_streams_open"] != number:
-                    await anyio.sleep(0.02)
-
         await page.goto(f"{gateway.url}/#{job['jobId']}")
-        await streams(1)
+        await streams(gateway, 1)
         await page.goto("about:blank")
-        await streams(0)
+        await streams(gateway, 0)
         await page.go_back()
-        await streams(1)
+        await streams(gateway, 1)
         await expect(card(page, job).locator(".percent")).to_have_text("20 %")
         await page.close()
-        await streams(0)
+        await streams(gateway, 0)
 
 
 async def test_markup_in_an_error_is_text(tmp_path: Path, browser: Browser) -> None:
@@ -232,7 +233,7 @@ async def test_a_gateway_that_lost_sight(tmp_path: Path, browser: Browser) -> No
 
 
 async def test_a_job_is_added_to_an_open_stream(tmp_path: Path, browser: Browser) -> None:
-    """The one stream is opened anew from where each job stands: no event comes twice. One that goes takes its stream."""
+    """The one stream is opened anew from where each job stands, so that no event comes twice; and when one goes."""
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         says(upstream, "inProgress", 20)
         first, second = await gateway.copy(), await gateway.copy()
@@ -297,7 +298,6 @@ async def test_streams_are_full(tmp_path: Path, browser: Browser) -> None:
             assert other.status == 200
             await page.goto(f"{gateway.url}/#{job['jobId']}")
             await expect(page.locator("#connection")).to_have_text("Busy, trying again")
-        while (await figures(gateway))["gateway_streams_open"]:
-            await anyio.sleep(0.02)
+        await streams(gateway, 0)
         await page.clock.run_for(5000)
         await expect(page.locator("#connection")).to_have_text("Live")

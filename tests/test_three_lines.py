@@ -13,8 +13,8 @@ from playwright.async_api import Browser
 
 from tests.browser import tab
 from tests.conftest import REAL_TIME
-from tests.fake_upstream import faking
 from tests.fake_receiver import going
+from tests.fake_upstream import faking
 from tests.harness import COPY_BODY, lines_of_the_readme, serving
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,8 @@ async ([url, body]) => {
     body: JSON.stringify(body),
     headers: { Authorization: "Bearer x", "Content-Type": "application/json", "Idempotency-Key": "a-key" },
   });
-  return { location: response.headers.get("Location"), id: response.headers.get("request-id"), job: await response.json() };
+  const [location, id] = ["Location", "request-id"].map(name => response.headers.get(name));
+  return { location, id, job: await response.json() };
 }
 """
 FOLLOW = """

@@ -1,6 +1,6 @@
 """The page for people at `/`: static files, held in memory, and the policy under which a browser runs them.
 
-They use the public routes alone, and nothing of another address. There is no build step: what lies here is what is sent.
+They use the public routes alone, and nothing of another address. There is no build step: what lies here is sent.
 """
 
 from __future__ import annotations

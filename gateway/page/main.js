@@ -170,7 +170,7 @@ function paintSummary() {
   show(at("summary-tidy"), jobs.some((job) => job.ended) && jobs.some((job) => !job.ended));
   const alone = jobs.length === 1 && (jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state?.status ?? "connecting"));
   const state = alone && jobs[0].ended ? alone : jobs.every((job) => job.ended) ? told : percent(Math.round(whole));
-  document.title = `${state} – Copy gateway`;
+  document.title = `${state} · Copy gateway`;
 }
 
 function connection(state, words = CONNECTIONS[state]) {
