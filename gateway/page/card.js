@@ -57,7 +57,7 @@ export class Card {
       this.pill.dataset.tone = TONES[job.phase] ?? "";
       this.look();
     }
-    say(this.pill, job.phase === "gone" ? "Unknown" : job.state === null ? "Connecting" : spoken(job.state.status));
+    say(this.pill, status(job));
     if (job.state !== null) {
       say(this.title.firstChild, spoken(job.state.operation).replace(/^Item /, "").replace(/^c/, "C"));
       this.bar.value = job.state.percentageComplete;
@@ -71,7 +71,7 @@ export class Card {
     if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
     show(this.verdict, job.ended);
     this.#painted.phase = job.phase;
-    if (this.#details !== null) this.#paintTimeline();
+    if (this.#details !== null) this.#paintDetails();
   }
 
   open() {
@@ -104,7 +104,8 @@ export class Card {
     const { id } = this.job;
     const timeline = element("ol", { class: "timeline" });
     const callbacks = new Callbacks(id, this.operator);
-    this.#details = { timeline, callbacks };
+    const result = element("div", { class: "result", hidden: true });
+    this.#details = { timeline, callbacks, result };
     this.fold.append(
       element(
         "div",
@@ -119,16 +120,23 @@ export class Card {
             ["JavaScript", () => code(browser(id), "the lines for a browser")],
             ["Python", () => code(python(id), "the lines for Python")],
           ]),
+          result,
         ),
         callbacks.node,
       ),
     );
-    this.#paintTimeline();
+    this.#paintDetails();
     this.look();
   }
 
-  #paintTimeline() {
-    const { turns } = this.job;
+  #paintDetails() {
+    const { turns, phase, state } = this.job;
+    const { result } = this.#details;
+    if (result.hidden && phase === "completed" && state.resource) {
+      const line = code(read(state.resource), "the line that reads the new item");
+      result.append(element("h4", {}, "Read the new item"), line);
+      show(result, true);
+    }
     if (this.#painted.turns === turns && this.#painted.length === turns.length) return;
     this.#painted.turns = turns;
     this.#painted.length = turns.length;
@@ -151,6 +159,11 @@ export class Card {
   }
 }
 
+function status({ phase, state }) {
+  if (phase === "gone") return "Unknown";
+  return state === null ? "Connecting" : spoken(state.status);
+}
+
 function verdict({ phase, state }) {
   if (phase === "gone") {
     return [
@@ -168,7 +181,6 @@ function verdict({ phase, state }) {
       return [
         element("h4", {}, "The new item"),
         element("p", {}, element("code", { class: "resource" }, state.resource)),
-        code(read(state.resource), "the line that reads the new item"),
       ];
     }
     const told = state.resourceId

@@ -99,7 +99,8 @@ function complain(ids, leftOut, strange) {
   const told = [];
   if (strange.length > 0) {
     const some = strange.slice(0, 3).map((word) => `“${word.length > 40 ? `${word.slice(0, 40)}…` : word}”`);
-    told.push(`No job in ${some.join(", ")}${strange.length > 3 ? " and others" : ""}: a job’s URL ends in /jobs/ and its id.`);
+    const others = strange.length > 3 ? " and others" : "";
+    told.push(`No job in ${some.join(", ")}${others}: a job’s URL ends in /jobs/ and its id.`);
   }
   if (leftOut > 0) told.push(`One stream carries ${MOST_JOBS} running jobs, so ${leftOut} were left out.`);
   if (ids.length === 0 && strange.length === 0) told.push("Paste a job’s URL or its id first.");
@@ -168,9 +169,12 @@ function paintSummary() {
   say(at("summary-words"), `${count(jobs.length, "copy", "copies")}: ${told}`);
   at("summary-bar").value = whole;
   show(at("summary-tidy"), jobs.some((job) => job.ended) && jobs.some((job) => !job.ended));
-  const alone = jobs.length === 1 && (jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state?.status ?? "connecting"));
-  const state = alone && jobs[0].ended ? alone : jobs.every((job) => job.ended) ? told : percent(Math.round(whole));
-  document.title = `${state} · Copy gateway`;
+  document.title = `${jobs.every((job) => job.ended) ? outcome(jobs, told) : percent(Math.round(whole))} · Copy gateway`;
+}
+
+function outcome(jobs, told) {
+  if (jobs.length > 1) return told;
+  return jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state.status);
 }
 
 function connection(state, words = CONNECTIONS[state]) {

@@ -40,7 +40,7 @@ export class Operator {
     if (answer.ok && body !== null) return body;
     if (answer.status === 401) {
       const shut = body?.error?.message.includes("No operator key");
-      throw new Error(shut ? "This gateway has no operator key, so nothing opens its list." : "That is not the operator key.");
+      throw new Error(shut ? "This gateway has no operator key, so its list stays shut." : "That is not the operator key.");
     }
     throw new Error(body?.error?.message ?? `The gateway answered ${answer.status}. Try again.`);
   }

@@ -5,7 +5,7 @@ const ADVICE = {
   activitylimitreached: "Upstream throttles. Start the copy again later.",
   cancelled: "Somebody, or upstream itself, cancelled it. Start the copy again if it is still wanted.",
   deletefailed: "Look into the target folder: something that had to go may still be there.",
-  generalexception: "Upstream gave no cause. Look into the target folder for what is there already, then start it again.",
+  generalexception: "Upstream itself failed. Look into the target folder for what is there already, then start it again.",
   itemnotfound: "Check the item and the target: one of them is not there any more.",
   namealreadyexists:
     "Send another name, or add ?@microsoft.graph.conflictBehavior=rename to the copy request, and start it again.",
