@@ -26,6 +26,7 @@ from gateway.lease import Lease
 from gateway.membership import Membership
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
+from gateway.page import Page
 from gateway.poller import Poller
 from gateway.receivers import Receivers
 from gateway.routes import Routes
@@ -194,7 +195,7 @@ class Gateway:
         callback_routes = CallbackRoutes(
             store=store, callbacks=callbacks, receivers=receivers, access=access, clock=clock
         )
-        self._starlette.router.routes.extend(callback_routes.table() + routes.table())
+        self._starlette.router.routes.extend(callback_routes.table() + routes.table() + Page().table())
         # The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000.
         gc.collect()
         gc.freeze()

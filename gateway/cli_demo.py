@@ -125,6 +125,7 @@ async def _show(
     job = await start(session, f"{url}{ITEM}/copy", BODY, AUTHORIZED["Authorization"].split()[1], patience=10)
     _print("202 Accepted", f"Location: {job}")
     await _register(session, job, receiver_url, operator_key, receiver)
+    _print("", f"In a browser: {_page(url, job)}")
     _print("", "Instead of polling, listen:", "", f"$ curl -N {job}/events")
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -220,7 +221,7 @@ def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: s
         "",
         f"{everything if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
         "",
-        f"  the page for people     {url}/",
+        f"  the page for people     {_page(url, job)}",
         f"  all jobs, live          GATEWAY_OPERATOR_KEY={operator_key} {command()} jobs --gateway {url}",
         f"  the stream from event 3 curl -N -H 'Last-Event-ID: 3' {job}/events",
         f"  the same as JSON        curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
@@ -238,6 +239,11 @@ def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: s
         f"  one that fails          {copy} failed",
         f"  one that is throttled   {copy} retry-after",
     )
+
+
+def _page(url: str, job: str) -> str:
+    """The page for people, at a job."""
+    return f"{url}/#{job.rpartition('/')[2]}"
 
 
 def _settings(upstream: str, operator_key: str) -> dict[str, str]:

@@ -11,10 +11,11 @@ import hypothesis
 import pytest
 from sse_starlette.sse import AppStatus
 
+from tests.browser import browser
 from tests.postgres import database_url, postgres_server
 from tests.virtual_time import VirtualLoop
 
-__all__ = ["database_url", "postgres_server"]  # fixtures of every module
+__all__ = ["browser", "database_url", "postgres_server"]  # fixtures of every module
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")

@@ -30,6 +30,7 @@ OPERATOR = {"Authorization": f"Bearer {OPERATOR_KEY}"}
 QUICK = {"poll_min": 0.02, "poll_max": 0.2}
 COPY_BODY = {"name": "a copy", "parentReference": {"path": "/drive/root:/Documents"}}
 FOLDER = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
+README = Path(__file__).parent.parent / "README.md"
 
 
 class Running:
@@ -212,3 +213,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def lines_of_the_readme(first: str) -> str:
+    """Three lines of the README, as they are."""
+    lines = README.read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.strip().startswith(first))
+    return "\n".join(line.removeprefix("    ") for line in lines[begin : begin + 3])

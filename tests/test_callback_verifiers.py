@@ -25,8 +25,7 @@ from tests import node
 from tests.callers import calling
 from tests.fake_receiver import ALLOWED, SECRET, Post, in_turn, receiving, saying
 from tests.fake_upstream import faking
-from tests.harness import Process, tail
-from tests.test_receiver import lines_of_the_readme
+from tests.harness import Process, lines_of_the_readme, tail
 
 pytestmark = pytest.mark.anyio
 

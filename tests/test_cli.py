@@ -359,11 +359,13 @@ async def test_the_demo_left_open(tmp_path: Path) -> None:
     async with following("demo", "--seconds", "0.5", TMPDIR=str(tmp_path)) as demo:
         async for line in demo.output:
             if "the page for people" in line:
-                url = line.split()[-1]
+                url, _, job = line.split()[-1].partition("#")
                 break
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"{url}readyz") as response:
-                assert response.status == 200
+            async with session.get(f"{url}jobs/{job}") as response:
+                assert (await response.json())["status"] == "completed"
+            async with session.get(url) as response:
+                assert "<title>Copy gateway</title>" in await response.text()
             demo.process.send_signal(signal.SIGINT)
             assert await demo.process.wait() == 0
             with pytest.raises(aiohttp.ClientConnectionError):

@@ -23,7 +23,7 @@ EDGES = {
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
     "starlette": {
         f"gateway.{name}"
-        for name in ("access", "answers", "app", "bodies", "callback_routes", "passing", "routes", "sse")
+        for name in ("access", "answers", "app", "bodies", "callback_routes", "page", "passing", "routes", "sse")
     },
     "uvicorn": {"gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},

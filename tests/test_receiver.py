@@ -19,11 +19,10 @@ from standardwebhooks import Webhook
 from gateway import signing
 from gateway.simulator import Receiver, Simulator, running
 from tests import node
-from tests.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, serving, tail
+from tests.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, lines_of_the_readme, serving, tail
 
 pytestmark = pytest.mark.anyio
 
-README = Path(__file__).parent.parent / "README.md"
 BODY = b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"status":"completed"}}'
 SECRET = signing.new_secret()
 
@@ -152,13 +151,6 @@ async def test_the_command_shows_what_comes(tmp_path: Path, client: aiohttp.Clie
         assert line.endswith("its signature holds; answered 204\n")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-
-
-def lines_of_the_readme(first: str) -> str:
-    """Three lines of the README, as they are."""
-    lines = README.read_text().splitlines()
-    begin = next(number for number, line in enumerate(lines) if line.strip().startswith(first))
-    return "\n".join(line.removeprefix("    ") for line in lines[begin : begin + 3])
 
 
 async def test_the_three_lines_of_the_readme(simulator: Simulator, tmp_path: Path, capsys: Any) -> None:

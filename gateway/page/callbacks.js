@@ -1,0 +1,88 @@
+// A job's callbacks, for the operator: how each fares, and another try.
+
+import { element, say, show } from "./dom.js";
+import { count, moment, spoken } from "./words.js";
+
+const LOOK_AGAIN = 2000; // ms at first, while one is being delivered; then twice that each time
+const LOOK_AT_MOST = 60_000;
+const TONES = { active: null, delivered: "good", exhausted: "bad", gone: "calm" };
+
+export class Callbacks {
+  #timer = 0;
+  #wait = LOOK_AGAIN;
+
+  constructor(id, operator) {
+    this.path = `jobs/${id}/callbacks`;
+    this.operator = operator;
+    this.words = element("p", { class: "hint", role: "status" });
+    this.list = element("ul");
+    this.node = element(
+      "section",
+      { class: "callbacks", hidden: true },
+      element(
+        "div",
+        { class: "tools" },
+        element("h4", {}, "Callbacks"),
+        element("button", { type: "button", class: "quiet", click: () => this.look() }, "Refresh"),
+      ),
+      this.words,
+      this.list,
+    );
+  }
+
+  /** Show how they are now, if there is a key to ask with. */
+  look() {
+    this.#wait = LOOK_AGAIN;
+    return this.#load();
+  }
+
+  async #load() {
+    clearTimeout(this.#timer);
+    show(this.node, this.operator.isOpen);
+    if (!this.operator.isOpen) return this.list.replaceChildren();
+    try {
+      const { value } = await this.operator.ask(this.path);
+      say(this.words, value.length === 0 ? "Nobody asked to be called back." : "");
+      this.list.replaceChildren(...value.map((callback) => this.#row(callback)));
+      if (value.some((callback) => callback.state === "active") && this.node.isConnected) {
+        this.#timer = setTimeout(() => this.#load(), this.#wait);
+        this.#wait = Math.min(2 * this.#wait, LOOK_AT_MOST);
+      }
+    } catch (error) {
+      say(this.words, error.message);
+    }
+    show(this.words, this.words.textContent !== "");
+  }
+
+  #row(callback) {
+    const facts = [count(callback.attempts, "attempt"), `wants ${callback.events.join(", ")}`];
+    if (callback.nextAttemptAt) facts.push(`next attempt ${moment(Date.parse(callback.nextAttemptAt))}`);
+    const retry = element("button", { type: "button", click: () => this.#retry(callback, retry) }, "Try again");
+    retry.setAttribute("aria-label", `Try again: ${callback.url}`);
+    return element(
+      "li",
+      {},
+      element(
+        "div",
+        { class: "head" },
+        element("code", {}, callback.url),
+        element("span", { class: "pill", "data-tone": TONES[callback.state] }, spoken(callback.state)),
+      ),
+      element("p", { class: "note" }, facts.join(" · ")),
+      callback.lastError ? element("p", { class: "problem" }, `Last error: ${callback.lastError}`) : "",
+      callback.state === "delivered" ? "" : retry,
+    );
+  }
+
+  async #retry(callback, button) {
+    button.disabled = true;
+    try {
+      await this.operator.ask(`${this.path}/${callback.id}/retry`, "POST");
+      await this.look();
+    } catch (error) {
+      say(this.words, error.message);
+      show(this.words, true);
+      button.disabled = false;
+    }
+  }
+}

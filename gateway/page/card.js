@@ -1,0 +1,225 @@
+// A job as a person sees it. Its details are made when they are opened: most of 200 never are.
+
+import { Callbacks } from "./callbacks.js";
+import { code, element, say, show, tabs } from "./dom.js";
+import { short } from "./ids.js";
+import { timeLeft } from "./job.js";
+import { BASE, browser, curl, python, read } from "./lines.js";
+import { advice, duration, left, moment, percent, spoken } from "./words.js";
+
+const TONES = { unknown: "calm", completed: "good", failed: "bad", gone: "calm" };
+
+export class Card {
+  #details = null;
+  #painted = {};
+
+  /** `leave` is called when the person has seen enough of it. */
+  constructor(job, operator, leave) {
+    this.job = job;
+    this.operator = operator;
+    const title = `job-${job.id}`;
+    this.title = element("h3", { id: title, tabindex: "-1" }, element("span", {}, "Copy"), " ", idOf(job.id));
+    this.pill = element("span", { class: "pill", "data-tone": "calm" }, "Connecting");
+    this.bar = element("progress", { max: "100", "aria-labelledby": title });
+    this.percent = element("span", { class: "percent" });
+    this.note = element("p", { class: "note" });
+    this.verdict = element("div", { class: "verdict", hidden: true });
+    this.fold = element("details", { toggle: () => this.#unfold() }, element("summary", {}, "Timeline and code"));
+    this.node = element(
+      "li",
+      { class: "job", "data-phase": "unknown", "data-job": job.id },
+      element(
+        "article",
+        { "aria-labelledby": title },
+        element(
+          "div",
+          { class: "head" },
+          this.title,
+          this.pill,
+          element(
+            "button",
+            { type: "button", class: "close", "aria-label": `Stop following ${short(job.id)}`, click: leave },
+            cross(),
+          ),
+        ),
+        element("div", { class: "progress" }, this.bar, this.percent),
+        this.note,
+        this.verdict,
+        this.fold,
+      ),
+    );
+  }
+
+  paint(now) {
+    const { job } = this;
+    if (this.node.dataset.phase !== job.phase) {
+      this.node.dataset.phase = job.phase;
+      this.pill.dataset.tone = TONES[job.phase] ?? "";
+      this.look();
+    }
+    say(this.pill, status(job));
+    if (job.state !== null) {
+      say(this.title.firstChild, spoken(job.state.operation).replace(/^Item /, "").replace(/^c/, "C"));
+      this.bar.value = job.state.percentageComplete;
+      say(this.percent, percent(job.state.percentageComplete));
+    } else if (job.ended) {
+      this.bar.value = 0;
+    }
+    const note = job.ended ? this.#ending() : this.#outlook(now);
+    say(this.note, note);
+    show(this.note, note !== "");
+    if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
+    show(this.verdict, job.ended);
+    this.#painted.phase = job.phase;
+    if (this.#details !== null) this.#paintDetails();
+  }
+
+  open() {
+    this.fold.open = true;
+  }
+
+  /** Look at its callbacks, if they are shown; of a job that nobody knows there are none. */
+  look() {
+    if (this.job.phase !== "gone") this.#details?.callbacks.look();
+  }
+
+  #outlook(now) {
+    const { job } = this;
+    if (job.state === null) return "";
+    const said = [job.state.statusDescription, `running for ${duration(Math.floor(job.age(now) / 1000) * 1000)}`];
+    const remaining = timeLeft(job.samples, now);
+    if (job.state.percentageComplete === 100) said.push("all copied, waiting for the end");
+    else if (remaining !== null) said.push(left(remaining));
+    return said.filter(Boolean).join(" · ");
+  }
+
+  #ending() {
+    const { job } = this;
+    if (job.state === null) return "";
+    return `${moment(Date.parse(job.state.at))} · ${job.phase === "gone" ? "last seen" : `took ${duration(job.age(0))}`}`;
+  }
+
+  #unfold() {
+    if (!this.fold.open || this.#details !== null) return;
+    const { id } = this.job;
+    const timeline = element("ol", { class: "timeline" });
+    const callbacks = new Callbacks(id, this.operator);
+    const result = element("div", { class: "result", hidden: true });
+    this.#details = { timeline, callbacks, result };
+    this.fold.append(
+      element(
+        "div",
+        { class: "details" },
+        element("section", {}, element("h4", {}, "Timeline"), timeline),
+        element(
+          "section",
+          { class: "same" },
+          element("h4", {}, "The same in code"),
+          tabs(`lines-${id}`, "Language", [
+            ["curl", () => code(curl(id), "the line for a terminal")],
+            ["JavaScript", () => code(browser(id), "the lines for a browser")],
+            ["Python", () => code(python(id), "the lines for Python")],
+          ]),
+          result,
+        ),
+        callbacks.node,
+      ),
+    );
+    this.#paintDetails();
+    this.look();
+  }
+
+  #paintDetails() {
+    const { turns, phase, state } = this.job;
+    const { result } = this.#details;
+    if (result.hidden && phase === "completed" && state.resource) {
+      const line = code(read(state.resource), "the line that reads the new item");
+      result.append(element("h4", {}, "Read the new item"), line);
+      show(result, true);
+    }
+    if (this.#painted.turns === turns && this.#painted.length === turns.length) return;
+    this.#painted.turns = turns;
+    this.#painted.length = turns.length;
+    const rows = turns.map((turn, place) =>
+      element(
+        "li",
+        { "data-status": turn.status },
+        element("strong", {}, spoken(turn.status)),
+        element("span", { class: "at" }, percent(turn.percentage)),
+        element(
+          "time",
+          { datetime: new Date(turn.at).toISOString() },
+          place === 0 ? moment(turn.at) : `${moment(turn.at)}, after ${duration(turn.at - turns[place - 1].at)}`,
+        ),
+      ),
+    );
+    this.#details.timeline.replaceChildren(
+      ...(rows.length > 0 ? rows : [element("li", { class: "none" }, "Nothing was heard of it yet.")]),
+    );
+  }
+}
+
+function status({ phase, state }) {
+  if (phase === "gone") return "Unknown";
+  return state === null ? "Connecting" : spoken(state.status);
+}
+
+function verdict({ phase, state }) {
+  if (phase === "gone") {
+    return [
+      element("h4", {}, "Nobody knows this job"),
+      element(
+        "p",
+        {},
+        "Its id is wrong or incomplete, or it ended so long ago that it was forgotten. ",
+        `This page asks the gateway at ${BASE} and no other.`,
+      ),
+    ];
+  }
+  if (phase === "completed") {
+    if (state.resource) {
+      return [
+        element("h4", {}, "The new item"),
+        element("p", {}, element("code", { class: "resource" }, state.resource)),
+      ];
+    }
+    const told = state.resourceId
+      ? ["Its id is ", element("code", { class: "resource" }, state.resourceId), "; upstream did not say in which drive."]
+      : ["Upstream did not say what the new item is. Look into the target folder."];
+    return [element("h4", {}, "The new item"), element("p", {}, ...told)];
+  }
+  const { error } = state;
+  const heading =
+    error.origin === "gateway"
+      ? "The gateway lost sight of the copy"
+      : `The copy ${state.status === "cancelled" ? "was cancelled" : "failed"}`;
+  const details = (error.details ?? []).map((detail) =>
+    element(
+      "li",
+      {},
+      [detail.message, detail.target].filter(Boolean).join(": "),
+      " ",
+      detail.code ? element("code", {}, detail.code) : null,
+    ),
+  );
+  return [
+    element("h4", {}, heading),
+    element("p", { class: "message" }, error.message, " ", element("code", {}, error.code)),
+    details.length > 0 ? element("ul", {}, ...details) : "",
+    element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(error)),
+  ];
+}
+
+export function idOf(id) {
+  return element("code", { title: id }, short(id));
+}
+
+function cross() {
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  shape.setAttribute("viewBox", "0 0 12 12");
+  shape.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", "M2 2l8 8M10 2l-8 8");
+  shape.append(path);
+  return shape;
+}

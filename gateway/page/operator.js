@@ -1,0 +1,155 @@
+// What the operator's key opens: the list of all jobs, and their callbacks.
+
+import { idOf } from "./card.js";
+import { element, say, show } from "./dom.js";
+import { BASE } from "./lines.js";
+import { short } from "./ids.js";
+import { count, moment, percent, spoken } from "./words.js";
+
+const STATUSES = [
+  ["notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending"],
+  ["completed", "failed", "deleteFailed", "cancelled"],
+].flat();
+const PAGE = 50;
+
+export class Operator {
+  // In memory and nowhere else: sessionStorage would outlive the page, be restored with the window, and lie on the disk.
+  #key = null;
+
+  get isOpen() {
+    return this.#key !== null;
+  }
+
+  take(key) {
+    this.#key = key;
+  }
+
+  lock() {
+    this.#key = null;
+  }
+
+  /** The answer to a request with the key. Throws an Error whose message is for people. */
+  async ask(path, method = "GET") {
+    let answer;
+    try {
+      answer = await fetch(BASE + path, { method, headers: { Authorization: `Bearer ${this.#key}` } });
+    } catch {
+      throw new Error("The gateway does not answer. Try again.");
+    }
+    const body = await answer.json().catch(() => null);
+    if (answer.ok && body !== null) return body;
+    if (answer.status === 401) {
+      const shut = body?.error?.message.includes("No operator key");
+      throw new Error(shut ? "This gateway has no operator key, so its list stays shut." : "That is not the operator key.");
+    }
+    throw new Error(body?.error?.message ?? `The gateway answered ${answer.status}. Try again.`);
+  }
+}
+
+/** The list and its tools. `follow` takes ids; `changed` is called when the key came or went. */
+export class AllJobs {
+  #cursor = null;
+  #shown = [];
+  #asked = 0;
+
+  constructor(operator, { follow, changed }) {
+    this.operator = operator;
+    this.follow = follow;
+    this.changed = changed;
+    this.at = (id) => document.getElementById(id);
+    const choices = STATUSES.map((status) => element("option", { value: status }, spoken(status)));
+    this.at("status").append(element("option", { value: "" }, "Any"), ...choices);
+    this.at("key-form").addEventListener("submit", (event) => this.#unlock(event));
+    this.at("status").addEventListener("change", () => this.#load());
+    this.at("refresh").addEventListener("click", () => this.#load());
+    this.at("more").addEventListener("click", () => this.#load(this.#cursor));
+    this.at("lock").addEventListener("click", () => this.#lock());
+    this.at("follow-all").addEventListener("click", () => follow(this.#shown));
+  }
+
+  async #unlock(event) {
+    event.preventDefault();
+    const key = this.at("key").value.trim();
+    // Others cannot stand in a header.
+    if (!/^[\x21-\x7e]+$/.test(key)) return say(this.at("key-problem"), "A key has visible ASCII characters only.");
+    this.operator.take(key);
+    try {
+      await this.#page("");
+    } catch (error) {
+      this.operator.lock();
+      return say(this.at("key-problem"), error.message);
+    }
+    say(this.at("key-problem"), "");
+    this.at("key").value = "";
+    show(this.at("key-form"), false);
+    show(this.at("all"), true);
+    show(this.at("lock"), true);
+    this.at("status").focus();
+    this.changed();
+  }
+
+  #lock() {
+    this.operator.lock();
+    this.#asked += 1;
+    this.at("all-jobs").replaceChildren();
+    show(this.at("all"), false);
+    show(this.at("lock"), false);
+    show(this.at("key-form"), true);
+    this.at("key").focus();
+    this.changed();
+  }
+
+  async #load(cursor = null) {
+    try {
+      await this.#page(this.at("status").value, cursor);
+    } catch (error) {
+      say(this.at("all-words"), error.message);
+    }
+  }
+
+  async #page(status, cursor = null) {
+    const asked = (this.#asked += 1);
+    const query = new URLSearchParams({ limit: PAGE, ...(status && { status }), ...(cursor && { cursor }) });
+    const { value, nextLink } = await this.operator.ask(`jobs?${query}`);
+    if (asked !== this.#asked) return; // it was asked again meanwhile
+    const rows = value.map((state) => this.#row(state));
+    // The link is of the gateway's public URL, from which this page may not have come; what it adds is the cursor.
+    this.#cursor = nextLink ? new URL(nextLink).searchParams.get("cursor") : null;
+    if (cursor === null) {
+      this.#shown = [];
+      this.at("all-jobs").replaceChildren(...rows);
+    } else {
+      this.at("all-jobs").append(...rows);
+      rows[0]?.querySelector("button").focus();
+    }
+    this.#shown.push(...value.map((state) => state.jobId));
+    const found = count(this.#shown.length, "job");
+    say(this.at("all-words"), `${found}${this.#cursor ? ", and there are more" : ""} · as of ${moment(Date.now())}`);
+    show(this.at("more"), this.#cursor !== null);
+    show(this.at("follow-all"), this.#shown.length > 1);
+  }
+
+  #row(state) {
+    const tone = state.status === "completed" ? "good" : state.error ? "bad" : null;
+    return element(
+      "li",
+      { "data-job": state.jobId },
+      element(
+        "div",
+        { class: "head" },
+        idOf(state.jobId),
+        element("span", { class: "pill", "data-tone": tone }, spoken(state.status)),
+      ),
+      element("p", { class: "note" }, `${percent(state.percentageComplete)} · ${moment(Date.parse(state.at))}`),
+      element(
+        "button",
+        {
+          type: "button",
+          "aria-label": `Follow ${short(state.jobId)}`,
+          click: () => this.follow([state.jobId], { focus: true }),
+        },
+        "Follow",
+      ),
+    );
+  }
+}
