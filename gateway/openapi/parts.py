@@ -38,6 +38,8 @@ HEADERS = {
     "Allow": _header("the methods that the route has", "GET, HEAD"),
     "ETag": _header("the item's version, for If-None-Match", '"{01MOWKYVLARGEFOLDER1},1"'),
     "Content-Security-Policy": _header("keeps a browser from running what is passed on or shown", "sandbox"),
+    "Cross-Origin-Opener-Policy": _header("pages of other origins hold no window of it", "same-origin"),
+    "Cross-Origin-Resource-Policy": _header("pages of other origins use no part of it", "same-origin"),
     "Content-Encoding": _header("how upstream compressed the body", "gzip"),
     "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", const="no"),
 }
@@ -66,6 +68,7 @@ def parameter(
 PARAMETERS = {
     "job": parameter("job", "path", "the job's id", JOB, required=True),
     "callback": parameter("callback", "path", "the callback's id", CALLBACK, required=True),
+    "part": parameter("part", "path", "the part's name", "main.js", required=True),
     "Last-Event-ID": parameter(
         "Last-Event-ID", "header", "the id of the last event seen: the stream goes on after it", "3"
     ),

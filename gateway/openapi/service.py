@@ -7,6 +7,7 @@ from typing import Any
 from gateway.openapi.faults import errors
 from gateway.openapi.parts import headers, json_answer, ref, text_answer
 
+_PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
 _METRICS = """\
 # HELP gateway_jobs_running Jobs this process polls.
 # TYPE gateway_jobs_running gauge
@@ -29,6 +30,20 @@ def _document(description: str, example: dict[str, Any]) -> dict[str, Any]:
 
 
 PATHS: dict[str, Any] = {
+    "/": _get("page", "The page for people", _page("jobs, followed live", *_PAGE_HEADERS)),
+    "/page/{part}": {
+        "parameters": [ref("parameters", "part")],
+        **_get(
+            "pagePart",
+            "A part of the page for people",
+            {
+                "description": "its style, one of its scripts, or its icon",
+                "headers": headers(*_PAGE_HEADERS),
+                "content": {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")},
+            },
+            **errors("404 notFound"),
+        ),
+    },
     "/docs": _get(
         "docs", "This document, to read", _page("the OpenAPI and AsyncAPI documents", "Content-Security-Policy")
     ),
