@@ -15,11 +15,11 @@ import sys
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import lanes, names
 from gateway import settings as settings_
 from gateway.app import Gateway, create_app, open_source
+from gateway.connection import Connection
 from gateway.errors import StoreRefused
 from gateway.settings import Settings, SettingsError
 
@@ -37,14 +37,6 @@ CALLBACK_DESCRIPTORS = lanes.AT_ONCE * names.DIALLED
 POLL_SECONDS = 10
 
 log = logging.getLogger("gateway")
-
-
-class Protocol(HttpToolsProtocol):
-    """Lets a stream drop its connection: closing would first flush to a reader that takes nothing."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["gateway.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class Server(uvicorn.Server):
@@ -134,7 +126,7 @@ def run() -> int:
     gateway = create_app(settings, source)
     config = uvicorn.Config(
         gateway,
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
