@@ -47,10 +47,7 @@ log = logging.getLogger("gateway.requests")
 
 
 class Envelope:
-    """The outermost layer: gives each request its ids and each answer the headers that all have, and logs one line.
-
-    The server's own `send` goes along in the scope, for streams: only the start of an answer concerns any layer.
-    """
+    """The outermost layer: gives each request its ids and each answer the headers that all have, and logs one line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -64,7 +61,6 @@ class Envelope:
         named = Headers(scope=scope).get("client-request-id", "")
         ids = {"request-id": request_id, "client-request-id": named if _CLIENT_ID.fullmatch(named) else request_id}
         scope["gateway.ids"] = ids
-        scope["gateway.send"] = send
 
         async def start(message: Message) -> None:
             if message["type"] == "http.response.start":

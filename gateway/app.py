@@ -136,6 +136,7 @@ class Gateway:
         metrics = Metrics()
         self._tails = tails = Tails(
             store,
+            metrics,
             heartbeat=settings.heartbeat,
             limit=settings.max_streams,
             look_every=LOOK_EVERY if shared is None else LOOK_EVERY_SHARED,

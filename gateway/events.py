@@ -28,3 +28,8 @@ class Event(msgspec.Struct, frozen=True):
 
 def frame(event_id: bytes, body: bytes) -> bytes:
     return b"id: %b\n%b" % (event_id, body)
+
+
+def chunk(data: bytes) -> bytes:
+    """As HTTP/1.1 sends a piece of a body whose length nobody knows."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

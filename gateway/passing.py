@@ -53,8 +53,7 @@ class PassedOn(Response):
             async for chunk in reply.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Broken:
-            if "gateway.abort" in scope:
-                scope["gateway.abort"]()  # a proper end would pass half an item off as a whole one
+            scope["gateway.connection"].abort()  # a proper end would pass half an item off as a whole one
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from gateway.jobs import Job
-from gateway.schedule import next_wait
+from gateway.schedule import UNSEEN, next_wait
 from gateway.watch import Host, Means, Watch
 
 STOP_GRACE = 1.0
@@ -40,7 +40,8 @@ class Poller:
         for job in unfinished:
             wait = next_wait(
                 age=means.clock() - job.created,
-                remaining=None,
+                progress=UNSEEN,
+                now=0.0,
                 failures=0,
                 retry_after=None,
                 bounds=means.bounds,

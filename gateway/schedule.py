@@ -1,7 +1,11 @@
 """When to poll next, and how fast: pure decisions over monotonic seconds.
 
-A wait is a share of the job's age, so that no job is seen late by more than that share of its length; shorter where
-progress says that the end is near; longer after each answer that was none. What upstream asks for comes first.
+A wait is a share of the job's length as far as it is known: of its age, which it has for sure, or of a little more once
+steady progress says that it is far from its end. So no job is seen late by more than that share of its length. Progress
+also says when the end is near, and then the monitor is asked often. Answers that were none lengthen the wait. What
+upstream asks for comes before all of it.
+
+Over 200 made-up lives (`python -m tests.bench polls`) this takes a tenth of the polls of a fixed second.
 """
 
 from __future__ import annotations
@@ -11,8 +15,25 @@ import random
 
 import msgspec
 
-AGE_SHARE = 0.025
-REMAINING_SHARE = 0.4
+LENGTH_SHARE = 0.0285
+JITTER = 0.03
+TRUSTED_CHANGES = 5
+"""Changes of progress after which its pace is believed …"""
+TRUSTED_STEP = 2.0
+"""… while they are no larger than so many percent …"""
+TRUSTED_FROM = 2.0
+"""… and beyond so many: some monitors count from 0 to 1."""
+TRUST = 2.0
+"""By how much that may lengthen a wait: a job that ends all at once in spite of it is seen late by twice the share."""
+NEAR_WAIT = 1.2
+"""Seconds between polls while the end is near: about 0.6 s late at the mean."""
+NEAR_STEPS = 2.5
+NEAR_PERCENT = 3.0
+"""The end is near when so many steps of the size seen last are left, and no more than so many percent."""
+APPROACH = 0.4
+"""Share of the time until the end is near that one wait may take …"""
+OVERDUE_SHARE = 0.05
+"""… and of the time by which it is overdue: a job that stands at 99 % for hours is not asked all the while."""
 TWICE_APART = 5.0
 """Seconds that must lie between two answers before `404` or `401` is believed."""
 
@@ -25,31 +46,64 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A job's progress as seen so far: the first and the newest percentage and when each was first seen."""
+    """A job's progress as seen so far: the newest percentage, when it was first seen, and what the changes were like.
 
-    first_at: float
-    first: float
+    `takes` is how many seconds one percent takes, the newer changes counting more the nearer the end is; `step` is the
+    size of the changes in percent. Both are 0 before the first change.
+    """
+
     newest_at: float
     newest: float
+    changes: int = 0
+    takes: float = 0.0
+    step: float = 0.0
 
     def seen(self, percentage: float, now: float) -> Progress:
-        if percentage <= self.newest:
+        grown, took = percentage - self.newest, now - self.newest_at
+        if grown <= 0 or took <= 0:
             return self
-        return Progress(self.first_at, self.first, now, percentage)
+        if self.changes == 0:
+            return Progress(now, percentage, 1, took / grown, grown)
+        weight = min(1.0, max(grown / (100 - self.newest), 0.02))
+        takes = (1 - weight) * self.takes + weight * took / grown
+        return Progress(now, percentage, self.changes + 1, takes, (self.step + grown) / 2)
 
     def remaining(self, now: float) -> float | None:
-        """Seconds to the end at the pace so far; None while there is no pace, or once the end is overdue."""
-        done, took = self.newest - self.first, self.newest_at - self.first_at
-        if done <= 0 or took <= 0 or self.newest >= 100:
+        """Seconds to the end at the pace so far, negative once it is overdue; None while there is no pace."""
+        if self.changes == 0:
             return None
-        left = took * (100 - self.newest) / done - (now - self.newest_at)
-        return left if left > 0 else None
+        return self.takes * (100 - self.newest) - (now - self.newest_at)
+
+    def wait(self, age: float, now: float) -> float:
+        """Seconds that a job of such an age may go unasked."""
+        remaining = self.remaining(now)
+        if remaining is None:
+            return age * LENGTH_SHARE
+        length = age
+        if (
+            self.changes >= TRUSTED_CHANGES
+            and self.step <= TRUSTED_STEP
+            and self.newest >= TRUSTED_FROM
+            and remaining > 0
+        ):
+            length = min(age + remaining / 2, age * TRUST)
+        left, near = 100 - self.newest, min(NEAR_STEPS * self.step, NEAR_PERCENT)
+        ahead = remaining - near * self.takes
+        if left <= near:
+            approach = max(-remaining, 0.0) * OVERDUE_SHARE
+        else:
+            approach = ahead * APPROACH if ahead > 0 else -ahead * OVERDUE_SHARE
+        return min(length * LENGTH_SHARE, max(approach, NEAR_WAIT))
+
+
+UNSEEN = Progress(0.0, 0.0)
 
 
 def next_wait(
     *,
     age: float,
-    remaining: float | None,
+    progress: Progress,
+    now: float,
     failures: int,
     retry_after: float | None,
     bounds: Bounds,
@@ -57,23 +111,21 @@ def next_wait(
 ) -> float:
     """Seconds until the next poll.
 
-    `age` and `remaining` in seconds; `failures` is the number of answers in a row that were none or throttled;
-    `retry_after` may lengthen the wait beyond the longest, never shorten it below the shortest.
+    `age` and `now` in seconds; `failures` is the number of answers in a row that were none or throttled; `retry_after`
+    may lengthen the wait beyond the longest, never shorten it below the shortest.
     """
     if retry_after is not None:
         return max(retry_after, bounds.shortest) + rng.uniform(0, bounds.shortest)
-    wait = age * AGE_SHARE
-    if remaining is not None:
-        wait = min(wait, remaining * REMAINING_SHARE)
+    wait = progress.wait(age, now)
     if failures:
         wait = max(wait, bounds.shortest * 2.0 ** min(failures, 32))
-    wait *= rng.uniform(0.9, 1.1)
+    wait *= rng.uniform(1 - JITTER, 1 + JITTER)
     return min(max(wait, bounds.shortest), bounds.longest)
 
 
 def retry_hint(age: float) -> int:
     """Whole seconds that a poller of the gateway is asked to wait, for a job of this age."""
-    return min(30, max(1, math.ceil(age * AGE_SHARE)))
+    return min(30, max(1, math.ceil(age * LENGTH_SHARE)))
 
 
 class SteadyRate:

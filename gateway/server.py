@@ -14,10 +14,10 @@ import sys
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import settings as settings_
 from gateway.app import Gateway, create_app, open_source
+from gateway.connection import Connection
 from gateway.descriptors import within_descriptors
 from gateway.errors import StoreRefused
 from gateway.greeting import cannot_listen, greet, say
@@ -33,14 +33,6 @@ COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
 
 log = logging.getLogger("gateway")
-
-
-class Protocol(HttpToolsProtocol):
-    """Lets a stream drop its connection: closing would first flush to a reader that takes nothing."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["gateway.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class Server(uvicorn.Server):
@@ -130,7 +122,7 @@ def run() -> int:
     gateway = create_app(settings, source)
     config = uvicorn.Config(
         gateway,
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,8 +1,8 @@
 """A stream of one or several jobs' events as a Server-Sent Events response.
 
-A stream holds a cursor and never a queue. While it is level with its tails it costs no task but the server's own, which
-waits for the client to leave; the tails push into its socket. When the socket is full it gets a task that waits and
-then catches up from the log; a reader that takes nothing for `send_timeout` is cut.
+A stream holds a cursor and never a queue. While it is level with its tails it costs no task at all: the tails push into
+its socket. When the socket is full it gets a task that waits and then catches up from the log; a reader that takes
+nothing for `send_timeout` is cut.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
-from types import coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -22,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import cursor
 from gateway.errors import StoreUnavailable
-from gateway.events import Event, frame
+from gateway.events import Event, chunk, frame
 from gateway.metrics import Metrics
 from gateway.store import Slice
 from gateway.tails import Tail, Tails
@@ -30,8 +29,30 @@ from gateway.tails import Tail, Tails
 RETRY = b"retry: 2000\n\n"
 log = logging.getLogger("gateway.sse")
 
-_COMMENT = {"type": "http.response.body", "body": b":\n\n", "more_body": True}
+_COMMENT = b":\n\n"
+_BEAT = chunk(_COMMENT)
+_LAST_CHUNK = b"0\r\n\r\n"
 _LOOK_AGAIN = 1.0
+
+
+class Line(Protocol):
+    """A connection that the answer's head was sent on; `full` while the peer is behind by more than its buffer takes.
+
+    What is written must be chunks. Whoever takes it is told once, by `lost`, that it is given back or gone.
+    """
+
+    @property
+    def full(self) -> bool: ...
+
+    def take(self, holder: Feed) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def writable(self) -> None: ...
+
+    def give_back(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class _Nothing:
@@ -45,7 +66,10 @@ _NOTHING = _Nothing()
 
 
 class Stream(EventSourceResponse):
-    """`heads` and `where` follow `job_ids`: what was known of each log, and after which number to read it."""
+    """`heads` and `where` follow `job_ids`: what was known of each log, and after which number to read it.
+
+    It answers the request and hands the connection to a `Feed`, which stays when all else of the request is gone.
+    """
 
     def __init__(
         self,
@@ -58,102 +82,132 @@ class Stream(EventSourceResponse):
         send_timeout: float,
         max_age: float,
     ) -> None:
-        super().__init__(_NOTHING, ping=0, send_timeout=send_timeout)
-        self._tails = tails
-        self._metrics = metrics
+        super().__init__(_NOTHING, ping=0)
+        self._feed = Feed(tails, metrics, where, send_timeout)
         self._job_ids = job_ids
         self._heads = heads
-        self._where = where
         self._max_age = max_age
-        self._follows: dict[Tail, int] = {}
-        self._busy = True
-        self._over = ""
-        self._ending: tuple[bytes, str] | None = None
-        self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # Nothing on the way out looks at a body, so pushes go to the server's own `send`, past every wrapper.
-        self._out: Send = scope.get("gateway.send", send)
-        self._abort = scope.get("gateway.abort")
-        timer = asyncio.get_running_loop().call_later(self._max_age, self.finish, b"", "expired")
-        self._enter()
+        await self._feed.begin(scope["gateway.connection"], self._job_ids, self._heads, self._max_age)
+
+
+class Feed:
+    """What a stream is to its tails: a line and a cursor, `where`, in the order of its jobs."""
+
+    __slots__ = (
+        "_busy",
+        "_ending",
+        "_follows",
+        "_line",
+        "_metrics",
+        "_over",
+        "_send_timeout",
+        "_sent_at",
+        "_tails",
+        "_timer",
+        "_where",
+        "_write",
+    )
+
+    _line: Line
+    _write: Callable[[bytes], None]
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, tails: Tails, metrics: Metrics, where: list[int], send_timeout: float) -> None:
+        self._tails = tails
+        self._metrics = metrics
+        self._where = where
+        self._send_timeout = send_timeout
+        self._follows: dict[Tail, int] = {}
+        self._busy = True
+        self._over = ""
+        self._ending: tuple[bytes, str] | None = None
+        self._sent_at = 0.0
+
+    async def begin(self, line: Line, job_ids: Sequence[str], heads: Sequence[Slice | None], max_age: float) -> None:
+        """Bring the reader level; it is then pushed to, without a task, until it is over."""
+        self._line = line
+        self._write = line.write
+        self._timer = asyncio.get_running_loop().call_later(max_age, self.finish, b"", "expired")
+        self._tails.come(self)
+        self._metrics.streams_open.inc()
+        for place, (job_id, head) in enumerate(zip(job_ids, heads, strict=True)):
+            if head is not None and not (head.ended and self._where[place] >= head.head):
+                self._follows[self._tails.join(job_id, head, self)] = place
+        line.take(self)
         if self._tails.draining:
             self.finish(b"", "drained")
-        try:
-            await self._give(RETRY + self._tell_gone())
-            await self._catch_up()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        finally:
-            timer.cancel()
-            self._leave()
+        await self._go_on(RETRY + self._tell_gone(job_ids, heads))
 
-    def push(self, tail: Tail, events: Sequence[Event], shared: dict[str, Any]) -> None:
-        place = self._follows.get(tail)
-        if self._busy or self._over or place is None:
-            return  # it reads by itself, or has had the end of this tail meanwhile
+    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> int:
+        if self._busy or self._over:
+            return 0  # it reads by itself
+        if self._line.full:
+            self._lag()
+            return 0
         if len(self._where) == 1 and self._where[0] < events[0].seq:
             self._where[0] = events[-1].seq
-            self._metrics.events_sent.inc(len(events))
-            message = shared
+            self._write(shared)
         else:
+            place = self._follows.get(tail)
+            if place is None:
+                return 0  # it has had the end of this tail meanwhile
             events = [event for event in events if event.seq > self._where[place]]
-            message = {"type": "http.response.body", "body": self._frames(place, events), "more_body": True}
-            self._sent_at = self._now()
+            if events:
+                self._write(chunk(self._frames(place, events)))
+                self._sent_at = self._now()
         if tail.ended:
             self._unfollow(tail)
             if not self._follows:
-                self._over = "ended"
-                message = {**message, "more_body": False}
-        self._begin(message)
+                self._end("ended")
+        return len(events)
 
     def beat(self, now: float) -> None:
         if self._busy or self._over or now - self._sent_at < self._tails.heartbeat / 2:
             return  # a stream of many jobs hears the beat of each of their tails
+        if self._line.full:
+            self._lag()
+            return
         if len(self._where) > 1:
             self._sent_at = now
-        self._begin(_COMMENT)
+        self._write(_BEAT)
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
         if self._over:
             return
-        if self._busy:
-            self._ending = (last_words, reason)
+        self._ending = (last_words, reason)
+        if self._busy or self._line.full:
             if grace is not None:
                 asyncio.get_running_loop().call_later(grace, self._cut)
+            if not self._busy:
+                self._lag()
             return
-        self._over = reason
-        self._begin({"type": "http.response.body", "body": last_words, "more_body": False})
+        self._say_last(*self._ending)
 
-    def _enter(self) -> None:
-        self._tails.come(self)
-        self._metrics.streams_open.inc()
-        for place, (job_id, head) in enumerate(zip(self._job_ids, self._heads, strict=True)):
-            if head is not None and not (head.ended and self._where[place] >= head.head):
-                self._follows[self._tails.join(job_id, head, self)] = place
-
-    def _leave(self) -> None:
+    def lost(self) -> None:
+        self._timer.cancel()
         for tail in list(self._follows):
             self._unfollow(tail)
         self._tails.go(self)
-        self._metrics.streams_open.dec()
-        self._metrics.streams_ended.labels(self._over or "left").inc()
         self._over = self._over or "left"
+        self._metrics.streams_open.dec()
+        self._metrics.streams_ended.labels(self._over).inc()
 
     def _unfollow(self, tail: Tail) -> None:
         del self._follows[tail]
         self._tails.leave(tail, self)
 
-    def _tell_gone(self) -> bytes:
+    def _tell_gone(self, job_ids: Sequence[str], heads: Sequence[Slice | None]) -> bytes:
         told = []
-        for place, head in enumerate(self._heads):
+        for place, head in enumerate(heads):
             if head is None and self._where[place] != cursor.GONE:
                 self._where[place] = cursor.GONE
-                data = msgspec.json.encode({"jobId": self._job_ids[place]})
+                data = msgspec.json.encode({"jobId": job_ids[place]})
                 told.append(frame(cursor.composite(self._where), b"event: gone\ndata: %b\n\n" % data))
         return b"".join(told)
 
@@ -162,82 +216,74 @@ class Stream(EventSourceResponse):
         for event in events:
             self._where[place] = event.seq
             frames.append(frame(cursor.composite(self._where), event.body()))
-        self._metrics.events_sent.inc(len(events))
         return b"".join(frames)
 
-    def _begin(self, message: dict[str, Any]) -> None:
-        """Start a send and, when it does not finish at once, let a task of its own see it through."""
-        sending = self._out(message)
-        try:
-            waiting_for = sending.send(None)  # type: ignore[attr-defined]
-        except StopIteration:
-            return
-        except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the pump, and with it all readers
-            log.warning("send_failed: %s", type(error).__name__)
-            self._cut()
-            return
+    def _lag(self) -> None:
+        """The socket is full: read on from the log, in a task, once it takes something again."""
         self._busy = True
-        self._tails.spawn(self._see_through(_resumed(sending, waiting_for)))  # type: ignore[arg-type]
+        self._tails.spawn(self._go_on(b""))
 
-    async def _see_through(self, sending: Coroutine[Any, Any, None]) -> None:
+    async def _go_on(self, first: bytes) -> None:
+        """Send what is to be said first and what came after the cursor, until level with all tails, or over."""
         try:
-            with anyio.move_on_after(self.send_timeout) as patience:
-                await sending
-            if patience.cancelled_caught:
-                self._cut()
-            elif not self._over:
-                await self._catch_up()
-        except Exception as error:  # noqa: BLE001 - as in `_begin`
+            await self._give(first)
+            while not self._over:
+                if self._ending is not None:
+                    self._say_last(*self._ending)
+                    return
+                behind = next((tail for tail, place in self._follows.items() if self._where[place] < tail.head), None)
+                if behind is not None:
+                    await self._read_on(behind)
+                elif self._follows:
+                    self._busy = False
+                    return
+                else:
+                    self._end("ended")
+        except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the task group, and with it all
             log.warning("send_failed: %s", type(error).__name__)
             self._cut()
-
-    async def _catch_up(self) -> None:
-        """Send what came after the cursor until the stream is level with all its tails, or over."""
-        while not self._over:
-            if self._ending is not None:
-                last_words, self._over = self._ending
-                await self._give(last_words, more=False)
-                return
-            behind = next((tail for tail, place in self._follows.items() if self._where[place] < tail.head), None)
-            if behind is None:
-                if self._follows:
-                    self._busy = False
-                else:
-                    self._over = "ended"
-                    await self._give(b"", more=False)
-                return
-            await self._read_on(behind)
+        except BaseException:
+            self._cut()
+            raise
 
     async def _read_on(self, tail: Tail) -> None:
-        place = self._follows[tail]
         try:
-            events = await self._tails.after(tail, self._where[place])
+            events = await self._tails.after(tail, self._where[self._follows[tail]])
         except StoreUnavailable:
-            await self._give(_COMMENT["body"])  # type: ignore[arg-type]
+            await self._give(_COMMENT)
             await anyio.sleep(_LOOK_AGAIN)
             return
         if self._over:
             return
-        body = self._frames(place, events)
+        body = self._frames(self._follows[tail], events)
         if not events or events[-1].terminal:
             self._unfollow(tail)
-            if not self._follows:
-                self._over = "ended"
-        await self._give(body, more=not self._over)
+        self._metrics.events_sent.inc(len(events))
+        await self._give(body)
 
-    async def _give(self, body: bytes, *, more: bool = True) -> None:
-        with anyio.move_on_after(self.send_timeout) as patience:
-            await self._out({"type": "http.response.body", "body": body, "more_body": more})
+    async def _give(self, body: bytes) -> None:
+        with anyio.move_on_after(self._send_timeout) as patience:
+            await self._line.writable()
         if patience.cancelled_caught:
             self._cut()
+        elif body and not self._over:
+            self._write(chunk(body))
+
+    def _say_last(self, last_words: bytes, reason: str) -> None:
+        if last_words:
+            self._write(chunk(last_words))
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self._over = reason
+        self._write(_LAST_CHUNK)
+        self._line.give_back()
 
     def _cut(self) -> None:
-        """Drop a reader that takes nothing: closing would flush to it first, for as long as it likes."""
-        if self._over:
-            return
-        self._over = "stalled"
-        if self._abort is not None:
-            self._abort()
+        """Drop a reader that takes nothing."""
+        if not self._over:
+            self._over = "stalled"
+            self._line.abort()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -247,18 +293,3 @@ def come_back(rng: random.Random) -> Response:
     """What a stream with a last id gets instead of a refusal, which EventSource would take as final."""
     body = b"retry: %d\n\n: busy, come back\n\n" % rng.randint(4000, 6000)
     return Response(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-
-
-@coroutine
-def _resumed(begun: Coroutine[Any, Any, None], waiting_for: Any) -> Generator[Any, Any, None]:
-    """Drive on, inside a task, a coroutine that was begun by hand and now waits for a future."""
-    try:
-        while True:
-            try:
-                came = yield waiting_for
-            except BaseException as error:  # noqa: BLE001 - a cancellation is the inner coroutine's to handle
-                waiting_for = begun.throw(error)
-            else:
-                waiting_for = begun.send(came)
-    except StopIteration:
-        return

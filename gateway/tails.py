@@ -21,7 +21,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from gateway.errors import StoreUnavailable
-from gateway.events import Event
+from gateway.events import Event, chunk
+from gateway.metrics import Metrics
 from gateway.store import Slice, Store
 
 READ_AT_ONCE = 64
@@ -39,8 +40,10 @@ log = logging.getLogger("gateway.tails")
 class Reader(Protocol):
     """A level reader has seen all up to its tail's head and takes what is pushed."""
 
-    def push(self, tail: Tail, events: Sequence[Event], shared: dict[str, Any]) -> None:
-        """Take events that follow the tail's last head; `shared` is the message for a reader of that job alone."""
+    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> int:
+        """Take events that follow the tail's last head, and say how many; `shared` is their chunk for a reader of that
+        job alone.
+        """
 
     def beat(self, now: float) -> None:
         """Send a sign of life, if nothing was sent for long."""
@@ -78,8 +81,11 @@ class Tail:
 class Tails:
     """`heartbeat` and `look_every` are seconds; `limit` is the most streams at once."""
 
-    def __init__(self, store: Store, *, heartbeat: float, limit: int, look_every: float = 5.0) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, *, heartbeat: float, limit: int, look_every: float = 5.0
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self.heartbeat = heartbeat
         self.limit = limit
         self._look_every = look_every
@@ -203,12 +209,14 @@ class Tails:
                 await self._push(tail, new)
 
     async def _push(self, tail: Tail, new: Sequence[Event]) -> None:
-        body = b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new)
-        shared = {"type": "http.response.body", "body": body, "more_body": not tail.ended}
-        for number, reader in enumerate(list(tail.readers), 1):
-            reader.push(tail, new, shared)
-            if number % PUSH_AT_ONCE == 0:
+        shared = chunk(b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new))
+        readers, sent = list(tail.readers), 0
+        for first in range(0, len(readers), PUSH_AT_ONCE):
+            if first:
                 await asyncio.sleep(0)
+            for reader in readers[first : first + PUSH_AT_ONCE]:
+                sent += reader.push(tail, new, shared)
+        self._metrics.events_sent.inc(sent)
 
     async def _beat(self, now: float) -> None:
         for tail in list(self._tails.values()):

@@ -90,7 +90,7 @@ class Watch:
         self._hung = False
         now = _now()
         done = job.state.percentage_complete
-        self._progress = Progress(now, done, now, done)
+        self._progress = Progress(now, done)
         self._ends = now + job.created + means.deadline - means.clock()
 
     @property
@@ -177,7 +177,8 @@ class Watch:
         means = self._means
         wait = next_wait(
             age=means.clock() - self._job.created,
-            remaining=self._progress.remaining(now),
+            progress=self._progress,
+            now=now,
             failures=self._memory.failures,
             retry_after=observed.retry_after,
             bounds=means.bounds,

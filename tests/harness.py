@@ -21,7 +21,8 @@ import msgspec
 import uvicorn
 
 from gateway.app import Gateway, open_source
-from gateway.server import KEEP_ALIVE, Protocol, Server, listen
+from gateway.connection import Connection
+from gateway.server import KEEP_ALIVE, Server, listen
 from gateway.settings import Settings
 
 OPERATOR_KEY = "operator-key-for-tests"
@@ -74,7 +75,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     listening = listen(chosen)
     config = uvicorn.Config(
         gateway,
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -25,7 +25,7 @@ EDGES = {
         f"gateway.{name}"
         for name in ("access", "answers", "app", "bodies", "callback_routes", "page", "passing", "routes", "sse")
     },
-    "uvicorn": {"gateway.server"},
+    "uvicorn": {"gateway.connection", "gateway.server"},
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.store.postgres": {"gateway.app"},
     "gateway.settings": {f"gateway.{name}" for name in ("app", "descriptors", "greeting", "server")},

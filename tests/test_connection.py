@@ -1,0 +1,127 @@
+"""What becomes of a connection that a stream has taken over, seen from the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from aiohttp import web
+
+from gateway.connection import MOST_AHEAD
+from tests.fake_upstream import FakeUpstream, faking
+from tests.harness import Running, serving
+
+pytestmark = pytest.mark.anyio
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def ending(upstream: FakeUpstream) -> asyncio.Event:
+    """The copy has ended once this is set."""
+    end = asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "completed" if end.is_set() else "inProgress"}, status=202)
+
+    upstream.on_poll = answer
+    return end
+
+
+@asynccontextmanager
+async def dialled(gateway: Running) -> AsyncIterator[Wire]:
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    yield reader, writer
+    writer.close()
+
+
+def get(path: str, version: str = "1.1") -> bytes:
+    return f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+
+
+async def head(wire: Wire) -> bytes:
+    return await wire[0].readuntil(b"\r\n\r\n")
+
+
+async def body(wire: Wire) -> bytes:
+    """What comes in chunks, to the last of them."""
+    reader, _ = wire
+    found = b""
+    while size := int(await reader.readline(), 16):
+        found += await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+    return found
+
+
+async def state(wire: Wire) -> bytes:
+    """The start of the answer to a GET of the job."""
+    said = await head(wire)
+    length = next(int(line.split(b":")[1]) for line in said.split(b"\r\n") if line.startswith(b"content-length"))
+    await wire[0].readexactly(length)
+    return said[:12]
+
+
+@pytest.mark.parametrize("when", ["at once", "meanwhile", "afterwards"])
+async def test_the_next_request_is_answered_when_the_stream_has_ended(when: str, tmp_path: Path) -> None:
+    """Whether it came in one piece with the stream's own, while that ran, or later."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        following = get(path) + get(path + "/events") + get(path)
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events") + (following if when == "at once" else b""))
+            await head(wire)
+            wire[1].write(following if when == "meanwhile" else b"")
+            end.set()
+            assert (await body(wire)).endswith(b"}\n\n")
+            wire[1].write(following if when == "afterwards" else b"")
+            assert await state(wire) == b"HTTP/1.1 200"
+            await head(wire)
+            assert b"event: completed" in await body(wire)
+            assert await state(wire) == b"HTTP/1.1 200"
+        assert gateway.gateway._tails.open == 0
+
+
+async def test_a_client_of_http_1_0_is_closed_to_at_the_end(tmp_path: Path) -> None:
+    """It keeps no connection alive."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        ending(upstream).set()
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            wire[1].write(get(path, "1.0"))
+            assert (await wire[0].read()).endswith(b"0\r\n\r\n")
+
+
+async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> None:
+    """Nothing reads it before the stream is over, so it is not kept."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            wire[1].write(get(path))
+            await wire[0].readuntil(b"retry: 2000\n\n")
+            wire[1].write(b"x" * (MOST_AHEAD + 1))
+            assert not (await wire[0].read()).endswith(b"0\r\n\r\n")
+            assert gateway.gateway._tails.open == 0
+
+
+async def test_a_client_that_left_before_its_stream_began_leaves_nothing(tmp_path: Path) -> None:
+    """Each of many that ask and close at once is forgotten."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            for _ in range(50):
+                async with dialled(gateway) as (_, writer):
+                    writer.write(get(path))
+            async with dialled(gateway) as wire:  # accepted after them
+                wire[1].write(get("/healthz"))
+                await state(wire)
+            while len(gateway.server.server_state.connections) > 1:  # noqa: ASYNC110 - the server has no event for it
+                await anyio.sleep(0.02)
+        assert gateway.gateway._tails.open == 0
