@@ -8,7 +8,6 @@ gives the others the time of a lease before it takes them for dead.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
@@ -18,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from gateway.errors import StoreUnavailable
 from gateway.lease import Lease
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.shares import fair
 from gateway.store import SharedStore, Standing
@@ -25,7 +25,7 @@ from gateway.store import SharedStore, Standing
 TICKS = 10
 """Renewals, and looks at what is free, in the time of a lease."""
 
-log = logging.getLogger("gateway.membership")
+log = EventLog("gateway.membership")
 
 Table = Literal["jobs", "callbacks"]
 
@@ -69,6 +69,8 @@ class Membership:
         self._compare_at = 0.0
         self._unclaimed: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
+        self.members = 1
+        """How many gateways lived at the last look, this one among them."""
         self._scope = anyio.CancelScope()
 
     async def begin(self, tasks: TaskGroup) -> None:
@@ -91,7 +93,7 @@ class Membership:
         try:
             await self._store.leave()
         except StoreUnavailable as error:
-            log.warning("leaving_untold: %s", error)  # the others find out when the lease is over
+            log.warning("leaving_untold", error=str(error))  # the others find out when the lease is over
 
     async def _run(self) -> None:
         with self._scope:
@@ -100,7 +102,7 @@ class Membership:
                 try:
                     await self._step()
                 except StoreUnavailable as error:
-                    log.warning("lease_not_renewed: %s", error)
+                    log.warning("lease_not_renewed", error=str(error), held=self._lease.holds)
 
     async def _step(self) -> None:
         sent = _now()
@@ -112,11 +114,12 @@ class Membership:
         if not self._lease.holds:
             self._patient_until = sent + self._store.lease
         self._lease.renewed(sent)
+        self.members = standing.members
         if self._retiring:
             return
         if sent >= self._patient_until:
             for name in await self._store.bury():
-                log.warning("gateway_given_up name=%s", name)
+                log.warning("gateway_given_up", name=name)
         await self._even_out(standing)
         if sent >= self._compare_at:
             self._compare_at = sent + self._store.lease
@@ -124,7 +127,7 @@ class Membership:
 
     async def _begin_anew(self, sent: float) -> None:
         """It was silent for too long: what it had is others' by now."""
-        log.warning("lease_lost jobs=%d", len(self._works["jobs"].held()))
+        log.error("lease_lost", jobs=len(self._works["jobs"].held()), callbacks=len(self._works["callbacks"].held()))
         self._metrics.leases_lost.inc()
         for work in self._works.values():
             _drop_all(work, work.held())
@@ -145,7 +148,7 @@ class Membership:
         if rows:
             self._works[table].resume(rows)
             self._metrics.taken_over.labels(table).inc(len(rows))
-            log.info("taken_over table=%s count=%d", table, len(rows))
+            log.info("taken_over", table=table, count=len(rows))
 
     async def _compare(self) -> None:
         """What is done here against what the store says: a wake-up may have been lost, or the answer to a write."""
@@ -162,6 +165,7 @@ class Membership:
         if ids:
             await self._store.hand_on(table, ids)
             self._metrics.handed_on.labels(table).inc(len(ids))
+            log.info("handed_on", table=table, count=len(ids))
 
 
 def _drop_all(work: Work, ids: Iterable[str]) -> None:

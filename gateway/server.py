@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import resource
 import socket
@@ -17,10 +16,11 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway import lanes, names
+from gateway import lanes, logs, names, tracing
 from gateway import settings as settings_
-from gateway.app import Gateway, create_app, open_source
+from gateway.app import VERSION, Gateway, create_app, open_source
 from gateway.errors import StoreRefused
+from gateway.logs import EventLog
 from gateway.settings import Settings, SettingsError
 
 SEND_BUFFER = 64 << 10
@@ -36,7 +36,7 @@ CALLBACK_DESCRIPTORS = lanes.AT_ONCE * names.DIALLED
 """As many as attempts may have at once."""
 POLL_SECONDS = 10
 
-log = logging.getLogger("gateway")
+log = EventLog("gateway")
 
 
 class Protocol(HttpToolsProtocol):
@@ -74,6 +74,7 @@ class Server(uvicorn.Server):
         if self.started:
             self._loop = asyncio.get_running_loop()
             _greet(self._gateway, sockets or [])
+            log.info("started", version=VERSION, store=self._gateway.source.place)
             if self._signals:
                 self.should_exit = True
 
@@ -86,7 +87,6 @@ class Server(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        log.info("draining")
         try:
             await self._gateway.drain(self._drain_seconds)
         finally:
@@ -108,8 +108,7 @@ class Server(uvicorn.Server):
 
 def run() -> int:
     """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logs.begin()
     try:
         settings = settings_.read()
     except SettingsError as error:
@@ -117,7 +116,7 @@ def run() -> int:
             _say(problem)
         return 2
     for name in settings_.unknown(os.environ):
-        log.warning("setting_unknown name=%s", name)
+        log.warning("setting_unknown", name=name)
     settings = _within_descriptors(settings)
     try:
         listening = listen(settings)
@@ -131,7 +130,8 @@ def run() -> int:
             one.close()
         _say(str(error))
         return 1
-    gateway = create_app(settings, source)
+    traces = tracing.begin(os.environ, VERSION)
+    gateway = create_app(settings, source, traces)
     config = uvicorn.Config(
         gateway,
         http=Protocol,
@@ -150,6 +150,8 @@ def run() -> int:
         server.run(sockets=listening)
     except SystemExit:
         return 1
+    finally:
+        traces.close()
     return 1 if server.crashed or not server.started else 0
 
 

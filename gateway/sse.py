@@ -8,7 +8,6 @@ then catches up from the log; a reader that takes nothing for `send_timeout` is 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from types import coroutine
@@ -23,12 +22,13 @@ from starlette.types import Receive, Scope, Send
 from gateway import cursor
 from gateway.errors import StoreUnavailable
 from gateway.events import Event, frame
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.store import Slice
 from gateway.tails import Tail, Tails
 
 RETRY = b"retry: 2000\n\n"
-log = logging.getLogger("gateway.sse")
+log = EventLog("gateway.sse")
 
 _COMMENT = {"type": "http.response.body", "body": b":\n\n", "more_body": True}
 _LOOK_AGAIN = 1.0
@@ -61,6 +61,7 @@ class Stream(EventSourceResponse):
         super().__init__(_NOTHING, ping=0, send_timeout=send_timeout)
         self._tails = tails
         self._metrics = metrics
+        self._sent = metrics.sent
         self._job_ids = job_ids
         self._heads = heads
         self._where = where
@@ -98,7 +99,7 @@ class Stream(EventSourceResponse):
             return  # it reads by itself, or has had the end of this tail meanwhile
         if len(self._where) == 1 and self._where[0] < events[0].seq:
             self._where[0] = events[-1].seq
-            self._metrics.events_sent.inc(len(events))
+            self._sent.events += len(events)
             message = shared
         else:
             events = [event for event in events if event.seq > self._where[place]]
@@ -131,7 +132,6 @@ class Stream(EventSourceResponse):
 
     def _enter(self) -> None:
         self._tails.come(self)
-        self._metrics.streams_open.inc()
         for place, (job_id, head) in enumerate(zip(self._job_ids, self._heads, strict=True)):
             if head is not None and not (head.ended and self._where[place] >= head.head):
                 self._follows[self._tails.join(job_id, head, self)] = place
@@ -140,9 +140,10 @@ class Stream(EventSourceResponse):
         for tail in list(self._follows):
             self._unfollow(tail)
         self._tails.go(self)
-        self._metrics.streams_open.dec()
-        self._metrics.streams_ended.labels(self._over or "left").inc()
         self._over = self._over or "left"
+        self._metrics.streams_ended.labels(self._over).inc()
+        if self._over == "stalled":
+            log.warning("stream_cut", jobs=len(self._job_ids), after=self.send_timeout)
 
     def _unfollow(self, tail: Tail) -> None:
         del self._follows[tail]
@@ -162,18 +163,19 @@ class Stream(EventSourceResponse):
         for event in events:
             self._where[place] = event.seq
             frames.append(frame(cursor.composite(self._where), event.body()))
-        self._metrics.events_sent.inc(len(events))
+        self._sent.events += len(events)
         return b"".join(frames)
 
     def _begin(self, message: dict[str, Any]) -> None:
         """Start a send and, when it does not finish at once, let a task of its own see it through."""
+        self._sent.bytes += len(message["body"])
         sending = self._out(message)
         try:
             waiting_for = sending.send(None)  # type: ignore[attr-defined]
         except StopIteration:
             return
         except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the pump, and with it all readers
-            log.warning("send_failed: %s", type(error).__name__)
+            log.warning("send_failed", error=type(error).__name__)
             self._cut()
             return
         self._busy = True
@@ -188,7 +190,7 @@ class Stream(EventSourceResponse):
             elif not self._over:
                 await self._catch_up()
         except Exception as error:  # noqa: BLE001 - as in `_begin`
-            log.warning("send_failed: %s", type(error).__name__)
+            log.warning("send_failed", error=type(error).__name__)
             self._cut()
 
     async def _catch_up(self) -> None:
@@ -226,6 +228,7 @@ class Stream(EventSourceResponse):
         await self._give(body, more=not self._over)
 
     async def _give(self, body: bytes, *, more: bool = True) -> None:
+        self._sent.bytes += len(body)
         with anyio.move_on_after(self.send_timeout) as patience:
             await self._out({"type": "http.response.body", "body": body, "more_body": more})
         if patience.cancelled_caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ import anyio
 import asyncpg
 
 from gateway.errors import StoreRefused
+from gateway.logs import EventLog
 from gateway.sealing import Seal, SealBroken
 from gateway.store.pool import CONNECT_SECONDS, FAULTS, Connection, is_passing
 
@@ -24,7 +24,7 @@ _AGAIN = 0.5
 _LOCK = 0x47574159
 _TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
 
-log = logging.getLogger("gateway.store")
+log = EventLog("gateway.store")
 
 
 class Database:
@@ -79,7 +79,7 @@ class Database:
                     words = str(error).splitlines()[0] if str(error) else "it does not answer"
                     raise StoreRefused(f"The store {self.place} cannot be reached: {words}.") from None
                 if not waited:
-                    log.warning("store_awaited place=%s", self.place)
+                    log.warning("store_awaited", place=self.place)
                     waited = True
             await anyio.sleep(_AGAIN)
 
