@@ -88,11 +88,11 @@ class Metrics:
         self.job_duration = self._histogram("job_duration", "From a job's start to its end.", _COPY)
 
         hosts = HOST_CLASSES
-        self.polls = self._counter("polls", "Polls by what came back.", ["outcome", "host"], POLL_OUTCOMES, hosts)
-        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, ["host"], hosts)
+        self.polls = self._counter("polls", "Polls by what came back.", ["outcome", "host_class"], POLL_OUTCOMES, hosts)
+        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, ["host_class"], hosts)
         self.poll_lag = self._histogram("poll_lag", "How much later than due a poll was sent.", _LAG)
         self.throttled_seconds = self._counter(
-            "throttled_seconds", "Waits that jobs were told to make by throttled answers.", ["host"], hosts
+            "throttled_seconds", "Waits that jobs were told to make by throttled answers.", ["host_class"], hosts
         )
         self.verdicts_held = Gauge(
             "gateway_verdicts_held", "Changes seen upstream that the store would not take yet.", registry=registry
@@ -135,7 +135,7 @@ class Metrics:
 
     def watch_hosts(self, name: str, words: str, ask: Callable[[], Mapping[str, float]]) -> None:
         """As `watch`, for a figure of each class of hosts."""
-        gauge = Gauge(f"gateway_{name}", words, ["host"], registry=self._registry)
+        gauge = Gauge(f"gateway_{name}", words, ["host_class"], registry=self._registry)
         for host in HOST_CLASSES:
             gauge.labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
 
