@@ -87,12 +87,12 @@ class Metrics:
         self.jobs_lost = self._counter("jobs_lost", "Jobs the gateway lost sight of, by why.", ["reason"], LOST_REASONS)
         self.job_duration = self._histogram("job_duration", "From a job's start to its end.", _COPY)
 
-        hosts = HOST_CLASSES
-        self.polls = self._counter("polls", "Polls by what came back.", ["outcome", "host_class"], POLL_OUTCOMES, hosts)
-        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, ["host_class"], hosts)
+        hosts, by_host = HOST_CLASSES, ["host_class"]
+        self.polls = self._counter("polls", "Polls by what came back.", ["outcome", *by_host], POLL_OUTCOMES, hosts)
+        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, by_host, hosts)
         self.poll_lag = self._histogram("poll_lag", "How much later than due a poll was sent.", _LAG)
         self.throttled_seconds = self._counter(
-            "throttled_seconds", "Waits that jobs were told to make by throttled answers.", ["host_class"], hosts
+            "throttled_seconds", "Waits that jobs were told to make by throttled answers.", by_host, hosts
         )
         self.verdicts_held = Gauge(
             "gateway_verdicts_held", "Changes seen upstream that the store would not take yet.", registry=registry

@@ -299,7 +299,13 @@ _OPERATION: dict[str, Any] = {
     "/metrics": {
         "get": {
             "summary": "Figures for Prometheus",
-            "responses": {"200": {"description": "figures", "content": {"text/plain": {}}, "headers": IDS}},
+            "responses": {
+                "200": {
+                    "description": "figures, as OpenMetrics where that is preferred",
+                    "content": {"text/plain": {}, "application/openmetrics-text": {}},
+                    "headers": IDS,
+                }
+            },
         }
     },
     "/openapi.json": {"get": {"summary": "This document", "responses": _PLAIN}},
