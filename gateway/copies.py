@@ -45,7 +45,7 @@ log = EventLog("gateway.copies")
 
 class CopyRequest(msgspec.Struct, frozen=True):
     """A checked request: `path` is raw and has its query, `headers` go upstream as they are, but for their place in a
-    trace; `trace` names the span under which the request is served, while spans are made.
+    trace; `trace` is where the request itself has its place, while traces are made.
     """
 
     version: str

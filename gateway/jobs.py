@@ -77,7 +77,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the result of a copy can be read: the request's version, the target drive if known, its own prefix.
 
-    `trace` names, as a `traceparent`, the span that the job came of, while traces are made.
+    `trace` is the place in a trace that the job came of, while traces are made.
     """
 
     version: str = "v1.0"

@@ -28,7 +28,7 @@ about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingPro
 job's lines name the request that started it."""
 
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>)\]}]*)[^\s\"'<>)\]}]*", re.IGNORECASE)
-_KEY = re.compile(r"(?i)\b(bearer\s+|whsec_|(?:tempauth|sig|access_token)=|/jobs/)[^\s\"'&<>/?]+")
+_KEY = re.compile(r"(?i)(\bbearer\s+|whsec_|\b(?:tempauth|sig|access_token)=)[^\s\"'&<>]+|(/jobs/)[^\s\"'<>/?]+")
 _BARE = re.compile(r"[\w.:/@+-]+")
 
 
@@ -83,8 +83,7 @@ class Sparing(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        own = hasattr(record, "fields")
-        event = str(record.msg) if own else record.name
+        event = str(record.msg) if hasattr(record, "fields") else record.name
         now = int(record.created // 60)
         minute, count = self._told.get(event, (now, 0))
         left_out = 0
@@ -94,9 +93,7 @@ class Sparing(logging.Filter):
         if count >= self._most:
             return False
         if left_out:
-            record.fields = {**getattr(record, "fields", {}), "left_out": left_out} if own else {"left_out": left_out}
-            if not own:
-                record.msg, record.args = "library", None
+            record.left_out = left_out
         return True
 
 
@@ -107,6 +104,8 @@ def told(record: logging.LogRecord) -> dict[str, Any]:
         line = {"event": "library", "message": without_secrets(record.getMessage())}
     else:
         line = {"event": record.msg, **{name: value for name, value in fields.items() if value is not None}}
+    if hasattr(record, "left_out"):
+        line["left_out"] = record.left_out
     if record.exc_info and record.exc_info[0] is not None:
         line["exception"] = without_secrets(logging.Formatter().formatException(record.exc_info))
     return line
@@ -114,7 +113,7 @@ def told(record: logging.LogRecord) -> dict[str, Any]:
 
 def without_secrets(text: str) -> str:
     """Words that nobody here chose, without what may open something: all of a URL but its host, tokens, job ids."""
-    return _KEY.sub(r"\1…", _URL.sub(r"\1\2/…", text))
+    return _KEY.sub(r"\1\2…", _URL.sub(r"\1\2/…", text))
 
 
 def begin(stream: TextIO | None = None) -> None:

@@ -283,8 +283,8 @@ def prefers_stream(accept: str) -> bool:
 
 
 def _trace(request: Request) -> str | None:
-    traceparent: str | None = request.scope["gateway.span"].traceparent
-    return traceparent
+    place: str | None = request.scope["gateway.span"].place
+    return place
 
 
 def _taken(request: Request, names: Sequence[str]) -> dict[str, str]:

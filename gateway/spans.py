@@ -15,8 +15,8 @@ from typing import Self
 class Span:
     """One that nobody sees. Enter it for the time of what it stands for."""
 
-    traceparent: str | None = None
-    """Names the span to whoever is to work under it later."""
+    place: str | None = None
+    """Where in a trace it is, for whoever is to work under it later: its `traceparent`, a blank, its `tracestate`."""
     trace_id: str | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class Tracing:
         return _NOBODY
 
     def calling(self, method: str, what: str, *, under: str | None, server: str | None = None) -> Span:  # noqa: ARG002 - as above
-        """A request to `what`, under the span that a `traceparent` names; `server` is its scheme and host."""
+        """A request to `what`, under the span at a place; `server` is its scheme and host."""
         return _NOBODY
 
     def close(self) -> None:

@@ -24,6 +24,8 @@ from gateway.spans import Span, Tracing
 
 CLOSE_SECONDS = 2.0
 """What sending the last spans may add to the way down; a collector that is away must not hold it up."""
+LONGEST_STATE = 512
+"""Characters of a caller's `tracestate` that are passed on, as W3C asks for at least; it is stored with the job."""
 
 _CARRIED = ("traceparent", "tracestate")
 _PROPAGATOR = TraceContextTextMapPropagator()  # no baggage: a caller's would go on to receivers of callbacks
@@ -56,7 +58,7 @@ class OpenTelemetry(Tracing):
             attributes |= {"url.scheme": parts.scheme, "server.address": parts.hostname or ""}
             if parts.port is not None:
                 attributes["server.port"] = parts.port
-        parent = _PROPAGATOR.extract({} if under is None else {"traceparent": under}, Context())
+        parent = _PROPAGATOR.extract(dict(zip(_CARRIED, (under or "").split(" ", 1), strict=False)), Context())
         return _Open(self._tracer.start_span(f"{method} {what}", parent, SpanKind.CLIENT, attributes))
 
     def close(self) -> None:
@@ -71,7 +73,9 @@ class _Open(Span):
         self._span = span
         self._carrier: dict[str, str] = {}
         _PROPAGATOR.inject(self._carrier, trace.set_span_in_context(span, Context()))
-        self.traceparent = self._carrier.get("traceparent")
+        if len(self._carrier.get("tracestate", "")) > LONGEST_STATE:
+            del self._carrier["tracestate"]
+        self.place = " ".join(self._carrier[name] for name in _CARRIED if name in self._carrier) or None
         self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -18,6 +18,9 @@ IMPURE = {"aiohttp", "anyio", "asyncio", "logging", "os", "socket", "sqlite3", "
 EDGES = {
     "aiohttp": {"gateway.names", "gateway.receivers", "gateway.upstream"},
     "asyncpg": {f"gateway.store.{name}" for name in ("database", "ownership", "pool", "postgres", "wakeups")},
+    "logging": {"gateway.logs"},
+    "opentelemetry": {"gateway.tracing_otel"},
+    "prometheus_client": {"gateway.metrics"},
     "pycares": {"gateway.names"},
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
     "starlette": {
@@ -28,6 +31,8 @@ EDGES = {
     "gateway.store.sqlite": {"gateway.app"},
     "gateway.store.postgres": {"gateway.app"},
     "gateway.settings": {"gateway.app", "gateway.server"},
+    "gateway.tracing": {"gateway.server"},
+    "gateway.tracing_otel": {"gateway.tracing"},
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }

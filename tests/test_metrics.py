@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from gateway import deliveries
 from gateway.addresses import DEFAULT_MONITOR_HOSTS, host_class
+from gateway.app import VERSION
 from gateway.errors import StoreUnavailable
 from gateway.metrics import HOST_CLASSES, Metrics
 from gateway.openapi import document
@@ -289,7 +290,7 @@ async def test_jobs_change_hands(upstream: FakeUpstream, tmp_path: Path, databas
             assert value(found, "gateway_handed_on_total", table="jobs") >= 3
             assert value(found, "gateway_members") == 2
             assert value(found, "gateway_lease_held") == 1
-            assert value(found, "gateway_build_info", store="postgresql", version="0.1.0") == 1
+            assert value(found, "gateway_build_info", store="postgresql", version=VERSION) == 1
             await one.gateway._membership._store._pool.one("DELETE FROM gateways")  # type: ignore[union-attr]
             while not value(series(await scraped(one)), "gateway_leases_lost_total"):  # noqa: ASYNC110 - it has to be asked
                 await anyio.sleep(0.1)
