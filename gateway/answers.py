@@ -77,7 +77,7 @@ class Envelope:
         scope["gateway.ids"] = ids
         scope["gateway.send"] = send
         method = scope["method"]
-        span = (self._tracing if method == "POST" else OFF).serving(method, given)
+        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, given)
         scope["gateway.span"] = span
 
         async def start(message: Message) -> None:

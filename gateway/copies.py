@@ -356,7 +356,8 @@ def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _told(ids: Mapping[str, str]) -> dict[str, Any]:
-    return {"upstream_request_id": ids.get("request-id"), "upstream_client_request_id": ids.get("client-request-id")}
+    """Upstream's own id, which its support asks for; the client's stands in the line anyway, if it named one."""
+    return {"upstream_request_id": ids.get("request-id")}
 
 
 def _closing() -> GatewayError:

@@ -23,6 +23,9 @@ A_MINUTE = 60
 LIBRARIES = ("aiohttp", "asyncio", "opentelemetry", "py.warnings", "urllib3", "uvicorn")
 """Told of from warnings on."""
 
+SHORTENED = ("request_id", "trace_id")
+"""Fields of which a person needs only so much as tells one line's from another's."""
+
 about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 """Fields of every line that comes of what is being done, such as a request's id. What it sets going takes them along: a
 job's lines name the request that started it."""
@@ -67,6 +70,8 @@ class Words(logging.Formatter):
         exception = line.pop("exception", None)
         for name, value in line.items():
             text = f"{value:g}" if isinstance(value, float) else str(value)
+            if name in SHORTENED:
+                text = text[:8]
             parts.append(f"{name}={text if _BARE.fullmatch(text) else msgspec.json.encode(text).decode()}")
         return " ".join(parts) + (f"\n{exception}" if exception is not None else "")
 

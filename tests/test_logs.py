@@ -25,6 +25,7 @@ from aiohttp import web
 
 from gateway import logs
 from gateway.logs import EventLog, Lines, Sparing, Words, about, without_secrets
+from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import answering, faking
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, serving, tail
 
@@ -172,9 +173,11 @@ def test_many_of_one_warning_are_counted() -> None:
 
 def test_words_for_a_person() -> None:
     record = logging.LogRecord("gateway.test", logging.WARNING, "", 0, "it_happened", None, None)
-    record.fields = {"job": "ab12", "seconds": 1.0, "reason": 'two "words"\n', "none": None}
+    record.fields = {"job": "ab12", "seconds": 1.0, "reason": 'two "words"\n', "none": None, "trace_id": "0123456789"}
     said = Words().format(record)
-    assert re.fullmatch(r'\d\d:\d\d:\d\d warning it_happened job=ab12 seconds=1 reason="two \\"words\\"\\n"', said)
+    assert re.fullmatch(
+        r'\d\d:\d\d:\d\d warning it_happened job=ab12 seconds=1 reason="two \\"words\\"\\n" trace_id=01234567', said
+    )
 
 
 @pytest.mark.anyio
@@ -271,3 +274,28 @@ async def test_ids_that_are_none_are_not_passed_on(tmp_path: Path, written: io.S
         async with gateway.session.post(f"{gateway.url}{FOLDER}/copy", json=COPY_BODY, headers=TOKEN) as response:
             assert len((await response.json())["error"]["innerError"]["request-id"]) == 36
     assert "x" * 500 not in written.getvalue()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME], ids=["virtual"])
+async def test_a_monitor_in_trouble_is_told_of_ever_more_rarely(tmp_path: Path, written: io.StringIO) -> None:
+    """The first time, the second, the fourth, the eighth; and when it is over."""
+    troubles = [500] * 9 + [429] * 7
+
+    async def troubled(_request: web.Request) -> web.StreamResponse:
+        if troubles:
+            return web.Response(status=troubles.pop(0), headers={"Retry-After": "3"})
+        return web.json_response({"status": "completed", "resourceId": "1"})
+
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_poll = troubled
+        await tail(gateway.session, (await gateway.copy())["events"])
+    told = [line for line in lines(written) if line["event"].startswith("poll_")]
+    assert [(line["event"], line["troubles"]) for line in told] == [
+        *(("poll_failing", count) for count in (1, 2, 4, 8)),
+        ("poll_throttled", 16),
+        ("poll_recovered", 16),
+    ]
+    assert told[0]["reason"] == "HTTP 500 without a usable status"
+    assert told[4]["retry_after"] == 3
+    assert {line["host"] for line in told} == {"other"}

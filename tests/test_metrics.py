@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -231,8 +232,11 @@ async def test_a_poll_that_hangs_is_counted_as_such(upstream: FakeUpstream, tmp_
     assert value(found, "gateway_poll_duration_seconds_sum", host_class="other") == pytest.approx(10, abs=1)
 
 
-async def test_a_store_that_is_away(upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is down while its newest write failed, and a change that it would not take counts as held."""
+async def test_a_store_that_is_away(
+    upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is down while its newest write failed, and a change that it would not take counts as held; told once each."""
+    caplog.set_level(logging.INFO)
     async with serving(upstream.url, tmp_path) as gateway:
         await gateway.copy(ITEM)
         lane = gateway.gateway._copies._store._writes  # type: ignore[attr-defined]
@@ -250,6 +254,13 @@ async def test_a_store_that_is_away(upstream: FakeUpstream, tmp_path: Path, monk
         found = series(await scraped(gateway))
         assert value(found, "gateway_store_up") == 1
         assert value(found, "gateway_verdicts_held") == 0
+    told = [record.msg for record in caplog.records]
+    assert [msg for msg in told if msg.startswith(("store_", "change_"))] == [
+        "store_away",
+        "change_held",
+        "store_back",
+        "change_kept",
+    ]
 
 
 async def test_a_drain_is_seen_while_it_lasts(upstream: FakeUpstream, tmp_path: Path) -> None:
