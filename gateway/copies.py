@@ -74,12 +74,16 @@ class CopyRequest(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):
-    """Upstream answered, but with no job: its reply is for the caller, under `status`."""
+    """Upstream answered, but with no job: its reply is for the caller, under `status`.
 
-    def __init__(self, reply: Reply, status: int) -> None:
-        super().__init__(status)
+    After a 500 or a 504 the copy `may_run`; those come back as 502, since SDKs repeat them by themselves.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.code)
         self.reply = reply
-        self.status = status
+        self.may_run = reply.code in (500, 504)
+        self.status = 502 if self.may_run else reply.code
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -127,8 +131,13 @@ class Copies:
         try:
             started = await self._once(request)
         except Refused as refused:
-            outcome = "refused"
-            log.info("copy_refused", status=refused.reply.code, **_told(request_ids(refused.reply.headers)))
+            reply, ids = refused.reply, request_ids(refused.reply.headers)
+            if refused.may_run:
+                outcome = "outcomeUnknown"
+                log.warning("copy_unknown", status=reply.code, **_told(ids))
+            else:
+                outcome = "refused"
+                log.info("copy_refused", status=reply.code, **_told(ids))
             raise
         except GatewayError as error:
             outcome = error.code
@@ -286,7 +295,7 @@ class Copies:
                 raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
             span.answered(reply.code)
         if reply.code >= 400:
-            raise Refused(reply, 502 if reply.code in (500, 504) else reply.code)
+            raise Refused(reply)
         try:
             return await self._take_on(request, key, reply)
         except GatewayError as error:

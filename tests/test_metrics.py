@@ -152,6 +152,8 @@ async def an_hour(gateway: Running, upstream: FakeUpstream, receiver: FakeReceiv
     assert await refused_copy(gateway) == 409
     upstream.on_copy = reset
     assert await refused_copy(gateway) == 502
+    upstream.on_copy = answering(lambda: web.Response(status=504))
+    assert await refused_copy(gateway) == 502
     upstream.on_copy = answering(lambda: web.Response(status=200))
     assert await refused_copy(gateway) == 502
     upstream.on_copy = upstream.accept
@@ -207,7 +209,7 @@ async def test_each_figure_moves_and_none_is_new(
         assert value(after, "gateway_jobs_ended_total", kind=kind, origin=origin) == count
     assert value(after, "gateway_jobs_lost_total", reason="watchStopped") == 1
     assert value(after, "gateway_jobs_lost_total", reason="monitorExpired") == 1
-    outcomes = {"started": 6, "repeated": 1, "refused": 1, "outcomeUnknown": 1, "invalidUpstreamResponse": 1}
+    outcomes = {"started": 6, "repeated": 1, "refused": 1, "outcomeUnknown": 2, "invalidUpstreamResponse": 1}
     for outcome, count in outcomes.items():
         assert value(after, "gateway_copies_total", outcome=outcome) == count, outcome
     for outcome in ("throttled", "no_answer", "lost", "answered"):
