@@ -49,6 +49,13 @@ _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
 Network = IPv4Network | IPv6Network
 
 
+_SHAREPOINT = re.compile(r"\.sharepoint(-mil)?\.(com|us|cn|de)$")
+_ONEDRIVE = re.compile(r"(^|\.)(onedrive\.com|onedrive\.live\.com|microsoftpersonalcontent\.com)$")
+_GRAPH = re.compile(r"(^|[.-])graph\.microsoft\.(com|us)$|^microsoftgraph\.chinacloudapi\.cn$")
+
+HostClass = Literal["graph", "sharepoint", "onedrive", "other"]
+
+
 class ReceiverRule(msgspec.Struct, frozen=True):
     """Where callbacks may go: https on port 443 of public addresses, and whatever lies in the `allowed` networks."""
 
@@ -150,6 +157,16 @@ def origin(url: str) -> str:
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
     port = port_of(parts)
     return f"{parts.scheme}://{host}" + ("" if port == (443 if parts.scheme == "https" else 80) else f":{port}")
+
+
+def host_class(host: str) -> HostClass:
+    """Which of upstream's services a host, with its port or without, is of: what is counted and logged of it."""
+    name = host.lower().partition(":")[0].rstrip(".")
+    if _GRAPH.search(name):
+        return "graph"
+    if _SHAREPOINT.search(name):
+        return "sharepoint"
+    return "onedrive" if _ONEDRIVE.search(name) else "other"
 
 
 def parent_domain(host: str) -> str:

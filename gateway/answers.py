@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 import uuid
@@ -19,6 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, unavailable
+from gateway.logs import EventLog, about
+from gateway.metrics import Metrics
+from gateway.spans import OFF, Tracing
 
 _EVERYWHERE = {
     "x-content-type-options": "nosniff",
@@ -43,14 +45,21 @@ REQUEST_HEADERS = (
 )
 EXPOSED_HEADERS = ("Location", "Retry-After", "request-id", "client-request-id")
 
-log = logging.getLogger("gateway.requests")
+NO_ROUTE = "other"
+"""How a request is counted and logged that no route has."""
+
+log = EventLog("gateway.requests")
 
 
 class Envelope:
-    """The outermost layer: gives each request its ids and each answer the headers that all have, and logs one line."""
+    """The outermost layer: gives each request its ids and each answer the headers that all have, counts it, and logs
+    one line. A request that may change something has a span; one that only looks may be a stream, or come every second.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
+        self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,27 +67,42 @@ class Envelope:
             return
         begun = time.perf_counter()
         request_id = str(uuid.uuid4())
-        named = Headers(scope=scope).get("client-request-id", "")
-        ids = {"request-id": request_id, "client-request-id": named if _CLIENT_ID.fullmatch(named) else request_id}
+        given = Headers(scope=scope)
+        named = given.get("client-request-id", "")
+        client_id = named if _CLIENT_ID.fullmatch(named) else request_id
+        ids = {"request-id": request_id, "client-request-id": client_id}
+        fields = {"request_id": request_id, "client_request_id": client_id if client_id is named else None}
         scope["gateway.ids"] = ids
+        method = scope["method"]
+        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, given)
+        scope["gateway.span"] = span
 
         async def start(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in {**_EVERYWHERE, **ids}.items():
                     headers.setdefault(name, value)
-                route = scope.get("route")
+                status = message["status"]
+                route = scope.get("gateway.route") or getattr(scope.get("route"), "path", NO_ROUTE)
+                span.name(f"{method} {route}")
+                span.answered(status)
+                self._metrics.requests.labels(route, f"{status // 100}xx").inc()
                 log.info(
-                    "request method=%s route=%s status=%d ms=%.1f request_id=%s",
-                    scope["method"],
-                    getattr(route, "path", "-"),
-                    message["status"],
-                    (time.perf_counter() - begun) * 1000,
-                    request_id,
+                    "request",
+                    method=method,
+                    route=route,
+                    status=status,
+                    ms=round((time.perf_counter() - begun) * 1000, 1),
+                    upstream_request_id=answered if (answered := headers["request-id"]) != request_id else None,
                 )
             await send(message)
 
-        await self._app(scope, receive, start)
+        before = about.set({**fields, "trace_id": span.trace_id})
+        try:
+            with span:
+                await self._app(scope, receive, start)
+        finally:
+            about.reset(before)
 
 
 class Cors(CORSMiddleware):
@@ -112,15 +136,17 @@ def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def error_answer(scope: Scope, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error in Graph's shape."""
+    """An error in Graph's shape, under upstream's request ids once it has answered."""
+    ids = {**scope["gateway.ids"], **error.ids}
     content = {
         "error": {
             "code": error.code,
             "message": error.message,
-            "innerError": {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), **scope["gateway.ids"]},
+            "innerError": {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), **ids},
         }
     }
     answer = json_answer(content, error.status, headers)
+    answer.headers.update(error.ids)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
@@ -133,7 +159,7 @@ async def on_gateway_error(request: Request, error: Exception) -> Response:
 
 
 async def on_store_unavailable(request: Request, error: Exception) -> Response:
-    log.warning("store_unavailable: %s", error)
+    log.warning("store_unavailable", error=str(error))
     return error_answer(request.scope, unavailable("The gateway's store is not available now. Try again."))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 
 import anyio
 from starlette.applications import Starlette
@@ -16,22 +16,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access import Access
 from gateway.addresses import MonitorRule
-from gateway.answers import Cors, Envelope, on_fault, on_gateway_error, on_http_exception, on_store_unavailable
+from gateway.answers import (
+    NO_ROUTE,
+    Cors,
+    Envelope,
+    on_fault,
+    on_gateway_error,
+    on_http_exception,
+    on_store_unavailable,
+)
 from gateway.callback_routes import CallbackRoutes
 from gateway.callbacks import Callbacks
 from gateway.capabilities import hashed
 from gateway.copies import Copies
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.lease import Lease
+from gateway.logs import EventLog
 from gateway.membership import Membership
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
 from gateway.page import Page
 from gateway.poller import Poller
 from gateway.receivers import Receivers
-from gateway.routes import Routes
+from gateway.routes import FORWARDED, Routes
 from gateway.schedule import Bounds, SteadyRate
 from gateway.settings import Settings
+from gateway.spans import OFF, Tracing
 from gateway.store import SharedStore, Store
 from gateway.store.database import Database
 from gateway.store.file import StoreFile
@@ -46,7 +56,9 @@ LOOK_EVERY = 5.0
 LOOK_EVERY_SHARED = 0.8
 """… and which from another process may be."""
 
-log = logging.getLogger("gateway")
+VERSION = version("copy-gateway")
+
+log = EventLog("gateway")
 
 
 class Gateway:
@@ -57,13 +69,21 @@ class Gateway:
     """
 
     def __init__(
-        self, settings: Settings, source: StoreFile | Database, clock: Callable[[], float], rng: random.Random
+        self,
+        settings: Settings,
+        source: StoreFile | Database,
+        clock: Callable[[], float],
+        rng: random.Random,
+        tracing: Tracing = OFF,
     ) -> None:
         self.settings = settings
         self.source = source
         self.on_crash: Callable[[], None] = lambda: None
         self._clock = clock
         self._rng = rng
+        self._tracing = tracing
+        self._metrics = Metrics()
+        self._drain_began: float | None = None
         self._callbacks: Callbacks
         self._copies: Copies
         self._membership: Membership | None = None
@@ -81,18 +101,26 @@ class Gateway:
         app: ASGIApp = self._starlette
         if settings.cors_origins:
             app = Cors(app, settings.cors_origins)
-        self._app = Envelope(app)
+        self._app = Envelope(app, self._metrics, tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end streams and polls, and wait for copies in flight; at most that long."""
-        until = anyio.current_time() + seconds
+        self._drain_began = begun = anyio.current_time()
+        log.info(
+            "drain_begun",
+            streams=self._tails.open,
+            jobs=self._poller.running,
+            callbacks=self._callbacks.active,
+            copies=self._copies.starting,
+        )
         self._tails.drain(self._rng)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop)
-            tasks.start_soon(self._copies.drain, until)
+            tasks.start_soon(self._copies.drain, begun + seconds)
+        log.info("drained", seconds=round(anyio.current_time() - begun, 2), streams=self._tails.open)
 
     async def _stop(self) -> None:
         """End what is done for jobs and callbacks, and let other gateways go on with them."""
@@ -114,7 +142,7 @@ class Gateway:
                 self._tasks.cancel_scope.cancel()
         except Exception as error:
             if away := _first(StoreUnavailable, error):
-                log.error("gateway_crashed: %s Look at what GATEWAY_STORE_URL names.", away)  # noqa: TRY400 - in one line
+                log.error("gateway_crashed", error=f"{away} Look at what GATEWAY_STORE_URL names.")  # noqa: TRY400 - in one line
             else:
                 log.exception("gateway_crashed")
             self.on_crash()
@@ -133,15 +161,17 @@ class Gateway:
         )
         receivers = await stack.enter_async_context(Receivers.open(settings.callback_networks))
         self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
-        metrics = Metrics()
+        metrics = self._metrics
         self._tails = tails = Tails(
             store,
-            metrics,
             heartbeat=settings.heartbeat,
             limit=settings.max_streams,
             look_every=LOOK_EVERY if shared is None else LOOK_EVERY_SHARED,
+            pushed=metrics.push_latency.observe,
         )
-        self._callbacks = callbacks = Callbacks(store, receivers, metrics, tasks, lease, clock=clock, rng=self._rng)
+        self._callbacks = callbacks = Callbacks(
+            store, receivers, metrics, tasks, lease, clock=clock, rng=self._rng, tracing=self._tracing
+        )
 
         def wake(job_id: str) -> None:
             tails.wake(job_id)
@@ -161,6 +191,7 @@ class Gateway:
             turns=Turns(SteadyRate(settings.poll_rate)),
             hung_lane=anyio.Semaphore(HUNG_AT_ONCE),
             lease=lease,
+            tracing=self._tracing,
         )
         self._poller = poller = Poller(means, tasks, rate=settings.poll_rate)
         callbacks.start()
@@ -173,7 +204,15 @@ class Gateway:
             self._membership = Membership(shared, lease, poller, callbacks, metrics, rng=self._rng)
             await self._membership.begin(tasks)
         self._copies = copies = Copies(
-            store, upstream, poller, callbacks, receivers, metrics, max_jobs=settings.max_jobs, clock=clock
+            store,
+            upstream,
+            poller,
+            callbacks,
+            receivers,
+            metrics,
+            self._tracing,
+            max_jobs=settings.max_jobs,
+            clock=clock,
         )
         tasks.start_soon(self._forget, store, clock)
         operator_key = settings.operator_key
@@ -197,10 +236,41 @@ class Gateway:
             store=store, callbacks=callbacks, receivers=receivers, access=access, clock=clock
         )
         self._starlette.router.routes.extend(callback_routes.table() + routes.table() + Page().table())
+        metrics.know_routes({NO_ROUTE, *FORWARDED, *(getattr(route, "path", "") for route in self._starlette.routes)})
+        self._show(store, lease)
         # The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 1000)
+
+    def _show(self, store: Store, lease: Lease) -> None:
+        """Let the metrics ask what is now whom it concerns."""
+        settings, tails, poller, metrics = self.settings, self._tails, self._poller, self._metrics
+
+        def members() -> float:
+            return 1 if self._membership is None else self._membership.members
+
+        def drain_elapsed() -> float:
+            return 0.0 if self._drain_began is None else anyio.current_time() - self._drain_began
+
+        metrics.build.info({"version": VERSION, "store": "postgresql" if settings.is_shared else "sqlite"})
+        metrics.watch(
+            {
+                "jobs_running": ("Jobs this gateway polls.", lambda: poller.running),
+                "jobs_limit": ("Jobs beyond which it takes no more copies.", lambda: settings.max_jobs),
+                "streams_open": ("Open event streams.", lambda: tails.open),
+                "streams_limit": ("Streams beyond which it takes no more.", lambda: settings.max_streams),
+                "callbacks_active": ("Callbacks that still have something to tell.", lambda: self._callbacks.active),
+                "store_up": ("Whether the newest write to the store was done.", lambda: not store.failing),
+                "lease_held": ("Whether this gateway may act for the jobs it has.", lambda: lease.holds),
+                "members": ("Gateways that live, as this one sees it.", members),
+                "draining": ("Whether it is shutting down.", lambda: self._drain_began is not None),
+                "drain_elapsed_seconds": ("How long it has been shutting down.", drain_elapsed),
+                "drain_limit_seconds": ("How long that may take.", lambda: settings.drain),
+            }
+        )
+        metrics.watch_hosts("jobs_throttled", "Jobs whose last poll was throttled.", poller.throttled)
+        metrics.watch_counts("store_failures", "What the store was asked and could not do.", lambda: store.failures)
 
     async def _open_store(self, stack: AsyncExitStack) -> tuple[Store, SharedStore | None, Callable[[], float]]:
         """The store, the same if gateways share it, and the clock that goes with it."""
@@ -224,7 +294,7 @@ class Gateway:
                 while await store.forget(clock() - retention):
                     pass
             except StoreUnavailable as error:
-                log.warning("retention_delayed: %s", error)
+                log.warning("retention_delayed", error=str(error))
 
 
 async def open_source(settings: Settings, *, make_operator_key: bool = False) -> StoreFile | Database:
@@ -255,5 +325,5 @@ def _untraced(send: Send) -> Send:
     return briefly
 
 
-def create_app(settings: Settings, source: StoreFile | Database) -> Gateway:
-    return Gateway(settings, source, time.time, random.Random())
+def create_app(settings: Settings, source: StoreFile | Database, tracing: Tracing = OFF) -> Gateway:
+    return Gateway(settings, source, time.time, random.Random(), tracing)

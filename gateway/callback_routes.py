@@ -15,8 +15,12 @@ from gateway.bodies import body_of, json_object
 from gateway.callbacks import Callbacks
 from gateway.capabilities import new_callback_id
 from gateway.errors import GatewayError
+from gateway.jobs import reference
+from gateway.logs import EventLog
 from gateway.receivers import Receivers
 from gateway.store import CALLBACKS_PER_JOB, Store
+
+log = EventLog("gateway.callbacks")
 
 
 class CallbackRoutes:
@@ -59,6 +63,7 @@ class CallbackRoutes:
                 message = f"A job has at most {CALLBACKS_PER_JOB} callbacks. Remove one first."
                 raise GatewayError(409, "tooManyCallbacks", message)
         self._callbacks.take(callback)
+        log.info("callback_registered", job=reference(job_id), to=callback.origin, wants=callback.events)
         return json_answer(deliveries.revealed(callback), 201)
 
     async def list(self, request: Request) -> Response:
@@ -75,6 +80,7 @@ class CallbackRoutes:
         if not await self._store.remove_callback(job_id, callback_id):
             raise await self._unknown(job_id)
         self._callbacks.drop(callback_id)
+        log.info("callback_removed", job=reference(job_id))
         return Response(status_code=204)
 
     async def retry(self, request: Request) -> Response:
@@ -84,6 +90,7 @@ class CallbackRoutes:
         if callback is None:
             raise await self._unknown(job_id)
         self._callbacks.take(callback)
+        log.info("callback_retried", job=reference(job_id), to=callback.origin)
         return json_answer(deliveries.shown(callback), 202)
 
     def _job(self, request: Request) -> str:

@@ -7,23 +7,25 @@ only a hint: idle callbacks are also looked at now and then.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from gateway import deliveries, signing
-from gateway.deliveries import Callback, Delivered, Outcome
+from gateway.deliveries import Callback, Delivered, Failed, Gone, Outcome
 from gateway.errors import StoreUnavailable
 from gateway.events import Event
 from gateway.jobs import reference
 from gateway.lanes import Lanes, Turn
 from gateway.lease import Lease
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.receivers import Receivers
+from gateway.spans import OFF, Span, Tracing
 from gateway.store import Store
 
 READ_AT_ONCE = 64
@@ -34,7 +36,7 @@ STOP_GRACE = 2.0
 _HEAD_ONLY = 1 << 53
 _STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-log = logging.getLogger("gateway.callbacks")
+log = EventLog("gateway.callbacks")
 
 
 class _Forgotten(Exception):
@@ -67,10 +69,12 @@ class Callbacks:
         *,
         clock: Callable[[], float],
         rng: random.Random,
+        tracing: Tracing = OFF,
     ) -> None:
         self._store = store
         self._receivers = receivers
         self._metrics = metrics
+        self._tracing = tracing
         self._tasks = tasks
         self._lease = lease
         self._clock = clock
@@ -86,6 +90,10 @@ class Callbacks:
 
     def start(self) -> None:
         self._tasks.start_soon(self._pump)
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
 
     def resume(self, active: Iterable[Callback]) -> None:
         """Go on with callbacks from the store."""
@@ -116,7 +124,6 @@ class Callbacks:
             return
         subscriber = self._active[callback.id] = _Subscriber(callback)
         self._of_job.setdefault(callback.job_id, set()).add(subscriber)
-        self._metrics.callbacks_active.set(len(self._active))
         self.wake(callback.job_id)
 
     def drop(self, callback_id: str) -> None:
@@ -146,7 +153,6 @@ class Callbacks:
         others.discard(subscriber)
         if not others:
             del self._of_job[callback.job_id]
-        self._metrics.callbacks_active.set(len(self._active))
 
     async def _pump(self) -> None:
         """Start a task for each callback whose log holds something for it."""
@@ -167,7 +173,7 @@ class Callbacks:
         try:
             heads = await self._store.read([(job_id, _HEAD_ONLY) for job_id in job_ids], 1)
         except StoreUnavailable as error:
-            log.warning("log_unreadable: %s", error)
+            log.warning("log_unreadable", error=str(error))
             return  # the next look comes by itself
         for job_id, head in zip(job_ids, heads, strict=True):
             for subscriber in list(self._of_job.get(job_id, ())):
@@ -249,10 +255,25 @@ class Callbacks:
         message_id, body = deliveries.message(callback, event)
         now = self._clock()
         headers = signing.headers(callback.secret, message_id, int(now), body)
-        outcome = await turn.spend(self._receivers.post(callback.url, headers, body, now))
-        told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
+        begun = anyio.current_time()
+        with await self._span(callback) as span:
+            outcome = await turn.spend(self._receivers.post(callback.url, span.along(headers), body, now))
+            told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
+            span.say(job=reference(callback.job_id), event=event.kind, attempt=told.tries.attempts)
+            if not isinstance(outcome, Delivered):
+                span.fail(told.tries.last_error or "failed")
+        self._metrics.callback_duration.observe(anyio.current_time() - begun)
         await self._save(subscriber, told)
-        self._tell(told, outcome)
+        self._tell(told, outcome, event)
+
+    async def _span(self, callback: Callback) -> Span:
+        """Of an attempt, in the trace of the request that its job came of."""
+        trace = None
+        if self._tracing.on:
+            with suppress(StoreUnavailable):
+                job = await self._store.get(callback.job_id)
+                trace = None if job is None else job.target.trace
+        return self._tracing.calling("POST", "{callback}", under=trace, server=callback.origin)
 
     @contextmanager
     def _attempting(self, subscriber: _Subscriber) -> Iterator[None]:
@@ -269,11 +290,12 @@ class Callbacks:
         tries = 0
         while True:
             try:
-                mine = await self._store.save_callback(callback)
+                with self._metrics.store_writes.labels("callback").time():
+                    mine = await self._store.save_callback(callback)
                 break
             except StoreUnavailable as error:
                 if tries == 0:
-                    log.warning("delivery_held job=%s: %s", reference(callback.job_id), error)
+                    log.warning("delivery_held", job=reference(callback.job_id), error=str(error))
                 await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES) - 1)])
                 tries += 1
         if not mine:
@@ -282,20 +304,25 @@ class Callbacks:
         if callback.state != "active":
             self._leave(subscriber)
 
-    def _tell(self, callback: Callback, outcome: Outcome) -> None:
-        kind = type(outcome).__name__.lower()
-        self._metrics.callback_attempts.labels(kind).inc()
-        if isinstance(outcome, Delivered):
-            log.debug("callback_delivered job=%s to=%s", reference(callback.job_id), callback.origin)
-        else:
-            log.info(
-                "callback_%s job=%s to=%s attempt=%d: %s",
-                kind,
-                reference(callback.job_id),
-                callback.origin,
-                callback.tries.attempts,
-                callback.tries.last_error,
-            )
+    def _tell(self, callback: Callback, outcome: Outcome, event: Event) -> None:
+        tries = callback.tries
+        about: dict[str, Any] = {
+            "job": reference(callback.job_id),
+            "to": callback.origin,
+            "sent": event.kind,
+            "attempt": tries.attempts,
+        }
+        match outcome:
+            case Delivered():
+                self._metrics.callback_attempts.labels("delivered").inc()
+                log.info("callback_delivered", **about)
+            case Gone():
+                self._metrics.callback_attempts.labels("gone").inc()
+                log.info("callback_gone", **about)
+            case Failed():
+                self._metrics.callback_attempts.labels("failed").inc()
+                next_in = round(tries.due - self._clock()) if callback.state == "active" else None
+                log.warning("callback_failed", reason=tries.last_error, next_in=next_in, **about)
         if callback.state == "exhausted":
             self._metrics.callbacks_exhausted.inc()
-            log.warning("callback_exhausted job=%s to=%s", reference(callback.job_id), callback.origin)
+            log.error("callback_exhausted", reason=tries.last_error, **about)

@@ -7,9 +7,10 @@ The caller learns one of three things: it was refused and nothing runs; it runs,
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import anyio
 import msgspec
@@ -22,11 +23,14 @@ from gateway.dialects import Reply, drive_of_path, item_of
 from gateway.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
 from gateway.events import Event
 from gateway.jobs import Answer, Job, Target, advance, reference
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.poller import Poller
 from gateway.receivers import Receivers
+from gateway.spans import Tracing
 from gateway.store import Store
 from gateway.upstream import Broken, NotSent, Upstream
+from gateway.watch import tell_end
 
 STORE_PATIENCE = 5.0
 """Seconds for which an accepted copy is tried to be stored."""
@@ -35,11 +39,16 @@ _STORE_RETRY = 0.2
 MOST_UNSETTLED = 10_000
 """Idempotency keys whose outcome is remembered while it cannot be stored."""
 
-log = logging.getLogger("gateway.copies")
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MAY_RUN = ("outcomeUnknown", "invalidUpstreamResponse", "monitorHostNotAllowed")
+
+log = EventLog("gateway.copies")
 
 
 class CopyRequest(msgspec.Struct, frozen=True):
-    """A checked request: `path` is raw and has its query, `headers` go upstream as they are."""
+    """A checked request: `path` is raw and has its query, `headers` go upstream as they are, but for their place in a
+    trace; `trace` is where the request itself has its place, while traces are made.
+    """
 
     version: str
     prefix: str
@@ -48,6 +57,7 @@ class CopyRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     idempotency_key: str | None = None
     callback: Wish | None = None
+    trace: str | None = None
 
     def mark(self) -> bytes:
         """Tells it from another request under the same idempotency key."""
@@ -62,16 +72,20 @@ class CopyRequest(msgspec.Struct, frozen=True):
         drive = named.get("driveId")
         if not isinstance(drive, str) or not drive:
             drive = drive_of_path(named.get("path"))
-        return Target(version=self.version, drive_id=drive, prefix=self.prefix)
+        return Target(version=self.version, drive_id=drive, prefix=self.prefix, trace=self.trace)
 
 
 class Refused(Exception):
-    """Upstream answered, but with no job: its reply is for the caller, under `status`."""
+    """Upstream answered, but with no job: its reply is for the caller, under `status`.
 
-    def __init__(self, reply: Reply, status: int) -> None:
-        super().__init__(status)
+    After a 500 or a 504 the copy `may_run`; those come back as 502, since SDKs repeat them by themselves.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.code)
         self.reply = reply
-        self.status = status
+        self.may_run = reply.code in (500, 504)
+        self.status = 502 if self.may_run else reply.code
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -93,6 +107,7 @@ class Copies:
         callbacks: Callbacks,
         receivers: Receivers,
         metrics: Metrics,
+        tracing: Tracing,
         *,
         max_jobs: int,
         clock: Callable[[], float],
@@ -103,6 +118,7 @@ class Copies:
         self._callbacks = callbacks
         self._receivers = receivers
         self._metrics = metrics
+        self._tracing = tracing
         self._max_jobs = max_jobs
         self._clock = clock
         self._starting: set[anyio.CancelScope] = set()
@@ -114,6 +130,37 @@ class Copies:
 
     async def start(self, request: CopyRequest) -> Started:
         """Start a copy upstream and watch it. Raises Refused, GatewayError, or StoreUnavailable before it is sent."""
+        outcome = "failed"
+        try:
+            started = await self._once(request)
+        except Refused as refused:
+            reply, ids = refused.reply, request_ids(refused.reply.headers)
+            if refused.may_run:
+                outcome = "outcomeUnknown"
+                log.warning("copy_unknown", status=reply.code, **_told(ids))
+            else:
+                outcome = "refused"
+                log.info("copy_refused", status=reply.code, **_told(ids))
+            raise
+        except GatewayError as error:
+            outcome = error.code
+            if error.code in _MAY_RUN:
+                log.warning("copy_unknown", code=error.code, **_told(error.ids))
+            else:
+                log.info("copy_not_started", code=error.code)
+            raise
+        else:
+            outcome = "started" if started.upstream else "repeated"
+            return started
+        finally:
+            self._metrics.copies.labels(outcome).inc()
+
+    @property
+    def starting(self) -> int:
+        """How many are in flight upstream, or being stored."""
+        return len(self._starting)
+
+    async def _once(self, request: CopyRequest) -> Started:
         if request.idempotency_key is None:
             return await self._start(request, None)
         caller = request.headers.get("Authorization", "")
@@ -144,6 +191,7 @@ class Copies:
             )
             await self._store.create(job, events, None)
             self._poller.watch(job)
+        log.info("watch_started", job=reference(job.id))
         return job
 
     async def drain(self, until: float) -> None:
@@ -218,26 +266,14 @@ class Copies:
             self._unsettled.setdefault(key, no_effect)
 
     async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
-        outcome = "failed"
-        try:
-            if self._store.failing:
-                await self._store.ping()  # a copy that cannot be stored must not be started
-            if request.callback is not None:
-                await self._check(request.callback)
-            # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
-            with suppress(asyncio.CancelledError), self._place() as scope, scope:
-                started = await self._post(request, key)
-                outcome = "started"
-                return started
-            raise outcome_unknown("The gateway had to shut down before upstream answered.")
-        except Refused:
-            outcome = "refused"
-            raise
-        except GatewayError as error:
-            outcome = error.code
-            raise
-        finally:
-            self._metrics.copies.labels(outcome).inc()
+        if self._store.failing:
+            await self._store.ping()  # a copy that cannot be stored must not be started
+        if request.callback is not None:
+            await self._check(request.callback)
+        # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
+        with suppress(asyncio.CancelledError), self._place() as scope, scope:
+            return await self._post(request, key)
+        raise outcome_unknown("The gateway had to shut down before upstream answered.")
 
     async def _check(self, callback: Wish) -> None:
         """Before the copy has a place: a name that hangs takes none, and a drain ends this with nothing started."""
@@ -275,16 +311,25 @@ class Copies:
             self._none_left.set()
 
     async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
-        try:
-            reply = await self._upstream.start_copy(request.path, request.body, request.headers)
-        except NotSent:
-            raise GatewayError(
-                502, "upstreamUnreachable", "Upstream could not be reached. Nothing was started: try again."
-            ) from None
-        except Broken:
-            raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
+        with self._tracing.calling("POST", "{item}/copy", under=request.trace, server=self._upstream.origin) as span:
+            try:
+                reply = await self._upstream.start_copy(request.path, request.body, span.along(request.headers))
+            except NotSent:
+                raise GatewayError(
+                    502, "upstreamUnreachable", "Upstream could not be reached. Nothing was started: try again."
+                ) from None
+            except Broken:
+                raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
+            span.answered(reply.code)
         if reply.code >= 400:
-            raise Refused(reply, 502 if reply.code in (500, 504) else reply.code)
+            raise Refused(reply)
+        try:
+            return await self._take_on(request, key, reply)
+        except GatewayError as error:
+            error.ids = request_ids(reply.headers)
+            raise
+
+    async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply) -> Started:
         location = reply.headers.get("Location")
         if reply.code != 202 or not location:
             raise _not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
@@ -297,7 +342,14 @@ class Copies:
         self._poller.watch(job)
         if callback is not None:
             self._callbacks.take(callback)
-        log.info("copy_started job=%s", reference(job.id))
+        log.info(
+            "copy_started",
+            job=reference(job.id),
+            callback=None if callback is None else callback.origin,
+            **_told(request_ids(reply.headers)),
+        )
+        if job.state.ended:
+            tell_end(job, self._metrics)
         return Started(job, reply.headers, callback)
 
     def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
@@ -324,12 +376,24 @@ class Copies:
         until = now() + STORE_PATIENCE
         while True:
             try:
-                return await self._store.create(job, events, key, callback)
+                with self._metrics.store_writes.labels("create").time():
+                    return await self._store.create(job, events, key, callback)
             except StoreUnavailable as error:
-                log.warning("accepted_copy_not_stored job=%s: %s", reference(job.id), error)
+                log.warning("copy_not_stored", job=reference(job.id), error=str(error))
                 if now() + _STORE_RETRY > until:
                     raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
             await anyio.sleep(_STORE_RETRY)
+
+
+def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Upstream's ids of a request, as far as they are any."""
+    found = {name: headers.get(name, "") for name in ("request-id", "client-request-id")}
+    return {name: value for name, value in found.items() if _ID.fullmatch(value)}
+
+
+def _told(ids: Mapping[str, str]) -> dict[str, Any]:
+    """Upstream's own id, which its support asks for; the client's stands in the line anyway, if it named one."""
+    return {"upstream_request_id": ids.get("request-id")}
 
 
 def _closing() -> GatewayError:

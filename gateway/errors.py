@@ -7,12 +7,14 @@ StoreRefused              the store must not be opened: the process ends
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class GatewayError(Exception):
     """An error that the caller is shown, in Graph's shape.
 
     `status` is the HTTP status, `code` Graph-style camelCase, `message` says what was wrong with which input and
-    what to do; `retry_after` is in seconds.
+    what to do; `retry_after` is in seconds; `ids` are upstream's own request ids, once it has answered.
     """
 
     def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
@@ -21,6 +23,7 @@ class GatewayError(Exception):
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.ids: Mapping[str, str] = {}
 
 
 class StoreUnavailable(Exception):

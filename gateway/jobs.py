@@ -75,11 +75,15 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the result of a copy can be read: the request's version, the target drive if known, its own prefix."""
+    """Where the result of a copy can be read: the request's version, the target drive if known, its own prefix.
+
+    `trace` is the place in a trace that the job came of, while traces are made.
+    """
 
     version: str = "v1.0"
     drive_id: str | None = None
     prefix: str | None = None
+    trace: str | None = None
 
     def resource(self, item_id: str, drive_id: str | None) -> str | None:
         drive = drive_id or self.drive_id

@@ -9,7 +9,6 @@ else: what else there is to do may be much, and must not cost it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
@@ -19,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from gateway.errors import StoreUnavailable
 from gateway.lease import Lease
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.shares import fair
 from gateway.store import SharedStore
@@ -28,7 +28,7 @@ TICKS = 10
 OUTAGE_TICKS = 3
 """Ticks without a good renewal that count as an outage, which may have been one for the others too."""
 
-log = logging.getLogger("gateway.membership")
+log = EventLog("gateway.membership")
 
 Table = Literal["jobs", "callbacks"]
 
@@ -77,6 +77,8 @@ class Membership:
         self._unclaimed: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._surrendered: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
+        self.members = 1
+        """How many gateways lived at the last look, this one among them."""
         self._scope = anyio.CancelScope()
 
     async def begin(self, tasks: TaskGroup) -> None:
@@ -99,7 +101,7 @@ class Membership:
         try:
             await self._store.leave()
         except StoreUnavailable as error:
-            log.warning("leaving_untold: %s", error)  # the others find out when the lease is over
+            log.warning("leaving_untold", error=str(error))  # the others find out when the lease is over
 
     async def _run(self) -> None:
         with self._scope:
@@ -113,7 +115,7 @@ class Membership:
             try:
                 await self._renew()
             except StoreUnavailable as error:
-                log.warning("lease_not_renewed: %s", error)
+                log.warning("lease_not_renewed", error=str(error), held=self._lease.holds)
 
     async def _keep_sharing(self) -> None:
         while True:
@@ -122,7 +124,7 @@ class Membership:
                     if self._lease.holds and not self._retiring:
                         await step()
                 except StoreUnavailable as error:  # none of them must keep another from being done
-                    log.warning("sharing_delayed: %s", error)
+                    log.warning("sharing_delayed", error=str(error))
             await self._next_tick()
 
     async def _next_tick(self) -> None:
@@ -146,10 +148,11 @@ class Membership:
         }
         self._renewed_at = sent
         self._lease.renewed(sent)
+        self.members = standing.members
 
     async def _begin_anew(self, sent: float) -> None:
         """It was silent for too long: what it had is others' by now."""
-        log.warning("lease_lost jobs=%d", len(self._works["jobs"].held()))
+        log.error("lease_lost", jobs=len(self._works["jobs"].held()), callbacks=len(self._works["callbacks"].held()))
         self._metrics.leases_lost.inc()
         for table, work in self._works.items():
             _drop_all(work, work.held())
@@ -162,7 +165,7 @@ class Membership:
         now = _now()
         if now >= self._patient_until and (self._silent or now >= self._bury_at):
             for name in await self._store.bury():
-                log.warning("gateway_given_up name=%s", name)
+                log.warning("gateway_given_up", name=name)
             self._bury_at = now + self._store.lease / 2
 
     async def _even_out(self) -> None:
@@ -182,7 +185,7 @@ class Membership:
                 return
             self._works[table].resume(rows)
             self._metrics.taken_over.labels(table).inc(len(rows))
-            log.info("taken_over table=%s count=%d", table, len(rows))
+            log.info("taken_over", table=table, count=len(rows))
             most -= len(rows)
 
     async def _compare(self) -> None:
@@ -207,6 +210,7 @@ class Membership:
         if idle:
             await self._store.hand_on(table, list(idle))
             self._metrics.handed_on.labels(table).inc(len(idle))
+            log.info("handed_on", table=table, count=len(idle))
             idle.clear()
 
 

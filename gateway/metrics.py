@@ -1,49 +1,183 @@
-"""What is counted, by names and nothing else. Labels are few and fixed; none carries a job, a host or a path."""
+"""What is counted, by name. Labels are few, and all their values are there from the start, at 0; none carries a job,
+a host or a path. Units are base units, and in the name.
+
+What is to be told of now (how many streams are open) is asked for when Prometheus asks; `watch` says whom.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Literal
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+HOST_CLASSES = ("graph", "sharepoint", "onedrive", "other")
+COPY_OUTCOMES = (
+    "started",
+    "repeated",
+    "refused",
+    "callbackUrlNotAllowed",
+    "idempotencyKeyReused",
+    "invalidUpstreamResponse",
+    "monitorHostNotAllowed",
+    "outcomeUnknown",
+    "requestInProgress",
+    "serviceNotAvailable",
+    "upstreamUnreachable",
+    "failed",
+)
+LOST_REASONS = ("monitorExpired", "monitorUnauthorized", "monitorUnreachable", "deadlineExceeded", "watchStopped")
+POLL_OUTCOMES = ("answered", "throttled", "lost", "timed_out", "no_answer")
+STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained")
+REFUSALS = ("full", "draining", "store")
+ATTEMPTS = ("delivered", "failed", "gone")
+TABLES = ("jobs", "callbacks")
+CODES = ("2xx", "3xx", "4xx", "5xx")
+Write = Literal["create", "append", "callback"]
+
+_WRITES: tuple[Write, ...] = ("create", "append", "callback")
+_NETWORK = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STORE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_PUSH = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_LAG = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_ATTEMPT = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+_COPY = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nobody asks for
+
+
+class Sent:
+    """What went to streams. Plain numbers: the lock of a counter would be felt, once for every stream and event."""
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = self.bytes = 0
 
 
 class Metrics:
     """One registry an app, so that two apps in a process do not share their figures."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.copies = Counter("gateway_copies_total", "Copy requests by outcome.", ["outcome"], registry=self._registry)
-        self.jobs_running = Gauge("gateway_jobs_running", "Jobs this process polls.", registry=self._registry)
-        self.jobs_ended = Counter(
-            "gateway_jobs_ended_total", "Jobs by how they ended.", ["kind", "origin"], registry=self._registry
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.build = Info("gateway_build", "Which gateway this is.", registry=registry)
+
+        self.requests = self._counter("requests", "Answered requests by route and class of status.", ["route", "code"])
+        self.copies = self._counter("copies", "Copy requests by outcome.", ["outcome"], COPY_OUTCOMES)
+        self.jobs_ended = self._counter("jobs_ended", "Jobs by how they ended.", ["kind", "origin"])
+        for kind, origin in (("completed", "upstream"), ("failed", "upstream"), ("failed", "gateway")):
+            self.jobs_ended.labels(kind, origin)
+        self.jobs_lost = self._counter("jobs_lost", "Jobs the gateway lost sight of, by why.", ["reason"], LOST_REASONS)
+        self.job_duration = self._histogram("job_duration", "From a job's start to its end.", _COPY)
+
+        hosts, by_host = HOST_CLASSES, ["host_class"]
+        self.polls = self._counter("polls", "Polls by what came back.", ["outcome", *by_host], POLL_OUTCOMES, hosts)
+        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, by_host, hosts)
+        self.poll_lag = self._histogram("poll_lag", "How much later than due a poll was sent.", _LAG)
+        self.throttled_seconds = self._counter(
+            "throttled_seconds", "Waits that jobs were told to make by throttled answers.", by_host, hosts
         )
-        self.polls = Counter("gateway_polls_total", "Polls by what came back.", ["outcome"], registry=self._registry)
         self.verdicts_held = Gauge(
-            "gateway_verdicts_held", "Changes seen upstream that the store would not take yet.", registry=self._registry
-        )
-        self.streams_open = Gauge("gateway_streams_open", "Open event streams.", registry=self._registry)
-        self.streams_ended = Counter(
-            "gateway_streams_ended_total", "Event streams by why they ended.", ["reason"], registry=self._registry
-        )
-        self.events_sent = Counter("gateway_events_sent_total", "Events sent to streams.", registry=self._registry)
-        self.callbacks_active = Gauge(
-            "gateway_callbacks_active", "Callbacks that still have something to tell.", registry=self._registry
-        )
-        self.callback_attempts = Counter(
-            "gateway_callback_attempts_total", "Attempts by how they went.", ["outcome"], registry=self._registry
-        )
-        self.callbacks_exhausted = Counter(
-            "gateway_callbacks_exhausted_total", "Callbacks given up after the last attempt.", registry=self._registry
-        )
-        self.taken_over = Counter(
-            "gateway_taken_over_total", "Jobs and callbacks taken from others.", ["table"], registry=self._registry
-        )
-        self.handed_on = Counter(
-            "gateway_handed_on_total", "Jobs and callbacks left to others.", ["table"], registry=self._registry
-        )
-        self.leases_lost = Counter(
-            "gateway_leases_lost_total", "Times this gateway was given up for dead.", registry=self._registry
+            "gateway_verdicts_held", "Changes seen upstream that the store would not take yet.", registry=registry
         )
 
-    def exposition(self) -> bytes:
-        return generate_latest(self._registry)
+        self.streams_ended = self._counter("streams_ended", "Event streams by why they ended.", ["reason"], STREAM_ENDS)
+        self.streams_refused = self._counter(
+            "streams_refused", "Streams refused, or told to come back, by why.", ["reason"], REFUSALS
+        )
+        self.push_latency = self._histogram(
+            "push_latency", "From word of new events to their send on every level stream.", _PUSH
+        )
+        self.sent = Sent()
+        registry.register(_SentCollector(self.sent))
+
+        self.callback_attempts = self._counter("callback_attempts", "Attempts by how they went.", ["outcome"], ATTEMPTS)
+        self.callback_duration = self._histogram("callback_attempt_duration", "Length of an attempt.", _ATTEMPT)
+        self.callbacks_exhausted = self._counter("callbacks_exhausted", "Callbacks given up after the last attempt.")
+
+        self.store_writes = self._histogram(
+            "store_write_duration", "Writes to the store, as long as they were waited for.", _STORE, ["write"], _WRITES
+        )
+        self.taken_over = self._counter("taken_over", "Jobs and callbacks taken from others.", ["table"], TABLES)
+        self.handed_on = self._counter("handed_on", "Jobs and callbacks left to others.", ["table"], TABLES)
+        self.leases_lost = self._counter("leases_lost", "Times this gateway was given up for dead.")
+
+    def know_routes(self, routes: Iterable[str]) -> None:
+        """All that a request can be counted under."""
+        for route, code in product(routes, CODES):
+            self.requests.labels(route, code)
+
+    def watch(self, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
+        """By name what each tells, and whom to ask for it when Prometheus asks."""
+        for name, (words, ask) in gauges.items():
+            Gauge(f"gateway_{name}", words, registry=self._registry).set_function(ask)
+
+    def watch_counts(self, name: str, words: str, ask: Callable[[], float]) -> None:
+        """As `watch`, for what only grows."""
+        self._registry.register(_Asked(f"gateway_{name}", words, ask))
+
+    def watch_hosts(self, name: str, words: str, ask: Callable[[], Mapping[str, float]]) -> None:
+        """As `watch`, for a figure of each class of hosts."""
+        gauge = Gauge(f"gateway_{name}", words, ["host_class"], registry=self._registry)
+        for host in HOST_CLASSES:
+            gauge.labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
+
+    def ended(self, kind: str, origin: str, code: str | None, seconds: float) -> None:
+        """A job has ended; `code` is its error's."""
+        self.jobs_ended.labels(kind, origin).inc()
+        if origin == "gateway" and code is not None:
+            self.jobs_lost.labels(code).inc()
+        self.job_duration.observe(max(0.0, seconds))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All figures, in the format that an `Accept` header wants, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _counter(self, name: str, words: str, labels: Sequence[str] = (), *values: Sequence[str]) -> Counter:
+        counter = Counter(f"gateway_{name}_total", words, labels, registry=self._registry)
+        for combination in product(*values) if values else ():
+            counter.labels(*combination)
+        return counter
+
+    def _histogram(
+        self, name: str, words: str, buckets: Sequence[float], labels: Sequence[str] = (), *values: Sequence[str]
+    ) -> Histogram:
+        histogram = Histogram(f"gateway_{name}_seconds", words, labels, registry=self._registry, buckets=buckets)
+        for combination in product(*values) if values else ():
+            histogram.labels(*combination)
+        return histogram
+
+
+class _SentCollector(Collector):
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("gateway_events_sent", "Events sent to streams.", self._sent.events)
+        yield CounterMetricFamily("gateway_sent_bytes", "Bytes sent to streams, frames included.", self._sent.bytes)
+
+
+class _Asked(Collector):
+    def __init__(self, name: str, words: str, ask: Callable[[], float]) -> None:
+        self._name, self._words, self._ask = name, words, ask
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._name, self._words, self._ask())

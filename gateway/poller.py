@@ -5,7 +5,8 @@ The poller knows nobody who reads. However many do, a job is polled alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,6 +34,13 @@ class Poller:
     @property
     def running(self) -> int:
         return len(self._watches)
+
+    def throttled(self) -> Mapping[str, int]:
+        """How many jobs' last answer asked for fewer requests, by class of host."""
+        found: Counter[str] = Counter()
+        for host in self._hosts.values():
+            found[host.kind] += host.rate.throttled_jobs
+        return found
 
     def resume(self, unfinished: Iterable[Job]) -> None:
         """Take up jobs from the store, their polls spread over the wait that each one's age calls for."""
@@ -99,7 +107,6 @@ class Poller:
         host.rate.join(job.id)
         host.turns.look()
         watch = self._watches[job.id] = Watch(job, monitor, host, self._means)
-        self._means.metrics.jobs_running.set(len(self._watches))
         self._tasks.start_soon(self._run, watch, wait)
 
     async def _run(self, watch: Watch, wait: float) -> None:
@@ -113,7 +120,6 @@ class Poller:
         if self._watches.get(job_id) is not watch:
             return
         del self._watches[job_id]
-        self._means.metrics.jobs_running.set(len(self._watches))
         if watch.host.rate.leave(job_id):
             del self._hosts[watch.host.name]
         if self._stopping and not self._watches:

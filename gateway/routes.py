@@ -20,13 +20,15 @@ from gateway.capabilities import job_key
 from gateway.copies import Copies, CopyRequest, Refused, Started
 from gateway.deliveries import revealed, wish_of_headers
 from gateway.errors import GatewayError, StoreUnavailable, invalid, unavailable
-from gateway.jobs import Job, Target
-from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.jobs import Job, Target, reference
+from gateway.logs import EventLog
+from gateway.metrics import Metrics
 from gateway.passing import PassedOn, passed_back
 from gateway.schedule import retry_hint
 from gateway.sse import Stream, come_back
 from gateway.store import Store
 from gateway.tails import Tails
+from gateway.watch import tell_end
 
 MOST_JOBS = 200
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -34,6 +36,11 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
 _CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
+_FORWARDED = {"read": "{item}", "copy": "{item}/copy"}
+FORWARDED = tuple(f"/{version}/{rest}" for version in ("v1.0", "beta") for rest in _FORWARDED.values())
+"""What Graph's requests are counted and logged as."""
+
+log = EventLog("gateway.routes")
 
 
 class Routes:
@@ -90,6 +97,7 @@ class Routes:
         """Start a copy, or read an item."""
         path = request.scope["raw_path"].decode("latin-1")
         asked = items.parse(request.method, path)
+        request.scope["gateway.route"] = f"/{asked.version}/{_FORWARDED[asked.action]}"
         if request.url.query:
             path += "?" + request.scope["query_string"].decode("latin-1")
         if asked.action == "read":
@@ -104,7 +112,7 @@ class Routes:
             raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
         try:
             started = await self._copies.start(
-                CopyRequest(asked.version, asked.prefix, path, body, headers, key, callback)
+                CopyRequest(asked.version, asked.prefix, path, body, headers, key, callback, _trace(request))
             )
         except Refused as refused:
             return passed_back(refused.reply, refused.status)
@@ -121,7 +129,8 @@ class Routes:
             value = wish.get(name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()):
                 raise invalid(f"{name} must be a text of 1 to {limit} printable characters, or be left out.")
-        job = await self._copies.watch(url, Target(drive_id=wish.get("driveId")), wish.get("operation") or "ItemCopy")
+        target = Target(drive_id=wish.get("driveId"), trace=_trace(request))
+        job = await self._copies.watch(url, target, wish.get("operation") or "ItemCopy")
         return self._accepted(request, Started(job))
 
     async def jobs(self, request: Request) -> Response:
@@ -158,9 +167,13 @@ class Routes:
         """Stop watching a job."""
         job_id = request.path_params["job"]
         self._access.check(request, job_id)
-        if await self._store.stop(job_id, self._clock()) is None:
+        now = self._clock()
+        job = await self._store.stop(job_id, now)
+        if job is None:
             raise unknown_job()
         self._stop_watching(job_id)
+        if job.ended == now:  # and not before
+            tell_end(job, self._metrics)
         return Response(status_code=204)
 
     async def job_events(self, request: Request) -> Response:
@@ -183,8 +196,9 @@ class Routes:
         await self._store.ping()
         return json_answer({"status": "ready"})
 
-    async def figures(self, _request: Request) -> Response:
-        return Response(self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+    async def figures(self, request: Request) -> Response:
+        figures, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        return Response(figures, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:
         return Response(docs.openapi_json(self._base(request)), media_type="application/json")
@@ -197,13 +211,18 @@ class Routes:
 
     async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
+        reason = "store"
         try:
             if self._tails.draining:
+                reason = "draining"
                 raise unavailable("The gateway is shutting down. Open the stream again.", 1)
             if self._tails.full:
+                reason = "full"
                 raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
             heads = await self._tails.heads(job_ids)
         except (GatewayError, StoreUnavailable):
+            self._metrics.streams_refused.labels(reason).inc()
+            log.warning("stream_refused", reason=reason, resumed=last is not None)
             if last is None:
                 raise
             return come_back(self._rng)  # EventSource would take any status but 200 for the end
@@ -234,6 +253,7 @@ class Routes:
         }
         if started.callback is not None:
             content["callback"] = revealed(started.callback)
+        request.scope["gateway.span"].say(job=reference(job.id))
         answer = json_answer(content, 202, {"Location": location})
         for name in ("request-id", "client-request-id"):
             if name in started.upstream:
@@ -267,6 +287,11 @@ def prefers_stream(accept: str) -> bool:
             json = quality
             first = first or "json"
     return stream > 0 and (stream > json or (stream == json and first == "stream"))
+
+
+def _trace(request: Request) -> str | None:
+    place: str | None = request.scope["gateway.span"].place
+    return place
 
 
 def _taken(request: Request, names: Sequence[str]) -> dict[str, str]:

@@ -192,6 +192,11 @@ class HostRate(SteadyRate):
         if self._mostly_throttled():
             self._paused_until = max(self._paused_until, now + min(wait, self.LONGEST_PAUSE))
 
+    @property
+    def throttled_jobs(self) -> int:
+        """How many jobs' last answer asked for fewer requests."""
+        return len(self._throttled)
+
     def _grown(self, now: float) -> float:
         return min(self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY, self._fastest)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 import sys
@@ -15,12 +14,14 @@ from types import FrameType
 
 import uvicorn
 
+from gateway import logs, tracing
 from gateway import settings as settings_
-from gateway.app import Gateway, create_app, open_source
+from gateway.app import VERSION, Gateway, create_app, open_source
 from gateway.connection import Connection
 from gateway.descriptors import within_descriptors
 from gateway.errors import StoreRefused
 from gateway.greeting import cannot_listen, greet, say
+from gateway.logs import EventLog
 from gateway.settings import Settings, SettingsError
 
 SEND_BUFFER = 64 << 10
@@ -32,7 +33,7 @@ close on a POST that is just coming in."""
 COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
 
-log = logging.getLogger("gateway")
+log = EventLog("gateway")
 
 
 class Server(uvicorn.Server):
@@ -62,6 +63,7 @@ class Server(uvicorn.Server):
         if self.started:
             self._loop = asyncio.get_running_loop()
             greet(self._gateway.settings, self._gateway.source, sockets or [])
+            log.info("started", version=VERSION, store=self._gateway.source.place)
             if self._signals:
                 self.should_exit = True
 
@@ -74,7 +76,6 @@ class Server(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        log.info("draining")
         try:
             await self._gateway.drain(self._drain_seconds)
         finally:
@@ -96,8 +97,7 @@ class Server(uvicorn.Server):
 
 def run() -> int:
     """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logs.begin()
     try:
         settings = settings_.read()
     except SettingsError as error:
@@ -119,7 +119,8 @@ def run() -> int:
             one.close()
         say(str(error))
         return 1
-    gateway = create_app(settings, source)
+    traces = tracing.begin(os.environ, VERSION)
+    gateway = create_app(settings, source, traces)
     config = uvicorn.Config(
         gateway,
         http=Connection,
@@ -138,6 +139,8 @@ def run() -> int:
         server.run(sockets=listening)
     except SystemExit:
         return 1
+    finally:
+        traces.close()
     return 1 if server.crashed or not server.started else 0
 
 

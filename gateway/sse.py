@@ -8,7 +8,6 @@ nothing for `send_timeout` is cut.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
@@ -22,12 +21,13 @@ from starlette.types import Receive, Scope, Send
 from gateway import cursor
 from gateway.errors import StoreUnavailable
 from gateway.events import Event, chunk, frame
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.store import Slice
 from gateway.tails import Tail, Tails
 
 RETRY = b"retry: 2000\n\n"
-log = logging.getLogger("gateway.sse")
+log = EventLog("gateway.sse")
 
 _COMMENT = b":\n\n"
 _BEAT = chunk(_COMMENT)
@@ -107,6 +107,7 @@ class Feed:
         "_metrics",
         "_over",
         "_send_timeout",
+        "_sent",
         "_sent_at",
         "_tails",
         "_timer",
@@ -121,6 +122,7 @@ class Feed:
     def __init__(self, tails: Tails, metrics: Metrics, where: list[int], send_timeout: float) -> None:
         self._tails = tails
         self._metrics = metrics
+        self._sent = metrics.sent
         self._where = where
         self._send_timeout = send_timeout
         self._follows: dict[Tail, int] = {}
@@ -135,7 +137,6 @@ class Feed:
         self._write = line.write
         self._timer = asyncio.get_running_loop().call_later(max_age, self.finish, b"", "expired")
         self._tails.come(self)
-        self._metrics.streams_open.inc()
         for place, (job_id, head) in enumerate(zip(job_ids, heads, strict=True)):
             if head is not None and not (head.ended and self._where[place] >= head.head):
                 self._follows[self._tails.join(job_id, head, self)] = place
@@ -144,28 +145,28 @@ class Feed:
             self.finish(b"", "drained")
         await self._go_on(RETRY + self._tell_gone(job_ids, heads))
 
-    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> int:
+    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
         if self._busy or self._over:
-            return 0  # it reads by itself
+            return  # it reads by itself
         if self._line.full:
             self._lag()
-            return 0
+            return
         if len(self._where) == 1 and self._where[0] < events[0].seq:
             self._where[0] = events[-1].seq
-            self._write(shared)
+            self._sent.events += len(events)
+            self._send(shared)
         else:
             place = self._follows.get(tail)
             if place is None:
-                return 0  # it has had the end of this tail meanwhile
+                return  # it has had the end of this tail meanwhile
             events = [event for event in events if event.seq > self._where[place]]
             if events:
-                self._write(chunk(self._frames(place, events)))
+                self._send(chunk(self._frames(place, events)))
                 self._sent_at = self._now()
         if tail.ended:
             self._unfollow(tail)
             if not self._follows:
                 self._end("ended")
-        return len(events)
 
     def beat(self, now: float) -> None:
         if self._busy or self._over or now - self._sent_at < self._tails.heartbeat / 2:
@@ -175,7 +176,7 @@ class Feed:
             return
         if len(self._where) > 1:
             self._sent_at = now
-        self._write(_BEAT)
+        self._send(_BEAT)
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
         if self._over:
@@ -195,8 +196,9 @@ class Feed:
             self._unfollow(tail)
         self._tails.go(self)
         self._over = self._over or "left"
-        self._metrics.streams_open.dec()
         self._metrics.streams_ended.labels(self._over).inc()
+        if self._over == "stalled":
+            log.warning("stream_cut", jobs=len(self._where), after=self._send_timeout)
 
     def _unfollow(self, tail: Tail) -> None:
         del self._follows[tail]
@@ -216,7 +218,12 @@ class Feed:
         for event in events:
             self._where[place] = event.seq
             frames.append(frame(cursor.composite(self._where), event.body()))
+        self._sent.events += len(events)
         return b"".join(frames)
+
+    def _send(self, data: bytes) -> None:
+        self._sent.bytes += len(data)
+        self._write(data)
 
     def _lag(self) -> None:
         """The socket is full: read on from the log, in a task, once it takes something again."""
@@ -240,7 +247,7 @@ class Feed:
                 else:
                     self._end("ended")
         except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the task group, and with it all
-            log.warning("send_failed: %s", type(error).__name__)
+            log.warning("send_failed", error=type(error).__name__)
             self._cut()
         except BaseException:
             self._cut()
@@ -258,7 +265,6 @@ class Feed:
         body = self._frames(self._follows[tail], events)
         if not events or events[-1].terminal:
             self._unfollow(tail)
-        self._metrics.events_sent.inc(len(events))
         await self._give(body)
 
     async def _give(self, body: bytes) -> None:
@@ -267,16 +273,16 @@ class Feed:
         if patience.cancelled_caught:
             self._cut()
         elif body and not self._over:
-            self._write(chunk(body))
+            self._send(chunk(body))
 
     def _say_last(self, last_words: bytes, reason: str) -> None:
         if last_words:
-            self._write(chunk(last_words))
+            self._send(chunk(last_words))
         self._end(reason)
 
     def _end(self, reason: str) -> None:
         self._over = reason
-        self._write(_LAST_CHUNK)
+        self._send(_LAST_CHUNK)
         self._line.give_back()
 
     def _cut(self) -> None:

@@ -11,10 +11,9 @@ Measured against a task and a queue per stream: 2 to 4 times the deliveries per 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -22,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from gateway.errors import StoreUnavailable
 from gateway.events import Event, chunk
-from gateway.metrics import Metrics
+from gateway.logs import EventLog
 from gateway.store import Slice, Store
 
 READ_AT_ONCE = 64
@@ -34,16 +33,14 @@ PUSH_AT_ONCE = 500
 DRAIN_GRACE = 0.5
 _HEAD_ONLY = 1 << 53
 
-log = logging.getLogger("gateway.tails")
+log = EventLog("gateway.tails")
 
 
 class Reader(Protocol):
     """A level reader has seen all up to its tail's head and takes what is pushed."""
 
-    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> int:
-        """Take events that follow the tail's last head, and say how many; `shared` is their chunk for a reader of that
-        job alone.
-        """
+    def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
+        """Take events that follow the tail's last head; `shared` is their chunk for a reader of that job alone."""
 
     def beat(self, now: float) -> None:
         """Send a sign of life, if nothing was sent for long."""
@@ -79,18 +76,27 @@ class Tail:
 
 
 class Tails:
-    """`heartbeat` and `look_every` are seconds; `limit` is the most streams at once."""
+    """`heartbeat` and `look_every` are seconds; `limit` is the most streams at once; `pushed` is told, for each log
+    that was pushed to its readers, the seconds since word of its events came.
+    """
 
     def __init__(
-        self, store: Store, metrics: Metrics, *, heartbeat: float, limit: int, look_every: float = 5.0
+        self,
+        store: Store,
+        *,
+        heartbeat: float,
+        limit: int,
+        look_every: float = 5.0,
+        pushed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._store = store
-        self._metrics = metrics
         self.heartbeat = heartbeat
         self.limit = limit
         self._look_every = look_every
         self._tails: dict[str, Tail] = {}
-        self._grown: set[str] = set()
+        self._pushed = pushed
+        self._grown: dict[str, float | None] = {}
+        """By job, when word of it came; None where nothing was said and it is only looked at."""
         self._news = asyncio.Event()
         self._readers: set[Reader] = set()
         self._tasks: TaskGroup
@@ -108,7 +114,7 @@ class Tails:
     def wake(self, job_id: str) -> None:
         """A job's log may have grown."""
         if job_id in self._tails:
-            self._grown.add(job_id)
+            self._grown.setdefault(job_id, self._now())
             self._news.set()
 
     def start(self, tasks: TaskGroup) -> None:
@@ -135,7 +141,8 @@ class Tails:
             tail.head = tail.floor = head.head
             tail.ended = head.ended
             tail.served_at = self._now()
-            self.wake(job_id)
+            self._look_at([tail])
+            self._news.set()
         tail.readers[reader] = None
         return tail
 
@@ -143,7 +150,7 @@ class Tails:
         tail.readers.pop(reader, None)
         if not tail.readers and self._tails.get(tail.job_id) is tail:
             del self._tails[tail.job_id]
-            self._grown.discard(tail.job_id)
+            self._grown.pop(tail.job_id, None)
 
     def come(self, reader: Reader) -> None:
         self._readers.add(reader)
@@ -179,7 +186,7 @@ class Tails:
             self._news.clear()
             now = self._now()
             if now >= look_at:
-                self._grown.update(self._tails)
+                self._look_at(self._tails.values())
                 look_at = now + self._look_every
             if self._grown:
                 await self._read_on()
@@ -187,16 +194,20 @@ class Tails:
                 beat_at = now + beat_every
                 await self._beat(now)
 
+    def _look_at(self, tails: Iterable[Tail]) -> None:
+        for tail in tails:
+            self._grown.setdefault(tail.job_id, None)
+
     async def _read_on(self) -> None:
         tails = [self._tails[job_id] for job_id in self._grown]
-        self._grown.clear()
+        since, self._grown = self._grown, {}
         try:
             pieces = await self._store.read([(tail.job_id, tail.head) for tail in tails], READ_AT_ONCE)
         except StoreUnavailable as error:
-            log.warning("log_unreadable: %s", error)
+            log.warning("log_unreadable", error=str(error))
             await anyio.sleep(0.5)
-            for tail in tails:
-                self.wake(tail.job_id)
+            self._look_at(tail for tail in tails if tail.job_id in self._tails)
+            self._news.set()
             return
         for tail, piece in zip(tails, pieces, strict=True):
             if piece is None:
@@ -207,16 +218,17 @@ class Tails:
             if new:
                 tail.served_at = self._now()
                 await self._push(tail, new)
+                if (told_at := since[tail.job_id]) is not None:
+                    self._pushed(self._now() - told_at)
 
     async def _push(self, tail: Tail, new: Sequence[Event]) -> None:
         shared = chunk(b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new))
-        readers, sent = list(tail.readers), 0
+        readers = list(tail.readers)
         for first in range(0, len(readers), PUSH_AT_ONCE):
             if first:
                 await asyncio.sleep(0)
             for reader in readers[first : first + PUSH_AT_ONCE]:
-                sent += reader.push(tail, new, shared)
-        self._metrics.events_sent.inc(sent)
+                reader.push(tail, new, shared)
 
     async def _beat(self, now: float) -> None:
         for tail in list(self._tails.values()):

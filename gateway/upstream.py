@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
 from yarl import URL
 
-from gateway.addresses import MonitorRule, is_public, port_of, split
+from gateway.addresses import MonitorRule, is_public, origin, port_of, split
 from gateway.dialects import NoAnswer, Reply
 
 POLL_SECONDS = 10.0
@@ -67,6 +67,7 @@ class Upstream:
 
     def __init__(self, *, url: str, rule: MonitorRule, copy_timeout: float) -> None:
         self._base = url.rstrip("/")
+        self.origin = origin(url)
         self._rule = rule
         self._copy_timeout = copy_timeout
         self._graph: ClientSession
@@ -133,11 +134,11 @@ class Upstream:
         async with response:
             yield ItemReply(response)
 
-    async def poll(self, monitor: Monitor) -> Reply | NoAnswer:
+    async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
         """Ask a monitor once, without `Authorization`."""
         session: ClientSession = monitor.session
         try:
-            async with session.get(monitor.target, allow_redirects=False) as response:
+            async with session.get(monitor.target, headers=headers, allow_redirects=False) as response:
                 body = await _body(response)
                 if body is None:
                     return NoAnswer("more than 1 MiB")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import anyio
 import msgspec
 
 from gateway import patience
-from gateway.dialects import Lost, NoAnswer, Observation, Throttled, interpret
+from gateway.addresses import host_class
+from gateway.dialects import Lost, NoAnswer, Observation, Reply, Throttled, interpret
 from gateway.errors import told
 from gateway.events import Event
 from gateway.jobs import Answer, Job, advance, lose_sight, reference
 from gateway.lease import Lease
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.pacing import Turns
 from gateway.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
+from gateway.spans import Tracing
 from gateway.store import Store
 from gateway.upstream import Monitor, Upstream
 
@@ -33,7 +36,7 @@ _OUTCOMES: dict[type[Observation], str] = {
 HUNG_AT_ONCE = 32
 """Polls at once of jobs whose last poll hung."""
 
-log = logging.getLogger("gateway.watch")
+log = EventLog("gateway.watch")
 
 
 class Host:
@@ -41,6 +44,7 @@ class Host:
 
     def __init__(self, name: str, rate: float) -> None:
         self.name = name
+        self.kind = host_class(name)
         self.rate = HostRate(rate)
         self.turns = Turns(self.rate)
 
@@ -59,12 +63,14 @@ class Means(msgspec.Struct, frozen=True):
     turns: Turns
     hung_lane: anyio.Semaphore
     lease: Lease
+    tracing: Tracing
 
 
 class Watch:
     """A watched job. `scope` ends it at once; `stop` after the poll in flight."""
 
     __slots__ = (
+        "_due",
         "_ends",
         "_hung",
         "_job",
@@ -73,6 +79,7 @@ class Watch:
         "_monitor",
         "_progress",
         "_stopping",
+        "_troubles",
         "host",
         "polling",
         "scope",
@@ -88,7 +95,9 @@ class Watch:
         self._means = means
         self._memory = patience.FRESH
         self._hung = False
+        self._troubles = 0
         now = _now()
+        self._due = now
         done = job.state.percentage_complete
         self._progress = Progress(now, done)
         self._ends = now + job.created + means.deadline - means.clock()
@@ -111,6 +120,7 @@ class Watch:
         """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
         with self.scope:
             while not self._stopping:
+                self._due = _now() + wait
                 await anyio.sleep(min(wait, self._ends - _now()))
                 await self._means.lease.held()
                 if _now() >= self._ends:
@@ -142,20 +152,33 @@ class Watch:
         await self.host.turns.take()
         await self._means.turns.take()
         await self._means.lease.held()  # which may have come to its end in the queue
+        metrics, kind = self._means.metrics, self.host.kind
         sent = _now()
-        came = await self._means.upstream.poll(self._monitor)
-        if isinstance(came, NoAnswer):
-            return sent, came
+        metrics.poll_lag.observe(max(0.0, sent - self._due))
+        with self._means.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
+            came = await self._means.upstream.poll(self._monitor, span.along({}))
+            observed = came if isinstance(came, NoAnswer) else self._interpreted(came, self._monitor.url)
+            outcome = _outcome(observed)
+            span.say(job=reference(self._job.id), host=kind, outcome=outcome)
+            if isinstance(came, NoAnswer):
+                span.fail(outcome)
+            else:
+                span.answered(came.code)
+        metrics.poll_duration.labels(kind).observe(_now() - sent)
+        metrics.polls.labels(outcome, kind).inc()
+        return sent, observed
+
+    def _interpreted(self, came: Reply, url: str) -> Observation:
         try:
-            return sent, interpret(came, self._monitor.url, self._means.clock())
+            return interpret(came, url, self._means.clock())
         except Exception as error:  # noqa: BLE001 - one job's answer must not end the process, and with it all jobs
-            log.error("answer_unreadable job=%s code=%d: %s", reference(self._job.id), came.code, type(error).__name__)  # noqa: TRY400 - a traceback may hold the URL
-            return sent, NoAnswer("it cannot be read")
+            # Without a traceback, which may hold the URL.
+            log.error("answer_unreadable", job=self._reference, status=came.code, error=type(error).__name__)  # noqa: TRY400
+            return NoAnswer("it cannot be read")
 
     async def _take_in(self, sent: float, observed: Observation) -> float | None:
         """Seconds until the next poll; None when there is none."""
         now = _now()
-        self._means.metrics.polls.labels(_OUTCOMES[type(observed)]).inc()
         self._hung = isinstance(observed, NoAnswer) and observed.hung
         self._memory, lost = patience.recall(self._memory, observed, sent, now)
         left = patience.left(self._memory, now, self._means.give_up_after)
@@ -169,6 +192,7 @@ class Watch:
         else:
             job, events = self._job, []
         wait = self._wait_after(observed, left, now)
+        self._tell(observed, wait)
         if events and not await self._keep(job, events):
             return None
         return None if job.state.ended else wait
@@ -186,6 +210,7 @@ class Watch:
         )
         if isinstance(observed, Throttled):
             self.host.rate.throttled(self._job.id, now, wait)
+            means.metrics.throttled_seconds.labels(self.host.kind).inc(wait)
         elif not self._hung:
             self.host.rate.answered(self._job.id, now)
         self.host.turns.look()
@@ -199,30 +224,74 @@ class Watch:
             wait = max(means.bounds.shortest, min(wait, left))
         return wait
 
+    def _tell(self, observed: Observation, wait: float) -> None:
+        """Of troubles in a row the first, the second, the fourth and so on; and that they are over."""
+        if isinstance(observed, Answer):
+            if self._troubles:
+                log.info("poll_recovered", job=self._reference, host=self.host.kind, troubles=self._troubles)
+            self._troubles = 0
+            return
+        self._troubles += 1
+        if self._troubles & (self._troubles - 1):
+            return
+        about: dict[str, Any] = {"job": self._reference, "host": self.host.kind, "troubles": self._troubles}
+        about["next_in"] = round(wait, 1)
+        match observed:
+            case Throttled(retry_after=asked):
+                log.warning("poll_throttled", retry_after=asked, **about)
+            case Lost(code=code):
+                log.warning("poll_failing", reason=code, **about)
+            case NoAnswer(reason=reason):
+                log.warning("poll_failing", reason=reason, **about)
+
+    @property
+    def _reference(self) -> str:
+        return reference(self._job.id)
+
     async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
         """Store what was seen, however long that takes; False when the job is not this watch's any more."""
+        tries = 0
         tries = 0
         try:
             while True:
                 try:
-                    mine = await self._means.store.append(job, events)
+                    with self._means.metrics.store_writes.labels("append").time():
+                        mine = await self._means.store.append(job, events)
                     break
                 except Exception as error:  # noqa: BLE001 - what the store makes of one job must not end all
                     tries += 1
                     if tries == 1:
                         self._means.metrics.verdicts_held.inc()
-                        log.warning("change_held job=%s: %s", reference(job.id), told(error))
+                        log.warning("change_held", job=self._reference, status=job.state.status, error=told(error))
                     await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES)) - 1])
         finally:
             if tries:
                 self._means.metrics.verdicts_held.dec()
+        if tries:
+            log.info("change_kept", job=self._reference, tries=tries + 1)
         if mine:
             self._job = job
             if job.state.ended:
-                origin = job.state.error.origin if job.state.error else "upstream"
-                self._means.metrics.jobs_ended.labels(job.state.kind, origin).inc()
-                log.info("job_ended job=%s status=%s", reference(job.id), job.state.status)
+                tell_end(job, self._means.metrics)
         return mine
+
+
+def tell_end(job: Job, metrics: Metrics) -> None:
+    """Count and log a job that has ended and is stored."""
+    state, error = job.state, job.state.error
+    origin = "upstream" if error is None else error.origin
+    code = None if error is None else error.code
+    seconds = (job.ended or job.created) - job.created
+    metrics.ended(state.kind, origin, code, seconds)
+    log.info(
+        "job_ended", job=reference(job.id), status=state.status, error=code, origin=origin, seconds=round(seconds, 1)
+    )
+
+
+def _outcome(observed: Observation) -> str:
+    if isinstance(observed, NoAnswer) and observed.hung:
+        return "timed_out"
+    return _OUTCOMES[type(observed)]
 
 
 def _now() -> float:

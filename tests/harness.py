@@ -24,6 +24,7 @@ from gateway.app import Gateway, open_source
 from gateway.connection import Connection
 from gateway.server import KEEP_ALIVE, Server, listen
 from gateway.settings import Settings
+from gateway.spans import OFF
 
 OPERATOR_KEY = "operator-key-for-tests"
 TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}
@@ -68,10 +69,11 @@ def settings(upstream: str, folder: Path, **values: Any) -> Settings:
 @asynccontextmanager
 async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[Running]:
     """A gateway in this loop, whatever clock that has, on a socket of its own; drained at the end."""
+    tracing = values.pop("tracing", OFF)
     chosen = settings(upstream, folder, **values)
     loop = asyncio.get_running_loop()
     begun = time.time() - loop.time()
-    gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1))
+    gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1), tracing)
     listening = listen(chosen)
     config = uvicorn.Config(
         gateway,

@@ -206,7 +206,7 @@ async def test_an_attempt_in_flight_at_sigterm_is_finished_and_stored(tmp_path: 
             await caller.all_settled()
             assert [callback["state"] for callback in await caller.callbacks(job)] == ["delivered"]
             log = await tail(caller.session, job["events"])
-            assert "ERROR" not in gateway.output()
+            assert '"level":"error"' not in gateway.output()
     assert [post.message["data"] for post in receiver.posts] == [event.data for event in log]
 
 

@@ -18,6 +18,9 @@ IMPURE = {"aiohttp", "anyio", "asyncio", "logging", "os", "socket", "sqlite3", "
 EDGES = {
     "aiohttp": {"gateway.names", "gateway.receivers", "gateway.upstream"},
     "asyncpg": {f"gateway.store.{name}" for name in ("database", "ownership", "pool", "postgres", "wakeups")},
+    "logging": {"gateway.logs"},
+    "opentelemetry": {"gateway.tracing_otel"},
+    "prometheus_client": {"gateway.metrics"},
     "pycares": {"gateway.names"},
     "rich": set(),  # the commands alone
     "sqlite3": {f"gateway.store.{name}" for name in ("sqlite", "sqlite_callbacks", "file", "lane")},
@@ -38,6 +41,8 @@ EDGES = {
         "gateway.docs.page",
         *(f"gateway.openapi.{name}" for name in ("callbacks", "copies", "faults", "jobs", "schemas", "service")),
     },
+    "gateway.tracing": {"gateway.server"},
+    "gateway.tracing_otel": {"gateway.tracing"},
     "gateway.sse": {"gateway.routes"},
     "gateway.tails": {"gateway.routes", "gateway.sse", "gateway.app"},
 }

@@ -116,7 +116,7 @@ async def test_many_copies_through_few_connections(tmp_path: Path, database_url:
                 for gateway in gateways:
                     gateway.signal()
                     assert await gateway.exited() == 0
-                    assert "ERROR" not in gateway.output(), gateway.output()
+                    assert '"level":"error"' not in gateway.output(), gateway.output()
     for log in logs:
         assert [int(event.id) for event in log] == list(range(1, len(log) + 1))
         assert log[-1].name == "completed"

@@ -60,7 +60,7 @@ async def test_a_clean_end_and_a_second_start(number: int, tmp_path: Path) -> No
             assert await gateway.exited() == 0
             assert time.monotonic() - begun < 5
             assert "Traceback" not in gateway.output()
-            assert "ERROR" not in gateway.output()
+            assert '"level":"error"' not in gateway.output()
         async with Process(upstream.url, tmp_path, port=port) as gateway, session.get(job["events"]) as response:
             assert (await anext(events(response))).id == "1"
         assert len(upstream.asked("copy")) == 1

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from aiohttp import web
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from gateway.logs import Lines, Words
 from gateway.simulator import SCENARIOS, Simulator, running
+from gateway.tracing_otel import OpenTelemetry
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import ALLOWED, SECRET, ask, going, in_turn, receiving, register, saying, shown
 from tests.fake_upstream import answering, faking, reset
@@ -28,8 +32,32 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return VIRTUAL_TIME
 
 
-async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Over every scenario: not in a log line, an answer, an event, an error text or a metric."""
+class Traced(msgspec.Struct):
+    """A tracing that is on, and where its spans go."""
+
+    tracing: OpenTelemetry
+    spans: InMemorySpanExporter
+
+    def text(self) -> str:
+        """All of every span, after the end."""
+        self.tracing.close()
+        return "\n".join(span.to_json() for span in self.spans.get_finished_spans())
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Traced:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100000")  # none is dropped
+    spans = InMemorySpanExporter()
+    return Traced(OpenTelemetry("1", spans), spans)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> str:
+    """All that was logged, as it is written."""
+    return "\n".join(form.format(record) for record in caplog.records for form in (Lines(), Words()))
+
+
+async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, traced: Traced) -> None:
+    """Over every scenario: not in a log line, an answer, an event, an error text, a metric or a span."""
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "gateway")  # last: it is also what the fixture's handler lets through
     shown: list[str] = []
@@ -37,7 +65,9 @@ async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     clock = asyncio.get_running_loop().time
     async with (
         running(Simulator(seconds=4, steps=4, clock=clock)) as upstream,
-        serving(upstream.url, tmp_path, poll_patience=30, job_deadline=60, poll_max=5.0) as gateway,
+        serving(
+            upstream.url, tmp_path, poll_patience=30, job_deadline=60, poll_max=5.0, tracing=traced.tracing
+        ) as gateway,
     ):
 
         async def one(name: str) -> None:
@@ -61,13 +91,15 @@ async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         secrets = [operation.location for operation in upstream.operations.values()]
         assert len(secrets) > 100
         assert len(job_ids) > 90
-        said = "\n".join(record.getMessage() + str(record.exc_text or "") for record in caplog.records)
-        for text in ("\n".join(shown), said):
+        said, spans = lines(caplog), traced.text()
+        assert spans.count("GET {monitor}") > 500
+        for text in ("\n".join(shown), said, spans):
             assert "tempauth" not in text.lower()
             assert "/monitor/" not in text
             assert TOKEN["Authorization"].removeprefix("Bearer ") not in text
-        assert not [job_id for job_id in job_ids if job_id in said]
+        assert not [job_id for job_id in job_ids if job_id in said + spans]
         assert "job_ended" in said
+        assert "poll_failing" in said
         assert not any(asked.authorized for asked in upstream.polls())
         assert not upstream.asked("foreign")
 
@@ -93,10 +125,10 @@ async def test_what_lies_in_the_store(secret_key: str | None, tmp_path: Path) ->
 
 @pytest.mark.parametrize("secret_key", [None, "a key of the operator"])
 async def test_no_secret_of_a_callback_gets_out(
-    secret_key: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    secret_key: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, traced: Traced
 ) -> None:
-    """Its secret and all of its URL but scheme and host: not in a log line, a list, an event, a metric or an error,
-    however the attempts go; sealed in the store when there is a key; and only its own receiver is shown anything.
+    """Its secret and all of its URL but scheme and host: not in a log line, a list, an event, a metric, an error or a
+    span, however the attempts go; sealed in the store when there is a key; and only its own receiver is shown anything.
     """
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "gateway")  # last: it is also what the fixture's handler lets through
@@ -105,7 +137,7 @@ async def test_no_secret_of_a_callback_gets_out(
     async with (
         faking() as upstream,
         receiving() as receiver,
-        serving(upstream.url, tmp_path, secret_key=secret_key, **ALLOWED) as gateway,
+        serving(upstream.url, tmp_path, secret_key=secret_key, tracing=traced.tracing, **ALLOWED) as gateway,
     ):
         receiver.answer = in_turn(
             saying(500), saying(302, Location="/hidden-path"), reset, saying(410), saying(429), saying(200)
@@ -148,11 +180,12 @@ async def test_no_secret_of_a_callback_gets_out(
             assert (text.encode() in content) == (secret_key is None)
         assert not [name for _, _, asked, body in upstream.asked for name in hidden if name in f"{asked}{body!r}"]
         assert not [post for post in receiver.posts if SECRET in f"{post.headers}{post.body!r}"]
-    said = "\n".join(record.getMessage() + str(record.exc_text or "") for record in caplog.records)
+    said, spans = lines(caplog), traced.text()
+    assert spans.count("POST {callback}") >= 6
     assert "callback_failed" in said
     assert "callback_delivered" in said
-    assert job["jobId"] not in said
-    for text in ("\n".join(told), said):
+    assert job["jobId"] not in said + spans
+    for text in ("\n".join(told), said, spans):
         assert not [secret for secret in (*hidden, made_here) if secret in text]
 
 

@@ -142,7 +142,7 @@ def _told(name: str, summary: str, *kinds: Kind) -> dict[str, Any]:
             "summary": summary,
             "description": "Signed as Standard Webhooks say. It comes at least once, in the order of the log; "
             "`webhook-id` tells what comes again. An answer is waited for 15 s.",
-            "parameters": [ref("parameters", name) for name in SIGNATURE],
+            "parameters": [ref("parameters", name) for name in (*SIGNATURE, "traceparent")],
             "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in kinds}),
             "responses": _TOLD,
         }

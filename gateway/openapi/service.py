@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.openapi.faults import errors
-from gateway.openapi.parts import headers, json_answer, ref, text_answer
+from gateway.openapi.parts import TEXT, headers, json_answer, ref, text_answer
 
 _PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
 _METRICS = """\
@@ -13,6 +13,8 @@ _METRICS = """\
 # TYPE gateway_jobs_running gauge
 gateway_jobs_running 3.0
 """
+_FIGURES = text_answer("text/plain", "figures, as OpenMetrics where that is preferred", _METRICS)
+_FIGURES["content"]["application/openmetrics-text"] = {"schema": TEXT}
 
 
 def _get(name: str, summary: str, answer: dict[str, Any], **others: Any) -> dict[str, Any]:
@@ -62,5 +64,5 @@ PATHS: dict[str, Any] = {
         json_answer(ref("schemas", "Status"), "it takes copies", ready={"status": "ready"}),
         **errors("503 serviceNotAvailable"),
     ),
-    "/metrics": _get("metrics", "Figures for Prometheus", text_answer("text/plain", "figures", _METRICS)),
+    "/metrics": _get("metrics", "Figures for Prometheus", _FIGURES),
 }

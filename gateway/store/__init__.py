@@ -58,6 +58,10 @@ class Store(Protocol):
     def failing(self) -> bool:
         """Whether the newest write failed. Then `ping` before something is begun that must be stored afterwards."""
 
+    @property
+    def failures(self) -> int:
+        """How many pieces of work could not be done, since the start."""
+
     on_change: Callable[[str], None]
     """Called in the event loop with a job's id after its log has grown. Only a wake-up: it may come late or twice."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from importlib.resources import files
@@ -12,6 +11,7 @@ import anyio
 import asyncpg
 
 from gateway.errors import StoreRefused
+from gateway.logs import EventLog
 from gateway.sealing import Seal, SealBroken
 from gateway.store.pool import CONNECT_SECONDS, FAULTS, Connection, is_passing
 
@@ -28,7 +28,7 @@ _LASTING = ("28", "3D")
 """Classes of SQLSTATE that waiting does not help: wrong credentials, no such database."""
 _TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
 
-log = logging.getLogger("gateway.store")
+log = EventLog("gateway.store")
 
 
 class Database:
@@ -65,7 +65,7 @@ class Database:
                         f"The store {database.place} cannot be {what}: {_why(error)}. {_remedy(state)}"
                     ) from None
                 if not waited:
-                    log.warning("store_awaited place=%s", database.place)
+                    log.warning("store_awaited", place=database.place)
                     waited = True
                 await anyio.sleep(_AGAIN)
             else:

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from gateway.errors import StoreUnavailable
+from gateway.store.availability import Availability
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -47,8 +48,7 @@ class Lane:
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._connection = connect()
-        self.failing = False
-        """Whether the newest batch failed: what is written next would most likely fail too."""
+        self.availability = Availability(name)
         self._begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # a read batch sees one moment of the log
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -94,14 +94,17 @@ class Lane:
     def _do(self, connection: sqlite3.Connection, tasks: list[_Task]) -> None:
         try:
             self._together(connection, tasks)
-            self.failing = False
+            self.availability.worked()
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one that waits for it
             _undo(connection)
             if len(tasks) > 1 and not isinstance(error, sqlite3.OperationalError):
                 for task in tasks:  # one of them is at fault: each on its own
                     self._do(connection, [task])
                 return
-            self.failing = isinstance(error, sqlite3.Error)
+            if isinstance(error, sqlite3.Error):
+                self.availability.failed(error)
+            else:
+                self.availability.worked()
             for task in tasks:
                 task.error = _told(error)
 

@@ -9,13 +9,13 @@ answer that does not fit the socket would hold its locks for as long as its read
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from gateway.deliveries import Callback
 from gateway.jobs import Job
+from gateway.logs import EventLog
 from gateway.sealing import SealBroken
 from gateway.store import Standing
 from gateway.store.pool import Connection, Pool
@@ -33,7 +33,7 @@ _JOBS = Owned("jobs", "ended IS NULL", JOB)
 _CALLBACKS = Owned("callbacks", "state = 'active'", CALLBACK)
 _TABLES: dict[Literal["jobs", "callbacks"], Owned] = {"jobs": _JOBS, "callbacks": _CALLBACKS}
 
-log = logging.getLogger("gateway.store")
+log = EventLog("gateway.store")
 
 
 class Ownership:
@@ -126,5 +126,5 @@ class Ownership:
             try:
                 found.append(read(row))
             except SealBroken as error:  # one that another GATEWAY_SECRET_KEY sealed must not stop the rest
-                log.error("row_unreadable table=%s: %s", table, error)  # noqa: TRY400 - the row is a secret
+                log.error("row_unreadable", table=table, error=str(error))  # noqa: TRY400 - the row is a secret
         return found

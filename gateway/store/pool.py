@@ -7,7 +7,6 @@ locks would hold up the gateways that live.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -16,6 +15,7 @@ import anyio
 import asyncpg
 
 from gateway.errors import StoreUnavailable
+from gateway.store.availability import Availability
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -38,8 +38,6 @@ _OURS = ("22", "23", "42")
 """Classes of SQLSTATE that tell of a mistake in what was asked; the rest tell of a database that cannot do it now."""
 _NO_RIGHTS = "42501"
 
-log = logging.getLogger("gateway.store")
-
 
 class Pool:
     """`through_pooler` is for a connection that a pooler hands to others between transactions (PgBouncer)."""
@@ -47,8 +45,7 @@ class Pool:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, through_pooler: bool) -> None:
         self._pool = pool
         self._through_pooler = through_pooler
-        self.failing = False
-        """Whether the newest work failed: what is asked next would most likely fail too."""
+        self.availability = Availability("database")
 
     @classmethod
     @asynccontextmanager
@@ -97,9 +94,10 @@ class Pool:
         except FAULTS as error:
             if not is_passing(error):
                 raise
-            self.failing = True
-            raise StoreUnavailable(told(error)) from None
-        self.failing = False
+            unavailable = StoreUnavailable(told(error))
+            self.availability.failed(unavailable)
+            raise unavailable from None
+        self.availability.worked()
         return result
 
     @asynccontextmanager

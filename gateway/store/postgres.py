@@ -75,7 +75,11 @@ class PostgresStore(Ownership):
 
     @property
     def failing(self) -> bool:
-        return self._pool.failing
+        return self._pool.availability.failing
+
+    @property
+    def failures(self) -> int:
+        return self._pool.availability.failures
 
     async def create(
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None

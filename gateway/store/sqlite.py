@@ -51,7 +51,11 @@ class SQLiteStore:
 
     @property
     def failing(self) -> bool:
-        return self._writes.failing
+        return self._writes.availability.failing
+
+    @property
+    def failures(self) -> int:
+        return self._writes.availability.failures + self._reads.availability.failures
 
     async def create(
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None

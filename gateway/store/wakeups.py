@@ -6,7 +6,6 @@ gathered for a moment and told in one go, by ids alone. A word may be lost or co
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from gateway.errors import StoreUnavailable
+from gateway.logs import EventLog
 from gateway.store.pool import CONNECT_SECONDS, FAULTS, Pool, told
 
 GATHER = 0.01
@@ -26,7 +26,7 @@ CHECK_EVERY = 2.0
 _AGAIN = 0.5
 _CHANNEL = "gateway"
 
-log = logging.getLogger("gateway.store")
+log = EventLog("gateway.store")
 
 
 class Wakeups:
@@ -61,7 +61,7 @@ class Wakeups:
                     "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", _CHANNEL, self._said(words)
                 )
             except StoreUnavailable as error:
-                log.warning("wakeup_lost count=%d: %s", len(words), error)
+                log.warning("wakeup_lost", count=len(words), error=str(error))
 
     def _said(self, words: list[str]) -> list[str]:
         """The words in as few payloads as hold them, each with its sender's name first."""
@@ -81,7 +81,7 @@ class Wakeups:
                     self._listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0, command_timeout=CHECK_EVERY
                 )
             except FAULTS as error:
-                log.warning("listening_interrupted: %s", told(error))
+                log.warning("listening_interrupted", error=told(error))
                 await anyio.sleep(_AGAIN)
                 continue
             try:
@@ -96,7 +96,7 @@ class Wakeups:
                 await anyio.sleep(CHECK_EVERY)
                 await connection.execute("SELECT 1")  # a connection that died without a word is only found by asking
         except FAULTS as error:
-            log.warning("listening_interrupted: %s", told(error))
+            log.warning("listening_interrupted", error=told(error))
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         sender, *words = str(payload).split(",")
