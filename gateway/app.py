@@ -30,6 +30,7 @@ from gateway.callbacks import Callbacks
 from gateway.capabilities import hashed
 from gateway.copies import Copies
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.idempotency import Keys
 from gateway.lease import Lease
 from gateway.logs import EventLog
 from gateway.membership import Membership
@@ -203,6 +204,7 @@ class Gateway:
             shared.on_callback_change = callbacks.drop
             self._membership = Membership(shared, lease, poller, callbacks, metrics, rng=self._rng)
             await self._membership.begin(tasks)
+        keys = Keys(store, clock=clock)
         self._copies = copies = Copies(
             store,
             upstream,
@@ -211,10 +213,11 @@ class Gateway:
             receivers,
             metrics,
             self._tracing,
+            keys,
             max_jobs=settings.max_jobs,
             clock=clock,
         )
-        tasks.start_soon(self._forget, store, clock)
+        tasks.start_soon(self._forget, store, keys, clock)
         operator_key = settings.operator_key
         operator_hash = hashed(operator_key) if operator_key is not None else self.source.operator_hash
         access = Access(store.secret, operator_hash)
@@ -284,13 +287,13 @@ class Gateway:
         )
         return shared, shared, shared.clock
 
-    async def _forget(self, store: Store, clock: Callable[[], float]) -> None:
+    async def _forget(self, store: Store, keys: Keys, clock: Callable[[], float]) -> None:
         """Remove jobs past their retention, soon after it ends."""
         retention = self.settings.retention
         while True:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
             try:
-                await self._copies.settle()
+                await keys.catch_up()
                 while await store.forget(clock() - retention):
                     pass
             except StoreUnavailable as error:

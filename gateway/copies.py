@@ -22,6 +22,7 @@ from gateway.deliveries import Callback, Wish
 from gateway.dialects import Reply, drive_of_path, item_of
 from gateway.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
 from gateway.events import Event
+from gateway.idempotency import Keys
 from gateway.jobs import Answer, Job, Target, advance, reference
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
@@ -36,8 +37,6 @@ STORE_PATIENCE = 5.0
 """Seconds for which an accepted copy is tried to be stored."""
 
 _STORE_RETRY = 0.2
-MOST_UNSETTLED = 10_000
-"""Idempotency keys whose outcome is remembered while it cannot be stored."""
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MAY_RUN = ("outcomeUnknown", "invalidUpstreamResponse", "monitorHostNotAllowed")
@@ -96,6 +95,15 @@ class Started(msgspec.Struct, frozen=True):
     callback: Callback | None = None
 
 
+def _had_no_effect(error: BaseException) -> bool:
+    """Whether a request that failed so started nothing for sure."""
+    if isinstance(error, Refused):
+        return 400 <= error.reply.code < 500 or error.reply.code == 503
+    return isinstance(error, StoreUnavailable) or (
+        isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
+    )
+
+
 class Copies:
     """`max_jobs` is how many jobs this process polls before it takes no more."""
 
@@ -108,6 +116,7 @@ class Copies:
         receivers: Receivers,
         metrics: Metrics,
         tracing: Tracing,
+        keys: Keys,
         *,
         max_jobs: int,
         clock: Callable[[], float],
@@ -123,8 +132,7 @@ class Copies:
         self._clock = clock
         self._starting: set[anyio.CancelScope] = set()
         self._checking: set[anyio.CancelScope] = set()
-        self._keys: set[bytes] = set()
-        self._unsettled: dict[bytes, bool] = {}
+        self._keys = keys
         self._closing = False
         self._none_left = anyio.Event()
 
@@ -165,16 +173,17 @@ class Copies:
             return await self._start(request, None)
         caller = request.headers.get("Authorization", "")
         key = idempotency_id(self._store.secret, caller, request.idempotency_key)
-        earlier = await self._reserve(key, request)
+        earlier = await self._keys.reserve(key, request.mark())
         if earlier is not None:
-            return earlier
+            callbacks = await self._store.callbacks(earlier.id)
+            return Started(earlier, callback=next((known for known in callbacks if known.with_copy), None))
         try:
             return await self._start(request, key)
         except BaseException as error:
-            await self._settle(key, error)
+            await self._keys.settle(key, no_effect=_had_no_effect(error))
             raise
         finally:
-            self._keys.discard(key)
+            self._keys.leave(key)
 
     async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
         """Watch a monitor that the caller already holds. Raises GatewayError or StoreUnavailable."""
@@ -203,67 +212,6 @@ class Copies:
             scope.deadline = min(scope.deadline, until)
         if self._starting:
             await self._none_left.wait()
-
-    async def _reserve(self, key: bytes, request: CopyRequest) -> Started | None:
-        mark = request.mark()
-        await self.settle()
-        try:
-            known = await self._store.reserve(key, mark, self._clock())
-        except StoreUnavailable:
-            if key not in self._keys:
-                self._remember(key, no_effect=True)  # it may have been kept, and the answer lost
-            raise
-        if known is None:
-            self._keys.add(key)
-            return None
-        if known.fingerprint != mark:
-            raise GatewayError(
-                422,
-                "idempotencyKeyReused",
-                "This Idempotency-Key was used for another request. Use a new key for a new copy.",
-            )
-        if known.outcome == "job" and known.job_id is not None:
-            job = await self._store.get(known.job_id)
-            if job is not None:
-                callbacks = await self._store.callbacks(job.id)
-                return Started(job, callback=next((known for known in callbacks if known.with_copy), None))
-        if key in self._keys or (known.outcome == "inFlight" and known.elsewhere):
-            raise GatewayError(
-                409,
-                "requestInProgress",
-                "The first request with this Idempotency-Key is still being answered. Repeat it in a moment.",
-                retry_after=1,
-            )
-        raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
-
-    async def settle(self) -> None:
-        """Keep what became of keys for which the store could not do so at once. Raises StoreUnavailable."""
-        while self._unsettled:
-            key, no_effect = self._unsettled.popitem()
-            if key not in self._keys:
-                await self._keep_outcome(key, no_effect=no_effect)
-
-    async def _settle(self, key: bytes, error: BaseException) -> None:
-        """A request that had no effect frees its key; of any other nobody knows what became."""
-        if isinstance(error, Refused):
-            no_effect = 400 <= error.reply.code < 500 or error.reply.code == 503
-        else:
-            no_effect = isinstance(error, StoreUnavailable) or (
-                isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
-            )
-        with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-            await self._keep_outcome(key, no_effect=no_effect)
-
-    async def _keep_outcome(self, key: bytes, *, no_effect: bool) -> None:
-        try:
-            await (self._store.release(key) if no_effect else self._store.doubt(key))
-        except StoreUnavailable:
-            self._remember(key, no_effect=no_effect)
-            raise
-
-    def _remember(self, key: bytes, *, no_effect: bool) -> None:
-        if len(self._unsettled) < MOST_UNSETTLED:
-            self._unsettled.setdefault(key, no_effect)
 
     async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
         if self._store.failing:

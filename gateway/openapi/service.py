@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.openapi.faults import errors
-from gateway.openapi.parts import TEXT, headers, json_answer, ref, text_answer
+from gateway.openapi.parts import headers, json_answer, ref, text_answer
 
 _PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
 _METRICS = """\
@@ -14,7 +14,7 @@ _METRICS = """\
 gateway_jobs_running 3.0
 """
 _FIGURES = text_answer("text/plain", "figures, as OpenMetrics where that is preferred", _METRICS)
-_FIGURES["content"]["application/openmetrics-text"] = {"schema": TEXT}
+_FIGURES["content"]["application/openmetrics-text"] = {}
 
 
 def _get(name: str, summary: str, answer: dict[str, Any], **others: Any) -> dict[str, Any]:
