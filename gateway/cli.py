@@ -90,11 +90,22 @@ PatienceOption = Annotated[
 
 
 @app.command(cls=_WithSettings)
-def serve() -> None:
+def serve(
+    *,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=256, metavar="NUMBER", help="Processes on the one port; several need PostgreSQL."),
+    ] = 1,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
     """Run the gateway until SIGTERM or SIGINT. Wrong settings are all named at once; then the exit status is 2."""
+    if workers > 1:
+        from gateway import workers as several
+
+        raise typer.Exit(several.run(workers))
     from gateway.server import run
 
-    raise typer.Exit(run())
+    raise typer.Exit(run(worker))
 
 
 @app.command(cls=_WithScenarios)

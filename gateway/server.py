@@ -6,7 +6,6 @@ uvicorn waits for open answers before it runs the lifespan's end, so streams are
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import sys
@@ -21,12 +20,10 @@ from gateway.connection import Connection
 from gateway.descriptors import within_descriptors
 from gateway.errors import StoreRefused
 from gateway.greeting import cannot_listen, greet, say
+from gateway.listening import BACKLOG, LOOPBACK, close_all, listen
 from gateway.logs import EventLog
 from gateway.settings import Settings, SettingsError
 
-SEND_BUFFER = 64 << 10
-"""Bytes the kernel may hold for a reader that is behind; the default may grow to megabytes a stream."""
-BACKLOG = 2048
 KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than clients and proxies do (nginx: 60), since whoever closes first may
 close on a POST that is just coming in."""
@@ -39,8 +36,9 @@ log = EventLog("gateway")
 class Server(uvicorn.Server):
     """uvicorn's, with the gateway's drain between the signal and the shutdown. A second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, is_worker: bool = False) -> None:
         super().__init__(config)
+        self._is_worker = is_worker
         self.crashed = False
         self._gateway = gateway
         self._drain_seconds = gateway.settings.drain * COPIES_SHARE
@@ -62,7 +60,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._loop = asyncio.get_running_loop()
-            greet(self._gateway.settings, self._gateway.source, sockets or [])
+            if self._is_worker:
+                print("ready", flush=True)  # noqa: T201 - for whoever started it
+                self._loop.add_reader(sys.stdin.fileno(), self._left_alone)
+            else:
+                greet(self._gateway.settings, self._gateway.source, sockets or [])
             log.info("started", version=VERSION, store=self._gateway.source.place)
             if self._signals:
                 self.should_exit = True
@@ -71,6 +73,11 @@ class Server(uvicorn.Server):
         dropping = asyncio.create_task(self._drop_stalled())
         await super().shutdown(sockets)
         dropping.cancel()
+
+    def _left_alone(self) -> None:
+        """Nothing is ever written to a worker's input: it can be read when it has ended."""
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self._begin_drain()
 
     def _begin_drain(self) -> None:
         self._draining = asyncio.create_task(self._drain())
@@ -95,28 +102,46 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run() -> int:
-    """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings."""
-    logs.begin()
+def settings_to_serve() -> Settings | None:
+    """The settings, or none when they are wrong; what is wrong with them has been said."""
+    unknown = settings_.unknown(os.environ)
     try:
         settings = settings_.read()
     except SettingsError as error:
-        for problem in (*error.problems, *settings_.unknown(os.environ)):
+        for problem in (*error.problems, *unknown):
             say(problem)
-        return 2
-    for problem in settings_.unknown(os.environ):
+        return None
+    for problem in unknown:
         say(problem)
+    return settings
+
+
+def run(worker: int = 0) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings.
+
+    A `worker` is one of several on the port. It listens on one of its own besides, so many further on; it writes a line
+    once it serves, and ends when its input does: whoever started it is gone then.
+    """
+    logs.begin()
+    settings = settings_to_serve()
+    if settings is None:
+        return 2
     settings = within_descriptors(settings)
+    host, port = settings.host, settings.port
+    listening: list[socket.socket] = []
     try:
-        listening = listen(settings)
+        listening += listen(host, port, settings.send_timeout, shared=worker > 0)
+        if worker:
+            host, port = LOOPBACK, port + worker
+            listening += listen(host, port, settings.send_timeout)
     except OSError as error:
-        say(cannot_listen(settings.host, settings.port, error))
+        close_all(listening)
+        say(cannot_listen(host, port, error))
         return 1
     try:
         source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
     except (StoreRefused, OSError) as error:
-        for one in listening:
-            one.close()
+        close_all(listening)
         say(str(error))
         return 1
     traces = tracing.begin(os.environ, VERSION)
@@ -134,7 +159,7 @@ def run() -> int:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
     )
-    server = Server(config, gateway)
+    server = Server(config, gateway, is_worker=worker > 0)
     try:
         server.run(sockets=listening)
     except SystemExit:
@@ -142,48 +167,3 @@ def run() -> int:
     finally:
         traces.close()
     return 1 if server.crashed or not server.started else 0
-
-
-def listen(settings: Settings) -> list[socket.socket]:
-    """A listening socket for each address of the host, all on one port. Raises OSError.
-
-    Accepted sockets inherit the options, so that a reader that takes nothing, or is gone without a word, is cut by the
-    kernel too.
-    """
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listening: list[socket.socket] = []
-    absent: OSError | None = None
-    try:
-        for family, _, protocol, _, address in dict.fromkeys(found):
-            port = listening[0].getsockname()[1] if listening else address[1]
-            try:
-                listening.append(_bound(family, protocol, (address[0], port, *address[2:]), settings.send_timeout))
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-                absent = error  # a name may have an IPv6 address that this machine has not
-    except BaseException:
-        for one in listening:
-            one.close()
-        raise
-    if absent is not None and not listening:
-        raise absent
-    return listening
-
-
-def _bound(family: int, protocol: int, address: tuple[object, ...], send_timeout: float) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM, protocol)
-    try:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout * 1000))
-        if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.bind(address)
-        one.listen(BACKLOG)
-        one.setblocking(False)  # noqa: FBT003 - its signature
-    except BaseException:
-        one.close()
-        raise
-    return one

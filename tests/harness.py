@@ -22,7 +22,8 @@ import uvicorn
 
 from gateway.app import Gateway, open_source
 from gateway.connection import Connection
-from gateway.server import KEEP_ALIVE, Server, listen
+from gateway.listening import listen
+from gateway.server import KEEP_ALIVE, Server
 from gateway.settings import Settings
 from gateway.spans import OFF
 
@@ -74,7 +75,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     loop = asyncio.get_running_loop()
     begun = time.time() - loop.time()
     gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1), tracing)
-    listening = listen(chosen)
+    listening = listen(chosen.host, chosen.port, chosen.send_timeout)
     config = uvicorn.Config(
         gateway,
         http=Connection,
