@@ -1,6 +1,7 @@
 """What a user of sse-starlette would write: a queue for each client, as its example `02_broadcasting.py` has it.
 
-`python -m tests.bench.broadcasting PORT` serves `GET /events` and `POST /publish`, under uvicorn with uvloop and httptools.
+`python -m tests.bench.broadcasting PORT` serves `GET /events` and `POST /publish`, under uvicorn with uvloop and
+httptools.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Chart(msgspec.Struct, frozen=True):
             f"<title>{escape(self.title)}</title><style>{STYLE}</style>",
             _text(LEFT, TOP - 24, self.title, "start", "title"),
             _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, self.x.title, "middle"),
-            f'<text transform="translate(18 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">{escape(self.y.title)}</text>',
+            f'<g transform="translate(18 {HEIGHT / 2:.0f}) rotate(-90)">{_text(0, 0, self.y.title, "middle")}</g>',
         ]
         for tick in x_ticks:
             x, _ = at((tick, y_ticks[0]))

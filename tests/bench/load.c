@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     int64_t at, last;         /* microseconds of the day, and when the newest of its deliveries came */
     long streams;             /* which have had it */
+    bool fresh;               /* whether it first came after a measurement was asked for */
 } Event;
 
 typedef struct {
@@ -163,7 +164,7 @@ static void take(Stream *stream, const char *stamp, int64_t now)
             event = &events[(newest - back) % KNOWN_EVENTS];
     if (!event) {
         event = &events[++newest % KNOWN_EVENTS];
-        *event = (Event){.at = at};
+        *event = (Event){.at = at, .fresh = waiting};
     }
     event->last = now;
     stream->events++;
@@ -180,7 +181,7 @@ static void take(Stream *stream, const char *stamp, int64_t now)
     if (measuring) {
         completed++;
         add(&to_last, late);
-    } else if (waiting) {
+    } else if (waiting && event->fresh) {
         waiting = false;
         measuring = true;
         deliveries = completed = bytes = 0;

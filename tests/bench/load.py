@@ -31,7 +31,7 @@ class Opened(msgspec.Struct):
 class Measured(msgspec.Struct):
     """What a window of events brought to all streams; times are in milliseconds from the event's `at`.
 
-    `completed` events reached every stream, the slowest of them after `last_p99`; `cpu` is the client's own, in seconds.
+    `completed` events reached every stream, at the 99th percentile after `last_p99`; `cpu` is the client's own seconds.
     """
 
     deliveries: int

@@ -48,7 +48,7 @@ def _cells(told: Told) -> tuple[str, ...]:
         f"{_number(median(told.values))} {line.unit}".rstrip(),
         peer,
         compared,
-        f"{_number(min(spread))} – {_number(max(spread))}" if len(spread) > 1 else "",
+        f"{_number(min(spread))} to {_number(max(spread))}" if len(spread) > 1 else "",
         str(line.target or ""),
         _MET[told.met],
     )

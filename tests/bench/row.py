@@ -113,8 +113,12 @@ async def run(row: Row, runs: int, folder: Path, rng: random.Random, say: Callab
             if case.once and number:
                 continue
             own = folder / f"{row.name}-{number}-{len(seen[case.name])}-{cases.index(case)}"
-            own.mkdir()
-            figures = await case.run(own, number)
+            own.mkdir(mode=0o711)  # nginx's worker is not root, and passes
+            try:
+                figures = await case.run(own, number)
+            except Exception as error:
+                error.add_note(f"in {row.name}, {case.name}")
+                raise
             seen[case.name].append(figures)
             say(f"{row.name} {number + 1}/{runs} {case.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
     told = [line.told(seen) for line in row.lines]

@@ -6,8 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,18 @@ http {{
 """
 
 
+Begin = Callable[[], Coroutine[Any, Any, None]]
+Publish = Callable[[str], Coroutine[Any, Any, None]]
+"""Publishes events by POST to a URL, until it is cancelled."""
+
+
 class Served(msgspec.Struct, frozen=True):
-    """A server by its process, where its events are read, and where they are published if that is done over HTTP."""
+    """A server by its process, where its events are read, and what makes them begin, and go on as long as that runs."""
 
     pid: int
     port: int
     path: str
-    publish: str | None = None
+    begin: Begin
 
 
 @asynccontextmanager
@@ -89,24 +95,23 @@ def nchan_missing() -> str | None:
 
 
 @asynccontextmanager
-async def nchan(folder: Path) -> AsyncIterator[Served]:
+async def nchan(folder: Path, publish: Publish) -> AsyncIterator[Served]:
     """Nginx with its module nchan: messages in memory, one worker."""
     port = free_port()
     conf = folder / "nginx.conf"
     conf.write_text(NCHAN.format(module=_nchan_module(), folder=folder, port=port, kept=LOG_LIMIT))
-    folder.chmod(0o755)  # so that the worker, which is not root, gets through
     command = [path_of("nginx") or "nginx", "-e", str(folder / "start.log"), "-c", str(conf)]
     async with _running(command, port, f"http://127.0.0.1:{port}/publish") as pid:
-        yield Served(pid, port, "/events", f"http://127.0.0.1:{port}/publish")
+        yield Served(pid, port, "/events", partial(publish, f"http://127.0.0.1:{port}/publish"))
 
 
 @asynccontextmanager
-async def sse_starlette(folder: Path) -> AsyncIterator[Served]:
+async def sse_starlette(_folder: Path, publish: Publish) -> AsyncIterator[Served]:
     """sse-starlette as its example of broadcasting has it, under uvicorn."""
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.broadcasting", str(port)]
     async with _running(command, port, f"http://127.0.0.1:{port}/status") as pid:
-        yield Served(pid, port, "/events", f"http://127.0.0.1:{port}/publish")
+        yield Served(pid, port, "/events", partial(publish, f"http://127.0.0.1:{port}/publish"))
 
 
 @asynccontextmanager

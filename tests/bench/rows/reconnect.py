@@ -91,8 +91,9 @@ async def _newest(session: aiohttp.ClientSession, url: str) -> Event:
 ROW = Row(
     name="reconnect",
     about=(
-        f"{STREAMS:,} streams of one job are cut, miss some events, and all connect in the same moment with their last id; "
-        f"served is who has its 200 and is level. {OTHERS} other jobs are polled each {EVERY} s meanwhile."
+        f"{STREAMS:,} streams of one job are cut, miss some events, and all connect in the same moment with their "
+        f"last id; served is who has its 200 and is level. {OTHERS} other jobs are polled each {EVERY} s "
+        "meanwhile."
     ),
     cases=[Case("gateway", reconnect, (load.missing,))],
     lines=[

@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.bench.machine import on_cpu
+from tests.bench.machine import cpu_seconds, on_cpu
 from tests.bench.row import Case, Figures, Line, Row, Target
 from tests.bench.servers import gateway
 
@@ -17,8 +17,8 @@ NOWHERE = "http://127.0.0.1:9"
 
 async def start(folder: Path, _run: int) -> Figures:
     begun = time.perf_counter()
-    async with gateway(NOWHERE, folder):
-        return {"ready": time.perf_counter() - begun}
+    async with gateway(NOWHERE, folder) as process:
+        return {"ready": time.perf_counter() - begun, "CPU": cpu_seconds(process.process.pid)}
 
 
 async def load_modules(modules: str, _folder: Path, _run: int) -> Figures:
@@ -38,6 +38,7 @@ ROW = Row(
     ],
     lines=[
         Line("until ready", "s", "gateway", "ready", target=Target(0.7)),
+        Line("CPU of that", "s", "gateway", "CPU"),
         Line("until imported", "s", "its imports", "ready"),
         Line("Python alone", "s", "Python alone", "ready"),
     ],
