@@ -17,6 +17,7 @@ import pytest
 
 from gateway.jobs import iso
 from tests.bench import row
+from tests.bench.__main__ import arguments
 from tests.bench.chart import HEIGHT, LABEL_HEIGHT, WIDTH, Axis, Chart
 from tests.bench.lives import KINDS
 from tests.bench.load import Load, compiled
@@ -87,10 +88,11 @@ def test_the_table_tells_all_and_json_keeps_every_run() -> None:
 async def test_each_round_runs_every_case_once_in_an_order_of_its_own(tmp_path: Path) -> None:
     """Those that cannot be run are named once with the reason; each run has an empty folder."""
     order: list[str] = []
+    empty: list[bool] = []
 
     def case(name: str, **options: object) -> Case:
         async def note(folder: Path, _run: int) -> Figures:
-            assert not list(folder.iterdir())
+            empty.append(is_empty(folder))
             order.append(name)
             return {"figure": 1.0}
 
@@ -101,10 +103,15 @@ async def test_each_round_runs_every_case_once_in_an_order_of_its_own(tmp_path: 
     result = await measured(Row("row", "about", cases, []), 20, tmp_path)
     assert result.missing == ["x, y: it is not here"]
     assert {name: len(runs) for name, runs in result.runs.items()} == {"a": 20, "b": 20, "c": 20, "once": 1}
+    assert all(empty)
     order.remove("once")
     rounds = [tuple(order[first : first + 3]) for first in range(0, 60, 3)]
     assert all(set(one) == {"a", "b", "c"} for one in rounds)
     assert len(set(rounds)) > 3
+
+
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
 
 
 def test_every_line_names_cases_that_there_are() -> None:
@@ -120,7 +127,7 @@ def test_a_chart_is_drawn_within_its_frame(*, log: bool) -> None:
     series = {"one": [(500.0, 60_000.0), (5000.0, 61_000.0)], "two": [(500.0, 5000.0)], "<three>": [(2000.0, 5100.0)]}
     text = Chart("name", "What & why", Axis("x", log=log), Axis("y", log=log), series).svg()
     assert "prefers-color-scheme: dark" in text
-    drawn = ET.fromstring(text)
+    drawn = ET.fromstring(text)  # noqa: S314 - it was made here
     name = "{http://www.w3.org/2000/svg}"
     circles = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in drawn.iter(f"{name}circle")]
     assert len(circles) == 4
@@ -167,7 +174,7 @@ def event(at: float) -> bytes:
 
 
 async def test_the_load_client_counts_each_event_once_however_it_is_cut(tmp_path: Path) -> None:
-    """Pieces of any size; the window begins with an event that is new to all, and ends with the last of those asked for."""
+    """Pieces of any size; the window begins with an event that is new, and ends with the last of those asked for."""
     program("cc", package="gcc")
     begun = asyncio.Event()
     async with telling() as (port, streams), Load.start(compiled(tmp_path), port, "/events") as client:
@@ -215,16 +222,24 @@ async def test_upstream_costs_little_and_tells_what_it_saw() -> None:
 
 
 def test_a_row_from_the_command_line(tmp_path: Path) -> None:
-    """The machine, the table, and the file with the figures; the list of rows; a row that there is not."""
-    command = [sys.executable, "-m", "tests.bench"]
+    """The machine, the table, and the file with the figures."""
     kept = tmp_path / "figures.json"
     ran = subprocess.run(
-        [*command, "start", "--runs", "1", "--json", str(kept)], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-m", "tests.bench", "start", "--runs", "1", "--json", str(kept)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
     )
     assert "Python: " in ran.stdout
     assert "| until ready " in ran.stdout
     (result,) = json.loads(kept.read_bytes())["results"]
     assert result["lines"][0]["values"][0] > 0
-    wrong = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=60, check=False)
-    assert wrong.returncode == 2
-    assert "streams" in wrong.stderr
+
+
+def test_a_row_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused, with what there is; none named means all."""
+    with pytest.raises(SystemExit, match="2"):
+        arguments().parse_args(["speed"])
+    assert "streams" in capsys.readouterr().err
+    assert arguments().parse_args([]).rows == []
