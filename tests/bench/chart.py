@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import msgspec
 
-WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 76, 150, 48, 56
+WIDTH, HEIGHT = 750, 420
+LEFT, RIGHT, TOP, BOTTOM = 76, 180, 48, 56
 COLOURS = ("#2f81f7", "#d97706", "#8957e5", "#1a9e5c", "#d6409f")
 """Strong enough on white and on black."""
 STYLE = """

@@ -13,7 +13,6 @@
  * An event is told by its `"at":"...T12:34:56.789Z"`, and late by what the clock says beyond that.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -50,7 +49,7 @@ typedef struct {
 typedef struct {
     int64_t at, last;         /* microseconds of the day, and when the newest of its deliveries came */
     long streams;             /* which have had it */
-    bool fresh;               /* whether it first came after a measurement was asked for */
+    bool fresh;               /* it first came after a measurement was asked for */
 } Event;
 
 typedef struct {
@@ -222,18 +221,13 @@ static void receive(Stream *stream)
     memcpy(stream->carry, end - stream->carried, stream->carried);
 }
 
-static void open_more(void)
-{
-    while (opened < wanted && opened - served - lost < at_once)
-        open_next();
-}
-
 /* Whether a command is under way; answers it once it is done. */
 static bool busy(void)
 {
     int64_t now = clock_us(CLOCK_MONOTONIC);
     if (wanted) {
-        open_more();
+        while (opened < wanted && opened - served - lost < at_once)
+            open_next();
         bool done = served == wanted && (!level_at || level == wanted);
         if (!done && !lost && now - open_since < OPEN_SECONDS * (int64_t)1000000)
             return true;
@@ -279,10 +273,8 @@ static void obey(const char *line)
 
 int main(int count, char **words)
 {
-    if (count != 3)
-        return 2;
-    port = atoi(words[1]);
-    path = words[2];
+    port = count == 3 ? atoi(words[1]) : 0;
+    path = words[count - 1];
     poll_fd = epoll_create1(0);
     struct epoll_event commands = {.events = EPOLLIN}, ready[512];
     if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &commands) < 0)
