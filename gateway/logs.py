@@ -1,7 +1,7 @@
 """What the gateway says while it works: one event a line, by name, with its fields.
 
 `log.warning("poll_failing", job=reference(job.id), troubles=4)`. Names are snake_case and are listed, with what to do,
-in deploy/README.md. Lines are JSON, but on a terminal, where a person reads them. A job stands there by its short
+in deploy/WATCHING.md. Lines are JSON, but on a terminal, where a person reads them. A job stands there by its short
 reference, never by its id, which is a capability.
 """
 

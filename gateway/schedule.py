@@ -5,7 +5,7 @@ steady progress says that it is far from its end. So no job is seen late by more
 also says when the end is near, and then the monitor is asked often. Answers that were none lengthen the wait. What
 upstream asks for comes before all of it.
 
-Over 200 made-up lives (`python -m tests.bench polls`) this takes a tenth of the polls of a fixed second.
+Over 200 made-up lives (`python -m tests.bench lives`) this takes a tenth of the polls of a fixed second.
 """
 
 from __future__ import annotations

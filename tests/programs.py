@@ -27,15 +27,16 @@ def program(name: str, package: str) -> str:
 @cache
 def _found(name: str, package: str) -> tuple[str | None, str]:
     """The path, or why there is none."""
-    path = _path(name)
+    path = path_of(name)
     why = f"{name} is missing: apt-get install {package}"
     if path is None and _is_ci():
         why = _install(package) or why
-        path = _path(name)
+        path = path_of(name)
     return path, why
 
 
-def _path(name: str) -> str | None:
+def path_of(name: str) -> str | None:
+    """Where a program is, also when its folder is not on the PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{FOLDERS}")
 
 

@@ -19,7 +19,7 @@ from tests.scraping import families, scraped
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 RULES = DEPLOY / "alerts.yml"
-PAGE = (DEPLOY / "README.md").read_text()
+PAGE = (DEPLOY / "WATCHING.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
 ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 PROMETHEUS_OWN = {"up"}
@@ -205,7 +205,7 @@ def test_each_alert_says_what_to_do() -> None:
     for alert in ALERTS:
         notes = alert["annotations"]
         assert set(notes) == {"summary", "description", "runbook"}
-        assert notes["runbook"] == f"deploy/README.md#{alert['alert'].lower()}"
+        assert notes["runbook"] == f"deploy/WATCHING.md#{alert['alert'].lower()}"
         assert notes["summary"].endswith(".")
         assert alert["labels"]["severity"] in {"critical", "warning"}
         assert "gateway" in alert["expr"]

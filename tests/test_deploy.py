@@ -263,10 +263,10 @@ def test_kubernetes_loses_nothing() -> None:
 
 def test_the_page_is_about_what_is_there() -> None:
     """Every file of deploy/ that is an operator's, no other; at most one page."""
-    named = set(re.findall(r"(?m)^\| `([\w.]+)` \|", PAGE))
-    assert named == {
-        path.name for path in DEPLOY.iterdir() if path.suffix in {".conf", ".service", ".yaml", ".example"}
-    } | {"Dockerfile"}
+    named = set(re.findall(r"(?m)^\| `([\w.-]+)` \|", PAGE))
+    suffixes = {".conf", ".service", ".yaml", ".yml", ".json", ".example"}
+    there = {path.name for path in DEPLOY.iterdir() if path.suffix in suffixes}
+    assert named == there | {"Dockerfile", "WATCHING.md"}
     assert not unknown(dict.fromkeys(re.findall(r"GATEWAY_\w+", PAGE), ""))
     assert len(PAGE.splitlines()) < 120
 

@@ -30,7 +30,7 @@ from tests.fake_upstream import answering, faking
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, serving, tail
 
 PACKAGE = Path(__file__).parent.parent / "gateway"
-PAGE = (PACKAGE.parent / "deploy" / "README.md").read_text()
+PAGE = (PACKAGE.parent / "deploy" / "WATCHING.md").read_text()
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 RESERVED = {"time", "level", "logger", "event", "exception", "message", "request_id", "client_request_id", "trace_id"}
 

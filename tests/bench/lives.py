@@ -135,6 +135,12 @@ def lives(kind: Kind, number: int, seed: int) -> list[Life]:
     return [life(kind, rng) for _ in range(number)]
 
 
+def watched(kind: Kind, number: int, seed: int, way: str) -> list[Seen]:
+    """Every life of a kind, as one way sees them; the same lives for all ways."""
+    rng = random.Random(seed)
+    return [follow(one, WAYS[way](rng)) for one in lives(kind, number, seed)]
+
+
 class Compared(msgspec.Struct, frozen=True):
     """A way over many lives: polls and mean lateness of the long ones, and how many of all were seen too late."""
 
@@ -144,18 +150,17 @@ class Compared(msgspec.Struct, frozen=True):
     too_late: int
 
 
+def summed(seen: Iterable[Seen]) -> Compared:
+    seen = list(seen)
+    long = [one for one in seen if one.life.length > LONG]
+    return Compared(
+        len(long),
+        sum(one.polls for one in long),
+        sum(one.late for one in long) / len(long),
+        sum(one.too_late for one in seen),
+    )
+
+
 def compared(kind: Kind, number: int, seed: int, ways: Iterable[str] = WAYS) -> dict[str, Compared]:
     """Ways over the same lives."""
-    all_lives = lives(kind, number, seed)
-    table = {}
-    for name in ways:
-        rng = random.Random(seed)
-        seen = [follow(one, WAYS[name](rng)) for one in all_lives]
-        long = [one for one in seen if one.life.length > LONG]
-        table[name] = Compared(
-            len(long),
-            sum(one.polls for one in long),
-            sum(one.late for one in long) / len(long),
-            sum(one.too_late for one in seen),
-        )
-    return table
+    return {name: summed(watched(kind, number, seed, name)) for name in ways}

@@ -1,0 +1,41 @@
+"""A loop that does nothing but poll, with the gateway's own client session: what a poll costs at least.
+
+`python -m tests.bench.bare URL JOBS` polls until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+
+import aiohttp
+import uvloop
+from yarl import URL
+
+from gateway.upstream import POLL_SECONDS, _session
+
+EVERY = 1.0
+
+
+async def poll(url: str, jobs: int) -> None:
+    """Poll so many monitors for ever, each a second after its last answer."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 1000)  # as the gateway has it
+    async with _session(POLL_SECONDS, aiohttp.TCPConnector(limit=0)) as session:
+
+        async def follow(monitor: int) -> None:
+            target = URL(f"{url}/monitor/{monitor}", encoded=True)
+            await asyncio.sleep(random.uniform(0, EVERY))
+            while True:
+                async with session.get(target, allow_redirects=False) as response:
+                    await response.read()
+                await asyncio.sleep(EVERY)
+
+        await asyncio.gather(*(follow(number) for number in range(1, jobs + 1)))
+
+
+if __name__ == "__main__":
+    uvloop.run(poll(sys.argv[1], int(sys.argv[2])))
