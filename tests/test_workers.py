@@ -52,7 +52,7 @@ class Several:
 
 @asynccontextmanager
 async def several(upstream: str, database_url: str, folder: Path, **values: str) -> AsyncIterator[Several]:
-    port, log = free_port(), folder / "workers.log"
+    port, log = free_ports(), folder / "workers.log"
     environment = {
         **os.environ,
         "GATEWAY_STORE_URL": database_url,
@@ -65,7 +65,7 @@ async def several(upstream: str, database_url: str, folder: Path, **values: str)
         **values,
     }
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - its handle is waited for in a thread
             [sys.executable, "-m", "gateway", "serve", "--workers", "2"], env=environment, stdout=output, stderr=output
         )
     try:
@@ -75,6 +75,18 @@ async def several(upstream: str, database_url: str, folder: Path, **values: str)
             one.kill()
         process.kill()
         process.wait(10)
+
+
+def free_ports() -> int:
+    """A port that is free with the two that follow it."""
+    while True:
+        port = free_port()
+        try:
+            for own in (port + 1, port + 2):
+                socket.create_server(("127.0.0.1", own)).close()
+        except OSError:
+            continue
+        return port
 
 
 async def requests_of(session: aiohttp.ClientSession, port: int) -> float:
@@ -135,13 +147,15 @@ async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_pa
         ({"GATEWAY_STORE_URL": "sqlite:///workers.db"}, 2, "--workers: they share the jobs through PostgreSQL."),
         ({"GATEWAY_POLL_RATE": "none"}, 2, "GATEWAY_POLL_RATE: "),
         ({"GATEWAY_HOST": "192.0.2.1", "GATEWAY_PUBLIC_URL": "https://g"}, 1, "this machine has no such address"),
-        ({"GATEWAY_STORE_URL": "postgresql://gateway@127.0.0.1:1/absent?sslmode=disable"}, 1, "cannot be reached"),
+        ({"GATEWAY_STORE_URL": "absent"}, 1, "does not exist"),
     ],
 )
 async def test_what_keeps_them_from_starting(
     wrong: dict[str, str], status: int, words: str, database_url: str, tmp_path: Path
 ) -> None:
     """Told in a sentence, with the exit status of a single gateway."""
+    if wrong.get("GATEWAY_STORE_URL") == "absent":
+        wrong = {"GATEWAY_STORE_URL": database_url.replace("?", "_absent?")}
     async with several("http://127.0.0.1:9", database_url, tmp_path, **wrong) as gateways:
         assert await anyio.to_thread.run_sync(gateways.process.wait, 60) == status
         assert words in gateways.log.read_text()
