@@ -8,6 +8,11 @@ from collections import deque
 from gateway.schedule import SteadyRate
 
 
+TICK = 0.001
+"""Seconds by which a turn may come early: the loop's clock moves in whole milliseconds, and a timer for less than one
+runs at once, over and over until the clock has moved. Starts still come no more often than the rate allows."""
+
+
 class Turns:
     """One queue under one rate. Call `look` after anything that may have changed the rate."""
 
@@ -20,7 +25,7 @@ class Turns:
     async def take(self) -> None:
         """Wait for one's turn. A cancelled wait takes no turn."""
         now = self._loop.time()
-        if not self._waiting and self._rate.ready_at(now) <= now:
+        if not self._waiting and self._rate.ready_at(now) <= now + TICK:
             self._rate.start(now)
             return
         place: asyncio.Future[None] = self._loop.create_future()
@@ -38,7 +43,7 @@ class Turns:
             place = self._waiting[0]
             if not place.done():
                 at = self._rate.ready_at(now)
-                if at > now:
+                if at > now + TICK:
                     self._timer = self._loop.call_at(at, self.look)
                     return
                 self._rate.start(now)

@@ -141,3 +141,22 @@ async def test_a_pause_that_begins_late_holds_the_queue() -> None:
         await anyio.sleep(0.5)
         rate.throttled("job", 0.5, 30.0)
     assert starts.times == [0, 30.5]
+
+
+async def test_many_turns_within_a_tick_take_no_timer_each() -> None:
+    """At ten thousand a second ten of them fall into each millisecond, and none makes the loop turn in vain."""
+    loop = asyncio.get_running_loop()
+    turns = Turns(SteadyRate(10_000))
+    looks = 0
+    look = turns.look
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    turns.look = counted  # type: ignore[method-assign]
+    begun = loop.time()
+    await asyncio.gather(*(turns.take() for _ in range(1000)))
+    assert 0.09 <= loop.time() - begun <= 0.11
+    assert looks <= 1000 + 150
