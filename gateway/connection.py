@@ -27,6 +27,8 @@ class Connection(HttpToolsProtocol):
 
     _holder: Holder | None = None
     _keep_alive = False
+    _amid = False
+    """Whether the parser is in the middle of a request."""
     _ahead = b""
     _answered: RequestResponseCycle | None = None
 
@@ -48,7 +50,7 @@ class Connection(HttpToolsProtocol):
         self._holder = holder
         self._keep_alive = answered.keep_alive
         self.flow.resume_reading()  # or the client's leaving would not be noticed
-        if not self.pipeline:
+        if not self.pipeline and not self._amid:
             self._forget()
 
     def write(self, data: bytes) -> None:
@@ -58,9 +60,15 @@ class Connection(HttpToolsProtocol):
         """Wait until it is not `full`, or gone."""
         await self.flow.drain()
 
-    def give_back(self) -> None:
-        """The answer has ended, with its last chunk: go on with the client's next request, or close."""
+    def give_back(self, patience: float) -> None:
+        """The answer has ended, with its last chunk: go on with the client's next request, or close.
+
+        What the socket does not take at once it must take within `patience` seconds.
+        """
         self._lose()
+        if self._answered is not None:
+            self._answered.response_complete = True
+        self.loop.call_soon(self._see_off, patience)
         if not self._keep_alive:
             self.transport.close()
             return
@@ -74,8 +82,13 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def on_message_begin(self) -> None:
+        self._amid = True
         super().on_message_begin()
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_message_complete(self) -> None:
+        self._amid = False
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         if self._holder is None:
@@ -97,6 +110,11 @@ class Connection(HttpToolsProtocol):
     def _forget(self) -> None:
         """What the requests left here refers to itself, and would stay until the collector comes."""
         self.cycle = self.scope = self.headers = self._answered = None  # type: ignore[assignment]
+
+    def _see_off(self, patience: float) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.close()
+            self.loop.call_later(patience, self.transport.abort)
 
     def _lose(self) -> None:
         holder, self._holder = self._holder, None

@@ -20,6 +20,7 @@ import msgspec
 
 A_MINUTE = 60
 """Lines of one warning that are written in a minute; the next one tells how many were left out."""
+NEVER_LEFT_OUT = ("copy_unknown", "copy_not_stored")
 LIBRARIES = ("aiohttp", "asyncio", "opentelemetry", "py.warnings", "urllib3", "uvicorn")
 """Told of from warnings on."""
 
@@ -31,7 +32,11 @@ about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingPro
 job's lines name the request that started it."""
 
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>)\]}]*)[^\s\"'<>)\]}]*", re.IGNORECASE)
-_KEY = re.compile(r"(?i)(\bbearer\s+|whsec_|\b(?:tempauth|sig|access_token)=)[^\s\"'&<>]+|(/jobs/)[^\s\"'<>/?]+")
+_KEY = re.compile(
+    r"(?i)(\b(?:bearer|basic)\s+|whsec_"
+    r"|\b(?:tempauth|sig|job|[\w-]*(?:key|token|secret|authorization))\s*[=:]\s*(?:(?:bearer|basic)\s+)?)"
+    r"[^\s\"'&<>]+|(/jobs/)[^\s\"'<>/?]+"
+)
 _BARE = re.compile(r"[\w.:/@+-]+")
 
 
@@ -77,7 +82,10 @@ class Words(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets so many lines of each warning through in a minute: a thousand jobs may have the same trouble at once."""
+    """Lets so many lines of each warning through in a minute: a thousand jobs may have the same trouble at once.
+
+    What is told once and of nothing else is never left out: errors, and copies that nobody watches.
+    """
 
     def __init__(self, most: int = A_MINUTE) -> None:
         super().__init__()
@@ -86,7 +94,7 @@ class Sparing(logging.Filter):
         """By event: the minute, and how many there were in it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
+        if record.levelno != logging.WARNING or record.msg in NEVER_LEFT_OUT:
             return True
         event = str(record.msg) if hasattr(record, "fields") else record.name
         now = int(record.created // 60)

@@ -42,7 +42,7 @@ COPY_OUTCOMES = (
 )
 LOST_REASONS = ("monitorExpired", "monitorUnauthorized", "monitorUnreachable", "deadlineExceeded", "watchStopped")
 POLL_OUTCOMES = ("answered", "throttled", "lost", "timed_out", "no_answer")
-STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained")
+STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained", "failed")
 REFUSALS = ("full", "draining", "store")
 ATTEMPTS = ("delivered", "failed", "gone")
 TABLES = ("jobs", "callbacks")

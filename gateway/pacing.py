@@ -7,7 +7,6 @@ from collections import deque
 
 from gateway.schedule import SteadyRate
 
-
 TICK = 0.001
 """Seconds by which a turn may come early: the loop's clock moves in whole milliseconds, and a timer for less than one
 runs at once, over and over until the clock has moved. Starts still come no more often than the rate allows."""

@@ -211,18 +211,15 @@ class Routes:
 
     async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
-        reason = "store"
         try:
-            if self._tails.draining:
-                reason = "draining"
-                raise unavailable("The gateway is shutting down. Open the stream again.", 1)
-            if self._tails.full:
-                reason = "full"
-                raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
+            self._judge_room()
             heads = await self._tails.heads(job_ids)
+            self._judge_room()  # many that came at once have waited together
         except (GatewayError, StoreUnavailable):
-            self._metrics.streams_refused.labels(reason).inc()
-            log.warning("stream_refused", reason=reason, resumed=last is not None)
+            if request.method == "GET":
+                reason = "draining" if self._tails.draining else "full" if self._tails.full else "store"
+                self._metrics.streams_refused.labels(reason).inc()
+                log.warning("stream_refused", reason=reason, resumed=last is not None)
             if last is None:
                 raise
             return come_back(self._rng)  # EventSource would take any status but 200 for the end
@@ -243,6 +240,13 @@ class Routes:
             send_timeout=self._send_timeout,
             max_age=self._stream_max_age * self._rng.uniform(0.8, 1.0),
         )
+
+    def _judge_room(self) -> None:
+        """Raises GatewayError when no stream may be opened now."""
+        if self._tails.draining:
+            raise unavailable("The gateway is shutting down. Open the stream again.", 1)
+        if self._tails.full:
+            raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
 
     def _accepted(self, request: Request, started: Started) -> Response:
         job: Job = started.job

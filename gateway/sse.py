@@ -50,7 +50,7 @@ class Line(Protocol):
 
     async def writable(self) -> None: ...
 
-    def give_back(self) -> None: ...
+    def give_back(self, patience: float) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -136,7 +136,7 @@ class Feed:
         self._line = line
         self._write = line.write
         self._timer = asyncio.get_running_loop().call_later(max_age, self.finish, b"", "expired")
-        self._tails.come(self)
+        self._tails.come(self, of_many=len(job_ids) > 1)
         for place, (job_id, head) in enumerate(zip(job_ids, heads, strict=True)):
             if head is not None and not (head.ended and self._where[place] >= head.head):
                 self._follows[self._tails.join(job_id, head, self)] = place
@@ -169,13 +169,13 @@ class Feed:
                 self._end("ended")
 
     def beat(self, now: float) -> None:
-        if self._busy or self._over or now - self._sent_at < self._tails.heartbeat / 2:
-            return  # a stream of many jobs hears the beat of each of their tails
+        is_alone = len(self._where) == 1
+        if self._busy or self._over or (not is_alone and now - self._sent_at < self._tails.heartbeat):
+            return
         if self._line.full:
             self._lag()
             return
-        if len(self._where) > 1:
-            self._sent_at = now
+        self._sent_at = now
         self._send(_BEAT)
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
@@ -184,7 +184,7 @@ class Feed:
         self._ending = (last_words, reason)
         if self._busy or self._line.full:
             if grace is not None:
-                asyncio.get_running_loop().call_later(grace, self._cut)
+                asyncio.get_running_loop().call_later(grace, self._cut, reason)
             if not self._busy:
                 self._lag()
             return
@@ -243,14 +243,15 @@ class Feed:
                     await self._read_on(behind)
                 elif self._follows:
                     self._busy = False
+                    self._sent_at = self._now()
                     return
                 else:
                     self._end("ended")
         except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the task group, and with it all
             log.warning("send_failed", error=type(error).__name__)
-            self._cut()
+            self._cut("failed")
         except BaseException:
-            self._cut()
+            self._cut("drained")
             raise
 
     async def _read_on(self, tail: Tail) -> None:
@@ -271,7 +272,7 @@ class Feed:
         with anyio.move_on_after(self._send_timeout) as patience:
             await self._line.writable()
         if patience.cancelled_caught:
-            self._cut()
+            self._cut("stalled")
         elif body and not self._over:
             self._send(chunk(body))
 
@@ -283,12 +284,12 @@ class Feed:
     def _end(self, reason: str) -> None:
         self._over = reason
         self._send(_LAST_CHUNK)
-        self._line.give_back()
+        self._line.give_back(self._send_timeout)
 
-    def _cut(self) -> None:
-        """Drop a reader that takes nothing."""
+    def _cut(self, reason: str) -> None:
+        """Drop the reader, in the middle if need be."""
         if not self._over:
-            self._over = "stalled"
+            self._over = reason
             self._line.abort()
 
     def _now(self) -> float:

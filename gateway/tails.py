@@ -99,6 +99,7 @@ class Tails:
         """By job, when word of it came; None where nothing was said and it is only looked at."""
         self._news = asyncio.Event()
         self._readers: set[Reader] = set()
+        self._of_many: set[Reader] = set()
         self._tasks: TaskGroup
         self.draining = False
         self._now = asyncio.get_running_loop().time
@@ -152,11 +153,15 @@ class Tails:
             del self._tails[tail.job_id]
             self._grown.pop(tail.job_id, None)
 
-    def come(self, reader: Reader) -> None:
+    def come(self, reader: Reader, *, of_many: bool) -> None:
+        """`of_many` is for one that reads several logs."""
         self._readers.add(reader)
+        if of_many:
+            self._of_many.add(reader)
 
     def go(self, reader: Reader) -> None:
         self._readers.discard(reader)
+        self._of_many.discard(reader)
 
     async def after(self, tail: Tail, seq: int) -> Sequence[Event]:
         """Events that follow a number, oldest first, not all at once; none when the reader is level.
@@ -231,10 +236,13 @@ class Tails:
                 reader.push(tail, new, shared)
 
     async def _beat(self, now: float) -> None:
+        """Readers of one log by that; those of many, which any of them keeps from being silent, each by itself."""
+        silent = list(self._of_many)
         for tail in list(self._tails.values()):
             if now - tail.served_at >= self.heartbeat:
                 tail.served_at = now
-                for number, reader in enumerate(list(tail.readers), 1):
-                    reader.beat(now)
-                    if number % PUSH_AT_ONCE == 0:
-                        await asyncio.sleep(0)
+                silent += [reader for reader in tail.readers if reader not in self._of_many]
+        for number, reader in enumerate(silent, 1):
+            reader.beat(now)
+            if number % PUSH_AT_ONCE == 0:
+                await asyncio.sleep(0)

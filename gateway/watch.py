@@ -251,7 +251,6 @@ class Watch:
     async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
         """Store what was seen, however long that takes; False when the job is not this watch's any more."""
         tries = 0
-        tries = 0
         try:
             while True:
                 try:

@@ -56,10 +56,6 @@ FIRES: dict[str, dict[str, str]] = {
         f'gateway_callback_attempts_total{{{G},outcome="failed"}}': "0+6x60",
         f'gateway_callback_attempts_total{{{G},outcome="delivered"}}': "0+1x60",
     },
-    "GatewayDrainTooLong": {
-        f"gateway_drain_elapsed_seconds{{{G}}}": "0+60x60",
-        f"gateway_drain_limit_seconds{{{G}}}": "10x60",
-    },
     "GatewayDescriptorsLow": {f"process_open_fds{{{G}}}": "95x60", f"process_max_fds{{{G}}}": "100x60"},
     "GatewayErrors": {
         f'gateway_requests_total{{{G},route="/jobs",code="5xx"}}': "0+6x60",

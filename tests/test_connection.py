@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from aiohttp import web
 
 from gateway.connection import MOST_AHEAD
+from gateway.events import chunk
 from tests.fake_upstream import FakeUpstream, faking
 from tests.harness import Running, serving
 
@@ -125,3 +129,75 @@ async def test_a_client_that_left_before_its_stream_began_leaves_nothing(tmp_pat
             while len(gateway.server.server_state.connections) > 1:  # noqa: ASYNC110 - the server has no event for it
                 await anyio.sleep(0.02)
         assert gateway.gateway._tails.open == 0
+
+
+@pytest.mark.parametrize("cut", [1, 20, 30, 45])
+async def test_the_next_request_may_come_in_pieces(cut: int, tmp_path: Path) -> None:
+    """One with the stream's own, the rest when that has begun, or when it has ended."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        following = get(path)
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events") + following[:cut])
+            await head(wire)
+            wire[1].write(following[cut : cut + 10])
+            end.set()
+            await body(wire)
+            wire[1].write(following[cut + 10 :])
+            assert await state(wire) == b"HTTP/1.1 200"
+
+
+async def test_a_request_of_a_stream_may_have_a_body(tmp_path: Path) -> None:
+    """Which nobody reads, and which is not taken for the next request."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events").replace(b"Host: x", b"Host: x\r\nContent-Length: 2"))
+            await head(wire)
+            end.set()
+            await body(wire)
+            wire[1].write(b"{}" + get(path))
+            assert await state(wire) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_who_stalls_at_the_end_is_cut(close: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kernel has no clock of its own for that."""
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    async with faking() as upstream, serving(upstream.url, tmp_path, send_timeout=1) as gateway:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        stalled = socket.socket()
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect((host, int(port)))
+        stalled.sendall(get(path).replace(b"Host: x", b"Host: x\r\nConnection: close" if close else b"Host: x"))
+        connections = gateway.server.server_state.connections
+        with anyio.fail_after(20):
+            while gateway.gateway._tails.open == 0 or not (found := _held(connections)):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            while not found.transport.get_write_buffer_size():
+                found.write(chunk(b":" + b"x" * 2000 + b"\n\n"))
+                await anyio.lowlevel.checkpoint()
+            end.set()
+            while found in connections:  # noqa: ASYNC110 - the server has no event for it
+                await anyio.sleep(0.05)
+        stalled.close()
+
+
+def _held(connections: Any) -> Any:
+    return next((one for one in connections if one._holder is not None), None)
+
+
+async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> None:
+    """No more than it says are open, and the rest are told to come back."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, max_streams=5) as gateway:
+        ending(upstream)
+        url = f"{gateway.url}/jobs/{(await gateway.copy())['jobId']}/events"
+        answers = await asyncio.gather(*(gateway.session.get(url) for _ in range(40)))
+        assert gateway.gateway._tails.open == 5
+        assert [answer.status for answer in answers].count(503) == 35
+        for answer in answers:
+            answer.close()

@@ -182,7 +182,7 @@ async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, mon
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         store = gateway.gateway._copies._store
 
-        async def away(_key: bytes) -> None:
+        async def away(_key: bytes, _made: float) -> None:
             raise StoreUnavailable("away")
 
         upstream.on_copy = reset if what == "doubt" else answering(lambda: web.json_response({}, status=403))
@@ -194,3 +194,32 @@ async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, mon
         upstream.on_copy = upstream.accept
         status, _, _ = await post(gateway, Idempotency_Key="k")
         assert status == (502 if what == "doubt" else 202)
+
+
+async def test_a_repeat_while_an_earlier_outcome_is_being_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they meet, one copy: the late release is the earlier attempt's, and a third hears of the second."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        store = gateway.gateway._copies._store
+        reserve, release = store.reserve, store.release
+        released, go_on = asyncio.Event(), asyncio.Event()
+
+        async def lost(key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+            monkeypatch.setattr(store, "reserve", reserve)
+            await reserve(key, fingerprint, now)
+            raise StoreUnavailable("no answer")
+
+        async def slow(key: bytes, made: float) -> None:
+            released.set()
+            await go_on.wait()
+            await release(key, made)
+
+        monkeypatch.setattr(store, "reserve", lost)
+        monkeypatch.setattr(store, "release", slow)
+        assert (await post(gateway, Idempotency_Key="k"))[0] == 503
+        second = asyncio.create_task(post(gateway, Idempotency_Key="k"))
+        await released.wait()
+        assert (await post(gateway, Idempotency_Key="k"))[0] == 409
+        go_on.set()
+        assert (await second)[0] == 202
+        assert (await post(gateway, Idempotency_Key="k"))[0] == 202
+        assert upstream.copies() == 1

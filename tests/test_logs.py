@@ -129,6 +129,9 @@ def test_libraries_speak_in_the_same_form(written: io.StringIO) -> None:
         ("postgresql://user:pass@host:5432/db refused", "postgresql://host:5432/… refused"),
         ("path '/jobs/XeaTDC76yA_LocS2N93-w24t/events'", "path '/jobs/…/events'"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer …"),
+        ("Authorization: Basic dTpw", "Authorization: Basic …"),
+        ("Header format invalid: api-key: SECRETKEY123", "Header format invalid: api-key: …"),
+        ("GET /events?job=XeaTDC76yA_LocS2N93-w24t&job=b", "GET /events?job=…&job=…"),
         ("secret whsec_AbC/+= here", "secret whsec_… here"),
         ("a=1&sig=xyz&b=2 tempauth=t", "a=1&sig=…&b=2 tempauth=…"),
         ("nothing here: 10.0.0.1:80 a/b", "nothing here: 10.0.0.1:80 a/b"),
@@ -152,6 +155,8 @@ def test_many_of_one_warning_are_counted() -> None:
     assert sum(let_through("one", 0.5) is not None for _ in range(100)) == logs.A_MINUTE
     assert let_through("other", 1) is not None
     assert all(let_through("one", 2, logging.INFO) for _ in range(100))
+    assert all(let_through("one", 2, logging.ERROR) for _ in range(100))
+    assert all(let_through("copy_unknown", 2) for _ in range(100))
     first = let_through("one", 61)
     assert first is not None
     assert json.loads(Lines().format(first))["left_out"] == 40

@@ -164,15 +164,21 @@ async def test_idempotency_keys(store: Store) -> None:
     known = await store.reserve(b"k", b"f", NOW)
     assert known is not None
     assert (known.outcome, known.job_id) == ("job", "j")
-    await store.release(b"k")
-    await store.doubt(b"k")
+    await store.release(b"k", NOW)
+    await store.doubt(b"k", NOW)
     known = await store.reserve(b"k", b"f", NOW)
     assert known is not None
     assert known.outcome == "job"
     assert await store.reserve(b"free", b"f", NOW) is None
-    await store.release(b"free")
-    assert await store.reserve(b"free", b"f", NOW) is None
-    await store.doubt(b"free")
+    await store.release(b"free", NOW)
+    assert await store.reserve(b"free", b"f", NOW + 1) is None
+    await store.release(b"free", NOW)  # late, for the attempt before
+    await store.doubt(b"free", NOW)
+    known = await store.reserve(b"free", b"f", NOW + 2)
+    assert known is not None
+    assert known.outcome == "inFlight"
+    await store.doubt(b"free", NOW + 1)
+    await store.release(b"free", NOW + 1)
     known = await store.reserve(b"free", b"f", NOW)
     assert known is not None
     assert known.outcome == "unknown"
@@ -195,7 +201,7 @@ async def test_forgetting(store: Store) -> None:
     await moved(store, await made(store, "young"), "completed", now=NOW + 100)
     await made(store, "running")
     await store.reserve(b"doubt", b"f", NOW)
-    await store.doubt(b"doubt")
+    await store.doubt(b"doubt", NOW)
     assert await store.forget(NOW + 50) == 1
     assert await store.get("old") is None
     assert await store.get("young") is not None

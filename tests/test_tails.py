@@ -53,7 +53,7 @@ class Client:
         self.aborted = self.aborted or not self._left.is_set()
         self.leave()
 
-    def give_back(self) -> None:
+    def give_back(self, _patience: float) -> None:
         self.leave()
 
     def take(self, holder: Feed) -> None:

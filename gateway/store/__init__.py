@@ -91,13 +91,13 @@ class Store(Protocol):
         """The jobs that have not ended and that no living gateway has, under a new epoch."""
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
-        """Keep an idempotency key as in flight; what is known of it when it was used before."""
+        """Keep an idempotency key as in flight since `now`; what is known of it when it was used before."""
 
-    async def release(self, key: bytes) -> None:
-        """Forget a key whose request had no effect."""
+    async def release(self, key: bytes, made: float) -> None:
+        """Forget a key that was reserved then, and whose request had no effect."""
 
-    async def doubt(self, key: bytes) -> None:
-        """Keep that nobody knows what became of a key's request."""
+    async def doubt(self, key: bytes, made: float) -> None:
+        """Keep that nobody knows what became of the request of a key that was reserved then."""
 
     async def forget(self, before: float) -> int:
         """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs.

@@ -190,12 +190,17 @@ class PostgresStore(Ownership):
 
         return await self._pool.together(work)
 
-    async def release(self, key: bytes) -> None:
-        await self._pool.one("DELETE FROM keys WHERE key = $1 AND outcome = 'inFlight' AND owner = $2", key, self.me)
-
-    async def doubt(self, key: bytes) -> None:
+    async def release(self, key: bytes, made: float) -> None:
         await self._pool.one(
-            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND job_id IS NULL AND owner = $2", key, self.me
+            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3", key, made, self.me
+        )
+
+    async def doubt(self, key: bytes, made: float) -> None:
+        await self._pool.one(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+            key,
+            made,
+            self.me,
         )
 
     async def forget(self, before: float) -> int:

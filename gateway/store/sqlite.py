@@ -137,11 +137,13 @@ class SQLiteStore:
 
         return await self._writes.submit(work)
 
-    async def release(self, key: bytes) -> None:
-        await self._write("DELETE FROM keys WHERE key = ? AND outcome = 'inFlight'", key)
+    async def release(self, key: bytes, made: float) -> None:
+        await self._write("DELETE FROM keys WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made)
 
-    async def doubt(self, key: bytes) -> None:
-        await self._write("UPDATE keys SET outcome = 'unknown' WHERE key = ? AND job_id IS NULL", key)
+    async def doubt(self, key: bytes, made: float) -> None:
+        await self._write(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made
+        )
 
     async def forget(self, before: float) -> int:
         def work(db: sqlite3.Connection) -> int:
