@@ -5,10 +5,13 @@ Where one is missing, its tests are skipped, with the package to install; CI ins
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +33,9 @@ def _found(name: str, package: str) -> tuple[str | None, str]:
     path = path_of(name)
     why = f"{name} is missing: apt-get install {package}"
     if path is None and _is_ci():
-        why = _install(package) or why
+        with (Path(tempfile.gettempdir()) / "gateway-tests.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be installing too
+            why = "" if path_of(name) else _install(package) or why
         path = path_of(name)
     return path, why
 
