@@ -30,7 +30,11 @@ def test_the_vector_of_the_specification() -> None:
     }
 
 
-@pytest.mark.parametrize("secret", [SECRET, of_length(24), of_length(64), signing.new_secret()])
+@pytest.mark.parametrize(
+    "secret",
+    [SECRET, of_length(24), of_length(64), signing.new_secret()],
+    ids=["vector", "shortest", "longest", "made"],
+)
 def test_another_library_agrees(secret: str) -> None:
     """And refuses what was changed by a byte."""
     headers = signing.headers(secret, MESSAGE, int(time.time()), BODY)
@@ -40,7 +44,11 @@ def test_another_library_agrees(secret: str) -> None:
             Webhook(secret).verify(changed, headers)
 
 
-@pytest.mark.parametrize("secret", [of_length(24), of_length(33), of_length(64), signing.new_secret()])
+@pytest.mark.parametrize(
+    "secret",
+    [of_length(24), of_length(33), of_length(64), signing.new_secret()],
+    ids=["shortest", "odd", "longest", "made"],
+)
 def test_secrets(secret: str) -> None:
     """24 to 64 bytes."""
     assert signing.is_secret(secret)

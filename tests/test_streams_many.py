@@ -99,7 +99,7 @@ async def test_the_gone_are_told_once(tmp_path: Path) -> None:
 
 async def test_one_to_two_hundred_different_jobs(tmp_path: Path) -> None:
     """None, too many, or one twice: 400; two hundred on one stream are fine."""
-    async with gateway_with(tmp_path) as gateway:
+    async with gateway_with(tmp_path, poll_min=0.5, poll_max=0.5) as gateway:
         job_ids = await copies(gateway, *([5] * 200))
         for wrong in ([], [job_ids[0], job_ids[0]], [*job_ids, "one-more"]):
             async with gateway.session.get(url_of(gateway, *wrong)) as response:
@@ -128,7 +128,7 @@ async def test_ended_and_running_together(tmp_path: Path) -> None:
 
 async def test_heartbeats_are_not_multiplied(tmp_path: Path) -> None:
     """A stream of many quiet jobs hears about one comment each heartbeat, not one for each job."""
-    async with gateway_with(tmp_path, heartbeat=10) as gateway:
+    async with gateway_with(tmp_path, heartbeat=10, poll_min=5, poll_max=5) as gateway:
         job_ids = await copies(gateway, *([5000] * 20))
         beats = 0
         with anyio.move_on_after(105):

@@ -174,7 +174,7 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
     await store.close()
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(STEPS)
 def test_any_interleaving(steps: list[tuple[str, int]]) -> None:
     """None lost, none doubled, the end seen by all who stayed, and nothing left behind."""

@@ -59,7 +59,7 @@ class Ownership:
     async def join(self) -> None:
         """Take a place among the gateways, under a name of its own that no earlier life had."""
         me = secrets.token_urlsafe(9)
-        await self._pool.one(
+        await self._own.one(
             "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
             me,
             self.term,

@@ -7,7 +7,7 @@ whose answer was lost is found out by asking again: appends and creations that w
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,7 @@ import msgspec
 
 from gateway import jobs
 from gateway.deliveries import Callback
+from gateway.errors import StoreUnavailable
 from gateway.events import Event
 from gateway.jobs import Job
 from gateway.store import Reservation, Slice, postgres_sql, rows
@@ -30,6 +31,8 @@ from gateway.store.postgres_callbacks import CallbackTable
 from gateway.store.rows import JOB, Rows
 from gateway.store.wakeups import Wakeups
 
+JOIN_TRIES = 3
+_AGAIN = 0.5
 _FORGET_AT_ONCE = 500
 _GROWN, _STOPPED, _CALLBACK = "j", "s", "c"
 
@@ -69,7 +72,7 @@ class PostgresStore(Ownership):
             tasks.start_soon(store._appends.run)
             tasks.start_soon(store._reads.run)
             store._wakeups.start(tasks)
-            await store.join()
+            await _patiently(store.join)
             yield store
             tasks.cancel_scope.cancel()
 
@@ -331,6 +334,16 @@ async def _insert(connection: Connection, job_id: str, events: Sequence[Event]) 
         " SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bool[], $5::bytea[])",
         *columns(values, 5),
     )
+
+
+async def _patiently(join: Callable[[], Awaitable[None]]) -> None:
+    """A database that is only slow must not end a start."""
+    for _ in range(JOIN_TRIES - 1):
+        try:
+            return await join()
+        except StoreUnavailable:
+            await anyio.sleep(_AGAIN)
+    return await join()
 
 
 def _is_plain(text: str) -> bool:
