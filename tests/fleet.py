@@ -166,7 +166,7 @@ async def fleet(url: str, upstream: str, folder: Path, count: int, **values: Any
     """`count` gateways on the database at `url`, each over a wire of its own."""
     async with AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(wired(url)) for _ in range(count)]
-        processes = [Process(upstream, folder, store_url=wire.url, heartbeat=1, **values) for wire in wires]
+        processes = [Process(upstream, folder, store_url=wire.url, heartbeat=1, busy=True, **values) for wire in wires]
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=20)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))

@@ -138,7 +138,7 @@ async def test_a_thousand_callbacks_survive_two_kills(tmp_path: Path) -> None:
     async with faking() as upstream, receiving() as receiver:
         copies, flaky = Copies(upstream), Flaky(receiver)
         receiver.answer = flaky.answer
-        async with calling(Process(upstream.url, tmp_path, **ALLOWED, **PACE)) as caller:
+        async with calling(Process(upstream.url, tmp_path, **ALLOWED, **PACE, busy=True)) as caller:
             started = await start_all(caller, receiver)
             copies.running = True
             for delivered in (700, 1400):
@@ -243,7 +243,7 @@ async def test_a_start_with_a_thousand_callbacks_due(tmp_path: Path) -> None:
             return web.Response(status=503, headers={"Retry-After": "1"})
 
         receiver.answer = later
-        gateway = Process(upstream.url, tmp_path, **ALLOWED, **PACE)
+        gateway = Process(upstream.url, tmp_path, **ALLOWED, **PACE, busy=True)
         async with calling(gateway) as caller:
             await start_all(caller, receiver)
             await all_refused.wait()
