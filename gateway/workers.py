@@ -107,7 +107,6 @@ def run(count: int) -> int:
 
 def _hold(host: str, port: int, send_timeout: float) -> socket.socket:
     """Take the port without listening, so that it stays taken and is known when any free one will do."""
-    family, _, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, protocol, _, address = found[0]
     return bound(family, protocol, address, send_timeout, shared=True)

@@ -139,6 +139,7 @@ class Process:
     def __init__(self, upstream: str, folder: Path, **values: Any) -> None:
         # What much work would be slowed down by, and others cover, is not traced.
         left_out = ("GATEWAY_", "COVERAGE_") if values.pop("busy", False) else ("GATEWAY_",)
+        self._arguments = values.pop("arguments", ())
         self.port = values.pop("port", None) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"gateway-{self.port}.log"
@@ -166,16 +167,21 @@ class Process:
     def spawn(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve"], env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", "gateway", "serve", *self._arguments],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
             )
 
-    async def ready(self, seconds: float = 20.0) -> None:
+    async def ready(self, seconds: float = 20.0, *, port: int | None = None) -> None:
+        """Wait until it is, at its port or another one of its own."""
+        url = self.url if port is None else f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession() as session:
             with anyio.fail_after(seconds):
                 while True:
                     assert self.process.poll() is None, self.output()
                     try:
-                        async with session.get(f"{self.url}/readyz") as response:
+                        async with session.get(f"{url}/readyz") as response:
                             if response.status == 200:
                                 return
                     except aiohttp.ClientError:

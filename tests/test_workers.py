@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import aiohttp
 import anyio
@@ -18,63 +14,35 @@ import pytest
 from aiohttp import web
 
 from tests.fake_upstream import answering, faking
-from tests.harness import COPY_BODY, FOLDER, OPERATOR_KEY, TOKEN, events, free_port
+from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_port
 
 pytestmark = pytest.mark.anyio
 
 
-class Several:
+class Several(Process):
     """`gateway serve --workers 2` on a database."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process = process
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
+    def __init__(self, upstream: str, database_url: str, folder: Path, **values: Any) -> None:
+        values = {"port": free_ports(), "store_url": database_url, "lease": 2, **values}
+        super().__init__(upstream, folder, arguments=("--workers", "2"), **values)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
 
-    async def ready(self, session: aiohttp.ClientSession) -> None:
+    async def all_ready(self) -> None:
         """Each of them, on its own port."""
         for own in (self.port + 1, self.port + 2):
-            with anyio.fail_after(40):
-                while True:
-                    assert self.process.poll() is None, self.log.read_text()
-                    try:
-                        async with session.get(f"http://127.0.0.1:{own}/readyz") as response:
-                            if response.status == 200:
-                                break
-                    except aiohttp.ClientError:
-                        pass
-                    await anyio.sleep(0.05)
+            await self.ready(40, port=own)
 
+    async def __aenter__(self) -> Self:
+        self.spawn()
+        return self
 
-@asynccontextmanager
-async def several(upstream: str, database_url: str, folder: Path, **values: str) -> AsyncIterator[Several]:
-    port, log = free_ports(), folder / "workers.log"
-    environment = {
-        **os.environ,
-        "GATEWAY_STORE_URL": database_url,
-        "GATEWAY_UPSTREAM_URL": upstream,
-        "GATEWAY_OPERATOR_KEY": OPERATOR_KEY,
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_LEASE": "2",
-        "GATEWAY_POLL_MIN": "0.05",
-        "GATEWAY_POLL_MAX": "0.2",
-        **values,
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: ASYNC220 - its handle is waited for in a thread
-            [sys.executable, "-m", "gateway", "serve", "--workers", "2"], env=environment, stdout=output, stderr=output
-        )
-    try:
-        yield Several(process, port, log)
-    finally:
-        for one in psutil.Process(process.pid).children() if process.poll() is None else []:
-            one.kill()
-        process.kill()
-        process.wait(10)
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            for one in self.workers():
+                one.kill()
+        await super().__aexit__()
 
 
 def free_ports() -> int:
@@ -101,9 +69,9 @@ async def test_the_connections_are_dealt_out_and_one_that_dies_is_replaced(datab
     async with (
         faking() as upstream,
         aiohttp.ClientSession() as session,
-        several(upstream.url, database_url, tmp_path) as gateways,
+        Several(upstream.url, database_url, tmp_path) as gateways,
     ):
-        await gateways.ready(session)
+        await gateways.all_ready()
         for _ in range(40):
             async with aiohttp.ClientSession() as other, other.get(f"{gateways.url}/healthz") as response:
                 assert response.status == 200
@@ -113,7 +81,7 @@ async def test_the_connections_are_dealt_out_and_one_that_dies_is_replaced(datab
             job = await response.json()
         first, second = gateways.workers()
         first.kill()
-        await gateways.ready(session)
+        await gateways.all_ready()
         assert second.is_running()
         assert first.pid not in {one.pid for one in gateways.workers()}
         upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
@@ -121,19 +89,15 @@ async def test_the_connections_are_dealt_out_and_one_that_dies_is_replaced(datab
             with anyio.fail_after(20):
                 names = [event.name async for event in events(response)]
         assert names[-1] == "completed"
-        gateways.process.send_signal(signal.SIGTERM)
-        assert await anyio.to_thread.run_sync(gateways.process.wait, 20) == 0
+        gateways.signal(signal.SIGTERM)
+        assert await gateways.exited() == 0
         assert not second.is_running()
 
 
 async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_path: Path) -> None:
     """However it ends: none is left behind on the port."""
-    async with (
-        faking() as upstream,
-        aiohttp.ClientSession() as session,
-        several(upstream.url, database_url, tmp_path) as gateways,
-    ):
-        await gateways.ready(session)
+    async with faking() as upstream, Several(upstream.url, database_url, tmp_path) as gateways:
+        await gateways.all_ready()
         workers = gateways.workers()
         gateways.process.kill()
         gone, alive = await anyio.to_thread.run_sync(psutil.wait_procs, workers, 15)
@@ -144,21 +108,21 @@ async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_pa
 @pytest.mark.parametrize(
     ("wrong", "status", "words"),
     [
-        ({"GATEWAY_STORE_URL": "sqlite:///workers.db"}, 2, "--workers: they share the jobs through PostgreSQL."),
-        ({"GATEWAY_POLL_RATE": "none"}, 2, "GATEWAY_POLL_RATE: "),
-        ({"GATEWAY_HOST": "192.0.2.1", "GATEWAY_PUBLIC_URL": "https://g"}, 1, "this machine has no such address"),
-        ({"GATEWAY_STORE_URL": "absent"}, 1, "does not exist"),
+        ({"store_url": "sqlite:///workers.db"}, 2, "--workers: they share the jobs through PostgreSQL."),
+        ({"poll_rate": "none"}, 2, "GATEWAY_POLL_RATE: "),
+        ({"host": "192.0.2.1", "public_url": "https://g"}, 1, "this machine has no such address"),
+        ({"store_url": "absent"}, 1, "does not exist"),
     ],
 )
 async def test_what_keeps_them_from_starting(
     wrong: dict[str, str], status: int, words: str, database_url: str, tmp_path: Path
 ) -> None:
     """Told in a sentence, with the exit status of a single gateway."""
-    if wrong.get("GATEWAY_STORE_URL") == "absent":
-        wrong = {"GATEWAY_STORE_URL": database_url.replace("?", "_absent?")}
-    async with several("http://127.0.0.1:9", database_url, tmp_path, **wrong) as gateways:
-        assert await anyio.to_thread.run_sync(gateways.process.wait, 60) == status
-        assert words in gateways.log.read_text()
+    if wrong.get("store_url") == "absent":
+        wrong = {"store_url": database_url.replace("?", "_absent?")}
+    async with Several("http://127.0.0.1:9", database_url, tmp_path, **wrong) as gateways:
+        assert await gateways.exited(60) == status
+        assert words in gateways.output()
 
 
 async def test_a_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
@@ -166,6 +130,6 @@ async def test_a_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for theirs in (port, port - 1):
-            async with several("http://127.0.0.1:9", database_url, tmp_path, GATEWAY_PORT=str(theirs)) as gateways:
-                assert await anyio.to_thread.run_sync(gateways.process.wait, 60) == 1
-                assert f"port {port}: the port is taken" in gateways.log.read_text()
+            async with Several("http://127.0.0.1:9", database_url, tmp_path, port=theirs) as gateways:
+                assert await gateways.exited(60) == 1
+                assert f"port {port}: the port is taken" in gateways.output()
