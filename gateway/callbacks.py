@@ -259,7 +259,8 @@ class Callbacks:
         with await self._span(callback) as span:
             outcome = await turn.spend(self._receivers.post(callback.url, span.along(headers), body, now))
             told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
-            span.say(job=reference(callback.job_id), event=event.kind, attempt=told.tries.attempts)
+            span.of_job(callback.job_id)
+            span.say(event=event.kind, attempt=told.tries.attempts)
             if not isinstance(outcome, Delivered):
                 span.fail(told.tries.last_error or "failed")
         self._metrics.callback_duration.observe(anyio.current_time() - begun)

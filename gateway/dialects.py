@@ -112,9 +112,11 @@ def item_of(location: str) -> tuple[str, str | None] | None:
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds upstream asks to wait: `Retry-After`, else a used-up `RateLimit`; else None."""
-    if "Retry-After" not in headers and headers.get("RateLimit-Remaining", "").strip() == "0":
+    if "Retry-After" in headers:
+        return named_wait(headers, now)
+    if headers.get("RateLimit-Remaining", "").strip() == "0":
         return _wait(headers.get("RateLimit-Reset", ""), headers, now)
-    return named_wait(headers, now)
+    return None
 
 
 def named_wait(headers: Mapping[str, str], now: float) -> float | None:
@@ -241,6 +243,8 @@ def _percentage(doc: dict[str, Any]) -> float | None:
 
 
 def _number(value: object) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -103,7 +103,7 @@ class Poller:
         place = monitor.host if monitor else ""
         host = self._hosts.get(place)
         if host is None:
-            host = self._hosts[place] = Host(place, self._rate)
+            host = self._hosts[place] = Host(place, self._rate, self._means.metrics)
         host.rate.join(job.id)
         host.turns.look()
         watch = self._watches[job.id] = Watch(job, monitor, host, self._means)

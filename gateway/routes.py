@@ -20,7 +20,7 @@ from gateway.capabilities import job_key
 from gateway.copies import Copies, CopyRequest, Refused, Started
 from gateway.deliveries import revealed, wish_of_headers
 from gateway.errors import GatewayError, StoreUnavailable, invalid, unavailable
-from gateway.jobs import Job, Target, reference
+from gateway.jobs import Job, Target
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.passing import PassedOn, passed_back
@@ -257,7 +257,7 @@ class Routes:
         }
         if started.callback is not None:
             content["callback"] = revealed(started.callback)
-        request.scope["gateway.span"].say(job=reference(job.id))
+        request.scope["gateway.span"].of_job(job.id)
         answer = json_answer(content, 202, {"Location": location})
         for name in ("request-id", "client-request-id"):
             if name in started.upstream:

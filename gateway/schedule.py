@@ -178,12 +178,14 @@ class HostRate(SteadyRate):
         return max(ready, self._paused_until) if self._mostly_throttled() else ready
 
     def start(self, now: float) -> None:
-        self._set(self._grown(now), now)
+        if self.rate < self._fastest:
+            self._set(self._grown(now), now)
         super().start(now)
 
     def answered(self, job_id: str, now: float) -> None:
         self._throttled.discard(job_id)
-        self._set(self._grown(now) * self.GROWTH, now)
+        if self.rate < self._fastest:
+            self._set(self._grown(now) * self.GROWTH, now)
 
     def throttled(self, job_id: str, now: float, wait: float) -> None:
         """An answer asked for fewer requests; `wait` is how long its job now waits."""

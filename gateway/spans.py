@@ -28,6 +28,9 @@ class Span:
     def name(self, name: str) -> None:
         """Call it something else than at its start."""
 
+    def of_job(self, job_id: str) -> None:
+        """Which job it is for; what is told is its short reference."""
+
     def say(self, **attributes: str | float | None) -> None:
         """Attributes, under `gateway.`; None says nothing."""
 

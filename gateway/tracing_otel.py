@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gateway.jobs import reference
 from gateway.spans import Span, Tracing
 
 CLOSE_SECONDS = 2.0
@@ -86,6 +87,9 @@ class _Open(Span):
     def name(self, name: str) -> None:
         self._span.update_name(name)
         self._span.set_attribute("http.route", name.partition(" ")[2])
+
+    def of_job(self, job_id: str) -> None:
+        self.say(job=reference(job_id))
 
     def say(self, **attributes: str | float | None) -> None:
         for name, value in attributes.items():

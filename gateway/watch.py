@@ -18,7 +18,7 @@ from gateway.events import Event
 from gateway.jobs import Answer, Job, advance, lose_sight, reference
 from gateway.lease import Lease
 from gateway.logs import EventLog
-from gateway.metrics import Metrics
+from gateway.metrics import POLL_OUTCOMES, Metrics
 from gateway.pacing import Turns
 from gateway.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
 from gateway.spans import Tracing
@@ -40,13 +40,17 @@ log = EventLog("gateway.watch")
 
 
 class Host:
-    """The pace that the jobs of one host share; `rate` is its highest, in polls a second."""
+    """The pace that the jobs of one host share; `rate` is its highest, in polls a second. Its counters are found once,
+    not for each poll.
+    """
 
-    def __init__(self, name: str, rate: float) -> None:
+    def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
         self.name = name
-        self.kind = host_class(name)
+        self.kind = kind = host_class(name)
         self.rate = HostRate(rate)
         self.turns = Turns(self.rate)
+        self.polls = {outcome: metrics.polls.labels(outcome, kind) for outcome in POLL_OUTCOMES}
+        self.poll_duration = metrics.poll_duration.labels(kind)
 
 
 class Means(msgspec.Struct, frozen=True):
@@ -70,13 +74,17 @@ class Watch:
     """A watched job. `scope` ends it at once; `stop` after the poll in flight."""
 
     __slots__ = (
+        "_asking",
         "_due",
         "_ends",
         "_hung",
         "_job",
+        "_loop",
         "_means",
         "_memory",
         "_monitor",
+        "_now",
+        "_overdue",
         "_progress",
         "_stopping",
         "_troubles",
@@ -89,6 +97,10 @@ class Watch:
         self.scope = anyio.CancelScope()
         self.polling = False
         self._stopping = False
+        self._asking = False
+        self._overdue = False
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._job = job
         self._monitor = monitor
         self.host = host
@@ -96,7 +108,7 @@ class Watch:
         self._memory = patience.FRESH
         self._hung = False
         self._troubles = 0
-        now = _now()
+        now = self._now()
         self._due = now
         done = job.state.percentage_complete
         self._progress = Progress(now, done)
@@ -118,24 +130,46 @@ class Watch:
 
     async def run(self, wait: float) -> None:
         """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
-        with self.scope:
-            while not self._stopping:
-                self._due = _now() + wait
-                await anyio.sleep(min(wait, self._ends - _now()))
-                await self._means.lease.held()
-                if _now() >= self._ends:
-                    await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
-                    return
-                self.polling = True
-                asked = None
-                with anyio.CancelScope(deadline=self._ends):
-                    asked = await self._ask()
-                if asked is not None:
-                    next_wait_ = await self._take_in(*asked)
-                    if next_wait_ is None:
-                        return
-                    wait = next_wait_
-                self.polling = False
+        # One timer for all of a job's life: a scope with a deadline around each poll would cost 15 us a poll.
+        deadline = self._loop.call_at(self._ends, self._break_off)
+        try:
+            with self.scope:
+                await self._go_on(wait)
+        finally:
+            deadline.cancel()
+        if self._overdue:
+            with self.scope:
+                await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
+
+    def _break_off(self) -> None:
+        """The job's deadline has come: an answer that is still awaited comes too late."""
+        if self._asking and not self.scope.cancel_called:
+            self._end_overdue().cancel()
+
+    def _end_overdue(self) -> anyio.CancelScope:
+        """Go on with the last word, in a scope of its own; returns the one that is over."""
+        self._overdue = True
+        over, self.scope = self.scope, anyio.CancelScope()
+        return over
+
+    async def _go_on(self, wait: float) -> None:
+        lease = self._means.lease
+        while not self._stopping:
+            self._due = self._now() + wait
+            await asyncio.sleep(min(wait, self._ends - self._now()))
+            if not lease.holds:
+                await lease.held()
+            if self._now() >= self._ends:
+                self._end_overdue()
+                return
+            self.polling = self._asking = True
+            asked = await self._ask()
+            self._asking = False
+            next_wait_ = await self._take_in(*asked)
+            if next_wait_ is None:
+                return
+            wait = next_wait_
+            self.polling = False
 
     async def _ask(self) -> tuple[float, Observation]:
         """One poll and when it was sent. A job whose last poll hung shares a few places with its like, so that hanging
@@ -148,24 +182,26 @@ class Watch:
 
     async def _poll(self) -> tuple[float, Observation]:
         if self._monitor is None:
-            return _now(), NoAnswer("its host is not allowed")
-        await self.host.turns.take()
-        await self._means.turns.take()
-        await self._means.lease.held()  # which may have come to its end in the queue
-        metrics, kind = self._means.metrics, self.host.kind
-        sent = _now()
-        metrics.poll_lag.observe(max(0.0, sent - self._due))
-        with self._means.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
-            came = await self._means.upstream.poll(self._monitor, span.along({}))
+            return self._now(), NoAnswer("its host is not allowed")
+        means, host = self._means, self.host
+        await host.turns.take()
+        await means.turns.take()
+        if not means.lease.holds:  # it may have come to its end in the queue
+            await means.lease.held()
+        sent = self._now()
+        means.metrics.poll_lag.observe(max(0.0, sent - self._due))
+        with means.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
+            came = await means.upstream.poll(self._monitor, span.along({}))
             observed = came if isinstance(came, NoAnswer) else self._interpreted(came, self._monitor.url)
             outcome = _outcome(observed)
-            span.say(job=reference(self._job.id), host=kind, outcome=outcome)
+            span.of_job(self._job.id)
+            span.say(host=host.kind, outcome=outcome)
             if isinstance(came, NoAnswer):
                 span.fail(outcome)
             else:
                 span.answered(came.code)
-        metrics.poll_duration.labels(kind).observe(_now() - sent)
-        metrics.polls.labels(outcome, kind).inc()
+        host.poll_duration.observe(self._now() - sent)
+        host.polls[outcome].inc()
         return sent, observed
 
     def _interpreted(self, came: Reply, url: str) -> Observation:
@@ -178,7 +214,7 @@ class Watch:
 
     async def _take_in(self, sent: float, observed: Observation) -> float | None:
         """Seconds until the next poll; None when there is none."""
-        now = _now()
+        now = self._now()
         self._hung = isinstance(observed, NoAnswer) and observed.hung
         self._memory, lost = patience.recall(self._memory, observed, sent, now)
         left = patience.left(self._memory, now, self._means.give_up_after)
@@ -291,7 +327,3 @@ def _outcome(observed: Observation) -> str:
     if isinstance(observed, NoAnswer) and observed.hung:
         return "timed_out"
     return _OUTCOMES[type(observed)]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
