@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -22,11 +22,11 @@ from gateway.logs import EventLog, about
 from gateway.metrics import Metrics
 from gateway.spans import OFF, Tracing
 
-_EVERYWHERE = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+_EVERYWHERE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _NAMES = {404: "notFound", 405: "methodNotAllowed"}
 
@@ -67,21 +67,22 @@ class Envelope:
             return
         begun = time.perf_counter()
         request_id = str(uuid.uuid4())
-        given = Headers(scope=scope)
-        named = given.get("client-request-id", "")
+        asked = Headers(scope=scope)
+        named = asked.get("client-request-id", "")
         client_id = named if _CLIENT_ID.fullmatch(named) else request_id
         ids = {"request-id": request_id, "client-request-id": client_id}
         fields = {"request_id": request_id, "client_request_id": client_id if client_id is named else None}
+        own = [(name.encode(), value.encode()) for name, value in ids.items()]
         scope["gateway.ids"] = ids
         method = scope["method"]
-        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, given)
+        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, asked)
         scope["gateway.span"] = span
 
         async def start(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in {**_EVERYWHERE, **ids}.items():
-                    headers.setdefault(name, value)
+                headers = message["headers"] = list(message["headers"])
+                given = {name.lower(): value for name, value in headers}
+                headers += [line for line in (*_EVERYWHERE, *own) if line[0] not in given]
                 status = message["status"]
                 route = scope.get("gateway.route") or getattr(scope.get("route"), "path", NO_ROUTE)
                 span.name(f"{method} {route}")
@@ -93,7 +94,7 @@ class Envelope:
                     route=route,
                     status=status,
                     ms=round((time.perf_counter() - begun) * 1000, 1),
-                    upstream_request_id=answered if (answered := headers["request-id"]) != request_id else None,
+                    upstream_request_id=given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
                 )
             await send(message)
 

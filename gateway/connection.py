@@ -6,13 +6,23 @@ the application. Let go, a stream takes 8 KiB instead of 21, and an event goes s
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 MOST_AHEAD = 64 << 10
 """Bytes that a client may send behind the request of a stream, for its next one, before it is cut."""
+
+BEGUN_IN_A_TURN = 8
+"""Requests that begin in one turn of the loop: about 5 ms of work."""
 
 
 class Holder(Protocol):
@@ -20,6 +30,41 @@ class Holder(Protocol):
 
     def lost(self) -> None:
         """It is not the holder's any more: given back, or gone."""
+
+
+class Door:
+    """Requests begin in the order they came, and not all at once: when thousands of streams come back in the same
+    moment, the loop's timers still come in time between them. Other jobs' polls were 1.6 s late without it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._left = BEGUN_IN_A_TURN
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._turning = False
+
+    def enter(self, begin: Callable[[], None]) -> None:
+        """Have a request begun, now or in one of the next turns."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+        if self._left:
+            self._left -= 1
+            begin()
+        else:
+            self._waiting.append(begin)
+
+    def _turn(self) -> None:
+        begun = min(len(self._waiting), BEGUN_IN_A_TURN)
+        for _ in range(begun):
+            self._waiting.popleft()()
+        self._left = BEGUN_IN_A_TURN - begun
+        self._turning = begun > 0
+        if self._turning:
+            self._loop.call_soon(self._turn)
+
+
+_DOORS: WeakKeyDictionary[ServerState, Door] = WeakKeyDictionary()
 
 
 class Connection(HttpToolsProtocol):
@@ -31,6 +76,19 @@ class Connection(HttpToolsProtocol):
     """Whether the parser is in the middle of a request."""
     _ahead = b""
     _answered: RequestResponseCycle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        door = _DOORS.get(server_state)
+        if door is None:
+            door = _DOORS[server_state] = Door(self.loop)
+        self._door = door
 
     @property
     def full(self) -> bool:
@@ -105,7 +163,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
-        super()._start_asgi_task(cycle, app)
+        self._door.enter(partial(super()._start_asgi_task, cycle, app))
 
     def _forget(self) -> None:
         """What the requests left here refers to itself, and would stay until the collector comes."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from gateway.invocation import DEFAULT_URL, command
 from gateway.settings import PREFIX, Settings
-from gateway.store.database import Database
-from gateway.store.file import StoreFile
+
+if TYPE_CHECKING:
+    from gateway.store.database import Database
+    from gateway.store.file import StoreFile
 
 
 def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket.socket]) -> None:

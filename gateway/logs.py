@@ -141,3 +141,6 @@ def begin(stream: TextIO | None = None) -> None:
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+    # What no line shows need not be found out for each: who logged it, on which thread, in which process.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - as logging's own documentation has it, under Optimization

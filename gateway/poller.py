@@ -42,8 +42,10 @@ class Poller:
             found[host.kind] += host.rate.throttled_jobs
         return found
 
-    def resume(self, unfinished: Iterable[Job]) -> None:
-        """Take up jobs from the store, their polls spread over the wait that each one's age calls for."""
+    def resume(self, unfinished: Iterable[Job], *, waited: float = 0.0) -> None:
+        """Take up jobs from the store, their polls spread over the wait that each one's age calls for, of which so many
+        seconds are over.
+        """
         means = self._means
         for job in unfinished:
             wait = next_wait(
@@ -55,7 +57,7 @@ class Poller:
                 bounds=means.bounds,
                 rng=means.rng,
             )
-            self._begin(job, means.rng.uniform(0, wait))
+            self._begin(job, means.rng.uniform(0, max(wait - waited, 0.0)))
 
     def watch(self, job: Job) -> None:
         """Poll a new job from now on."""
