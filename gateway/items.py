@@ -20,6 +20,8 @@ _HEAD = rf"/(?P<version>v1\.0|beta)/(?P<prefix>{_DRIVE})/(?:root|items/{_ID})"
 _PATH = r":/(?:[^/]+/)*[^/]+"
 _COPY = re.compile(rf"{_HEAD}(?:{_PATH}:)?/(?:microsoft\.graph\.)?copy")
 _READ = re.compile(rf"{_HEAD}(?:{_PATH})?")
+_PLAIN = re.compile(r"[A-Za-z0-9_!-]*")
+"""What most segments are made of, and nothing to look into."""
 
 FORWARDED = (
     "The gateway forwards POST {item}/copy (or {item}/microsoft.graph.copy) and GET {item}, where {item} is "
@@ -54,6 +56,8 @@ def parse(method: str, raw_path: str) -> ItemRequest:
 
 
 def _check(segment: str) -> None:
+    if _PLAIN.fullmatch(segment):
+        return
     plain = unquote_to_bytes(segment)
     if plain.strip(b":") in (b".", b".."):
         raise invalid("A path segment is '.' or '..'. Name the item by its id or by its full path.")

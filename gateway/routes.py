@@ -98,8 +98,8 @@ class Routes:
         path = request.scope["raw_path"].decode("latin-1")
         asked = items.parse(request.method, path)
         request.scope["gateway.route"] = f"/{asked.version}/{_FORWARDED[asked.action]}"
-        if request.url.query:
-            path += "?" + request.scope["query_string"].decode("latin-1")
+        if query := request.scope["query_string"]:
+            path += "?" + query.decode("latin-1")
         if asked.action == "read":
             return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
         callback = wish_of_headers(*(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS))
@@ -277,7 +277,7 @@ class Routes:
         if not _HOST.fullmatch(host):
             server = request.scope.get("server") or ("127.0.0.1", 80)
             host = f"{server[0]}:{server[1]}"
-        return f"{request.url.scheme}://{host}"
+        return f"{request.scope['scheme']}://{host}"
 
 
 def prefers_stream(accept: str) -> bool:
