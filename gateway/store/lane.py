@@ -45,7 +45,8 @@ class Lane:
         return cls._undelivered
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], *, writes: bool, name: str) -> None:
-        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Task] | None] = SimpleQueue()
+        self._gathered: list[_Task] = []
         self._loop = asyncio.get_running_loop()
         self._connection = connect()
         self.availability = Availability(name)
@@ -60,11 +61,20 @@ class Lane:
         """
         future: asyncio.Future[T] = self._loop.create_future()
         Lane._undelivered += 1
-        self._queue.put(_Task(work, future, then))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Task(work, future, then))
         return future
+
+    def _hand_over(self) -> None:
+        """All that one turn of the loop asked for wakes the thread once."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     async def close(self) -> None:
         """Finish what is queued, then close the connection."""
+        self._hand_over()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
@@ -83,12 +93,12 @@ class Lane:
 
     def _take(self) -> tuple[list[_Task], bool]:
         tasks: list[_Task] = []
-        task = self._queue.get()
-        while task is not None:
-            tasks.append(task)
-            if len(tasks) == BATCH or self._queue.empty():
+        more = self._queue.get()
+        while more is not None:
+            tasks += more
+            if len(tasks) >= BATCH or self._queue.empty():
                 return tasks, True
-            task = self._queue.get()
+            more = self._queue.get()
         return tasks, False
 
     def _do(self, connection: sqlite3.Connection, tasks: list[_Task]) -> None:
