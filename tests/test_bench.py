@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tests.bench.__main__ import arguments
 from tests.bench.chart import HEIGHT, LABEL_HEIGHT, WIDTH, Axis, Chart
 from tests.bench.lives import KINDS
 from tests.bench.load import Load, compiled
-from tests.bench.machine import cpu_seconds, resident
+from tests.bench.machine import cpu_seconds, on_cpu, resident
 from tests.bench.posts import post
 from tests.bench.report import Report, as_json, table
 from tests.bench.row import Case, Figures, Line, Result, Row, Target
@@ -83,6 +84,22 @@ def test_the_table_tells_all_and_json_keeps_every_run() -> None:
     kept = json.loads(as_json(Report({"CPU": "one"}, 3, [result])))
     assert kept["results"][0]["runs"]["own"] == RUNS["own"]
     assert kept["results"][0]["lines"][0]["comparisons"] == [2.0, 2.0, 3.0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells a process its CPUs")
+def test_what_is_measured_has_a_cpu_of_its_own() -> None:
+    """Also where all that measures was given the others before."""
+    every = os.sched_getaffinity(0)
+    with on_cpu(server=False):
+        others = os.sched_getaffinity(0)
+        with on_cpu(server=True):
+            own = os.sched_getaffinity(0)
+        with on_cpu(server=None):
+            assert os.sched_getaffinity(0) == every
+        assert os.sched_getaffinity(0) == others
+    assert os.sched_getaffinity(0) == every
+    assert len(own) == 1
+    assert others == (every - own or own)
 
 
 async def test_each_round_runs_every_case_once_in_an_order_of_its_own(tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ import psutil
 KIB, MIB = 1 << 10, 1 << 20
 DESCRIPTORS = 65_536
 _PACKAGES = ("aiohttp", "asyncpg", "httptools", "sse-starlette", "starlette", "uvicorn", "uvloop")
+_CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+"""Those that all of it may use, as long as nothing was given its own."""
 
 
 @contextmanager
-def on_cpu(*, server: bool) -> Iterator[None]:
-    """What is started meanwhile stays on the first CPU if it is what is measured, else on the others.
+def on_cpu(*, server: bool | None) -> Iterator[None]:
+    """What is started meanwhile stays on the first CPU if it is what is measured, else on the others; None is for what
+    may be on any.
 
     With one CPU alone, all is on that.
     """
@@ -29,8 +32,8 @@ def on_cpu(*, server: bool) -> Iterator[None]:
         yield
         return
     mine = os.sched_getaffinity(0)
-    first = {min(mine)}
-    os.sched_setaffinity(0, first if server else mine - first or first)
+    first = {min(_CPUS)}
+    os.sched_setaffinity(0, _CPUS if server is None else first if server else _CPUS - first or first)
     try:
         yield
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import appends, copies, database, jobs, lives, memory, polls, reconnect, start, streams
+from tests.bench.rows import appends, copies, database, jobs, lives, memory, polls, reconnect, start, streams, workers
 
 ROWS: dict[str, Row] = {
-    one.ROW.name: one.ROW for one in (streams, reconnect, polls, lives, copies, jobs, appends, start, memory, database)
+    one.ROW.name: one.ROW
+    for one in (streams, reconnect, polls, lives, copies, jobs, appends, start, memory, workers, database)
 }
