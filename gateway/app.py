@@ -60,8 +60,8 @@ LOOK_EVERY = 5.0
 """Seconds after which readers look at the log without a wake-up, which within a process is never lost …"""
 LOOK_EVERY_SHARED = 0.8
 """… and which from another process may be."""
-TAKEN_UP_AT_ONCE = 200
-"""Jobs of an earlier life that are taken up before the loop may do something else: 30 ms."""
+TAKEN_UP_AT_ONCE, TAKE_UP_PAUSE = 50, 0.01
+"""Jobs of an earlier life that are taken up in one go, which takes 10 ms, and seconds between for what they do."""
 
 VERSION = version("copy-gateway")
 
@@ -330,7 +330,7 @@ async def _take_up(poller: Poller, unfinished: Sequence[Job]) -> None:
     begun = anyio.current_time()
     for first in range(0, len(jobs), TAKEN_UP_AT_ONCE):
         poller.resume(jobs[first : first + TAKEN_UP_AT_ONCE], waited=anyio.current_time() - begun)
-        await asyncio.sleep(0)
+        await asyncio.sleep(TAKE_UP_PAUSE)
 
 
 def _first(kind: type[Exception], error: BaseException) -> BaseException | None:

@@ -227,6 +227,18 @@ def free_port() -> int:
         return port
 
 
+def free_ports() -> int:
+    """A port that is free with the two that follow it."""
+    while True:
+        port = free_port()
+        try:
+            for own in (port + 1, port + 2):
+                socket.create_server(("127.0.0.1", own)).close()
+        except OSError:
+            continue
+        return port
+
+
 def lines_of_the_readme(first: str) -> str:
     """Three lines of the README, as they are."""
     lines = README.read_text().splitlines()

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.fake_upstream import answering, faking
-from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_port
+from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_ports
 
 pytestmark = pytest.mark.anyio
 
@@ -43,18 +43,6 @@ class Several(Process):
             for one in self.workers():
                 one.kill()
         await super().__aexit__()
-
-
-def free_ports() -> int:
-    """A port that is free with the two that follow it."""
-    while True:
-        port = free_port()
-        try:
-            for own in (port + 1, port + 2):
-                socket.create_server(("127.0.0.1", own)).close()
-        except OSError:
-            continue
-        return port
 
 
 async def requests_of(session: aiohttp.ClientSession, port: int) -> float:

@@ -21,7 +21,7 @@ from tests.bench.rows.copies import BODY
 from tests.bench.rows.streams import ROOM
 from tests.bench.servers import START_SECONDS, copy
 from tests.bench.upstream import Upstream
-from tests.harness import FOLDER, Process, free_port
+from tests.harness import FOLDER, Process, free_ports
 
 NUMBER, AT_ONCE = 3000, 100
 STREAMS = 4000
@@ -29,16 +29,16 @@ STREAMS = 4000
 
 @asynccontextmanager
 async def serving(workers: int, folder: Path) -> AsyncIterator[tuple[Process, int]]:
-    """So many workers, ready, and their database's process. One CPU is theirs as long as they are one."""
+    """So many workers, ready, and their database's process."""
     with temporary_folder() as place, Server(place, settings=DURABLE) as server:
         async with Upstream.start() as upstream:
             values = {"store_url": server.url(), "max_jobs": 10 * NUMBER, "poll_min": 30, "poll_max": 30, **ROOM}
-            process = Process(upstream.url, folder, port=free_port(), arguments=("--workers", str(workers)), **values)
+            process = Process(upstream.url, folder, port=free_ports(), arguments=("--workers", str(workers)), **values)
             with on_cpu(server=None):
                 process.spawn()
             async with process:
-                for worker in range(1, workers + 1):
-                    await process.ready(START_SECONDS, port=process.port + worker)
+                for own in range(1, workers + 1) if workers > 1 else (0,):  # one alone has the shared port only
+                    await process.ready(START_SECONDS, port=process.port + own)
                 assert server._process is not None
                 yield process, server._process.pid
 
