@@ -129,7 +129,7 @@ class MonitorRule(msgspec.Struct, frozen=True):
         return "public" if any(pattern.matches(host, port) for pattern in self.patterns) else None
 
 
-@lru_cache(maxsize=256)  # a monitor URL is resolved, judged and taken apart in the same moment
+@lru_cache(maxsize=16)  # a monitor URL is resolved, judged and taken apart in the same moment
 def split(url: str) -> SplitResult | None:
     """The parts of an absolute http or https URL in plain ASCII, or None."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:

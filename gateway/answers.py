@@ -80,7 +80,7 @@ class Envelope:
 
         async def start(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"] = list(message["headers"])
+                headers = message["headers"] = list(message.get("headers", ()))
                 given = {name.lower(): value for name, value in headers}
                 headers += [line for line in (*_EVERYWHERE, *own) if line[0] not in given]
                 status = message["status"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ from gateway.capabilities import hashed
 from gateway.copies import Copies
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.idempotency import Keys
-from gateway.jobs import Job
 from gateway.lease import Lease
 from gateway.logs import EventLog
 from gateway.membership import Membership
@@ -60,8 +58,6 @@ LOOK_EVERY = 5.0
 """Seconds after which readers look at the log without a wake-up, which within a process is never lost …"""
 LOOK_EVERY_SHARED = 0.8
 """… and which from another process may be."""
-TAKEN_UP_AT_ONCE, TAKE_UP_PAUSE = 50, 0.01
-"""Jobs of an earlier life that are taken up in one go, which takes 10 ms, and seconds between for what they do."""
 
 VERSION = version("copy-gateway")
 
@@ -203,7 +199,7 @@ class Gateway:
         self._poller = poller = Poller(means, tasks, rate=settings.poll_rate)
         callbacks.start()
         if shared is None:
-            tasks.start_soon(_take_up, poller, await store.claim())
+            poller.take_up(await store.claim())
             callbacks.resume(await store.claim_callbacks())
         else:
             shared.on_stop = poller.drop
@@ -320,17 +316,6 @@ async def open_source(settings: Settings, *, make_operator_key: bool = False) ->
         f"http://{settings.host}:{settings.port}",
         make_operator_key=make_operator_key and settings.operator_key is None,
     )
-
-
-async def _take_up(poller: Poller, unfinished: Sequence[Job]) -> None:
-    """Go on with what an earlier life left, while requests are answered already: 10,000 jobs take 2 s. The newest come
-    first, since their polls are due soonest.
-    """
-    jobs = sorted(unfinished, key=lambda job: job.created, reverse=True)
-    begun = anyio.current_time()
-    for first in range(0, len(jobs), TAKEN_UP_AT_ONCE):
-        poller.resume(jobs[first : first + TAKEN_UP_AT_ONCE], waited=anyio.current_time() - begun)
-        await asyncio.sleep(TAKE_UP_PAUSE)
 
 
 def _first(kind: type[Exception], error: BaseException) -> BaseException | None:

@@ -56,12 +56,12 @@ class Door:
 
     def _turn(self) -> None:
         begun = min(len(self._waiting), BEGUN_IN_A_TURN)
-        for _ in range(begun):
-            self._waiting.popleft()()
         self._left = BEGUN_IN_A_TURN - begun
         self._turning = begun > 0
         if self._turning:
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn)  # first, so that whatever is raised below shuts nobody out
+        for _ in range(begun):
+            self._waiting.popleft()()
 
 
 _DOORS: WeakKeyDictionary[ServerState, Door] = WeakKeyDictionary()
@@ -163,7 +163,11 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
-        self._door.enter(partial(super()._start_asgi_task, cycle, app))
+        self._door.enter(partial(self._begin, cycle, app))
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:  # who has left while it waited wants nothing any more
+            super()._start_asgi_task(cycle, app)
 
     def _forget(self) -> None:
         """What the requests left here refers to itself, and would stay until the collector comes."""

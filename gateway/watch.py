@@ -19,7 +19,7 @@ from gateway.jobs import Answer, Job, advance, lose_sight, reference
 from gateway.lease import Lease
 from gateway.logs import EventLog
 from gateway.metrics import POLL_OUTCOMES, Metrics
-from gateway.pacing import Turns
+from gateway.pacing import TICK, Turns
 from gateway.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
 from gateway.spans import Tracing
 from gateway.store import Store
@@ -71,15 +71,15 @@ class Means(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """A watched job. `scope` ends it at once; `stop` after the poll in flight."""
+    """A watched job. `cancel` ends the watching at once; `stop` after the poll in flight."""
 
     __slots__ = (
         "_asking",
+        "_cancelled",
         "_due",
         "_ends",
         "_hung",
         "_job",
-        "_loop",
         "_means",
         "_memory",
         "_monitor",
@@ -99,8 +99,8 @@ class Watch:
         self._stopping = False
         self._asking = False
         self._overdue = False
-        self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
+        self._cancelled = False
+        self._now = asyncio.get_running_loop().time
         self._job = job
         self._monitor = monitor
         self.host = host
@@ -126,31 +126,35 @@ class Watch:
     def stop(self) -> None:
         self._stopping = True
         if not self.polling:
-            self.scope.cancel()
+            self.cancel()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self.scope.cancel()
 
     async def run(self, wait: float) -> None:
         """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
         # One timer for all of a job's life: a scope with a deadline around each poll would cost 15 us a poll.
-        deadline = self._loop.call_at(self._ends, self._break_off)
+        deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
         try:
             with self.scope:
                 await self._go_on(wait)
         finally:
             deadline.cancel()
-        if self._overdue:
+        if self._overdue and not self._cancelled:
+            self.scope = anyio.CancelScope()
             with self.scope:
-                await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
+                await self._give_up()
 
     def _break_off(self) -> None:
         """The job's deadline has come: an answer that is still awaited comes too late."""
-        if self._asking and not self.scope.cancel_called:
-            self._end_overdue().cancel()
+        if self._asking:
+            self._overdue = True
+            self.scope.cancel()
 
-    def _end_overdue(self) -> anyio.CancelScope:
-        """Go on with the last word, in a scope of its own; returns the one that is over."""
-        self._overdue = True
-        over, self.scope = self.scope, anyio.CancelScope()
-        return over
+    async def _give_up(self) -> None:
+        await self._means.lease.held()
+        await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
 
     async def _go_on(self, wait: float) -> None:
         lease = self._means.lease
@@ -159,12 +163,14 @@ class Watch:
             await asyncio.sleep(min(wait, self._ends - self._now()))
             if not lease.holds:
                 await lease.held()
-            if self._now() >= self._ends:
-                self._end_overdue()
+            if self._now() + TICK >= self._ends:  # a timer may come that much early
+                await self._give_up()
                 return
             self.polling = self._asking = True
             asked = await self._ask()
             self._asking = False
+            if self._overdue:
+                return  # it came in the same moment as the deadline, which has the word
             next_wait_ = await self._take_in(*asked)
             if next_wait_ is None:
                 return

@@ -65,16 +65,22 @@ def test_each_event_is_named_and_described() -> None:
     assert levels == described
 
 
+LOOKED_UP = ("logThreads", "logProcesses", "logMultiprocessing")
+
+
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
     """What comes of all that is logged meanwhile."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
+    looked_up = {name: getattr(logging, name) for name in ("_srcfile", *LOOKED_UP)}
     stream = io.StringIO()
     logs.begin(stream)
     yield stream
     logging.captureWarnings(capture=False)
     root.handlers[:], root.level = before, level
+    for name, value in looked_up.items():
+        setattr(logging, name, value)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

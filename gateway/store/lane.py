@@ -21,6 +21,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 BATCH = 1000
+"""Pieces of work in a transaction, at most twice as many."""
 
 
 class _Task:
@@ -69,8 +70,8 @@ class Lane:
     def _hand_over(self) -> None:
         """All that one turn of the loop asked for wakes the thread once."""
         gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._queue.put(gathered)
+        for first in range(0, len(gathered), BATCH):
+            self._queue.put(gathered[first : first + BATCH])
 
     async def close(self) -> None:
         """Finish what is queued, then close the connection."""

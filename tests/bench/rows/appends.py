@@ -14,6 +14,7 @@ import psutil
 
 from gateway.cli_database import Server, temporary_folder
 from tests.bench import appending
+from tests.bench.machine import on_cpu
 from tests.bench.row import Case, Figures, Line, Row, Target
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB", "max_wal_size": "4GB"}
@@ -72,11 +73,12 @@ def _database_cpu(server: Server | None) -> float:
 
 
 async def on_sqlite(folder: Path, _run: int) -> Figures:
-    return await many(f"sqlite:///{folder}/gateway.db", 1, JOBS, SECONDS, 1.0, None)
+    with on_cpu(server=None):
+        return await many(f"sqlite:///{folder}/gateway.db", 1, JOBS, SECONDS, 1.0, None)
 
 
 async def on_postgres(gateways: int, jobs: int, rate: float, _folder: Path, _run: int) -> Figures:
-    with temporary_folder() as place, Server(place, settings=DURABLE) as server:
+    with on_cpu(server=None), temporary_folder() as place, Server(place, settings=DURABLE) as server:
         return await many(server.url(), gateways, jobs, SECONDS, rate, server)
 
 
