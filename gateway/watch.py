@@ -86,15 +86,15 @@ class Watch:
         "_now",
         "_overdue",
         "_progress",
+        "_scope",
         "_stopping",
         "_troubles",
         "host",
         "polling",
-        "scope",
     )
 
     def __init__(self, job: Job, monitor: Monitor | None, host: Host, means: Means) -> None:
-        self.scope = anyio.CancelScope()
+        self._scope = anyio.CancelScope()
         self.polling = False
         self._stopping = False
         self._asking = False
@@ -130,27 +130,27 @@ class Watch:
 
     def cancel(self) -> None:
         self._cancelled = True
-        self.scope.cancel()
+        self._scope.cancel()
 
     async def run(self, wait: float) -> None:
         """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
         # One timer for all of a job's life: a scope with a deadline around each poll would cost 15 us a poll.
         deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
         try:
-            with self.scope:
+            with self._scope:
                 await self._go_on(wait)
         finally:
             deadline.cancel()
         if self._overdue and not self._cancelled:
-            self.scope = anyio.CancelScope()
-            with self.scope:
+            self._scope = anyio.CancelScope()
+            with self._scope:
                 await self._give_up()
 
     def _break_off(self) -> None:
         """The job's deadline has come: an answer that is still awaited comes too late."""
         if self._asking:
             self._overdue = True
-            self.scope.cancel()
+            self._scope.cancel()
 
     async def _give_up(self) -> None:
         await self._means.lease.held()
