@@ -15,9 +15,30 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.access import Access
-from gateway.addresses import MonitorRule
-from gateway.answers import (
+from gateway.callbacks.engine import Callbacks
+from gateway.callbacks.receivers import Receivers
+from gateway.core.addresses import MonitorRule
+from gateway.core.errors import GatewayError, StoreUnavailable
+from gateway.core.keys import hashed
+from gateway.graph.client import Upstream
+from gateway.jobs.copies import Copies
+from gateway.jobs.idempotency import Keys
+from gateway.jobs.pacing import Turns
+from gateway.jobs.poller import Poller
+from gateway.jobs.schedule import Bounds, SteadyRate
+from gateway.jobs.watch import HUNG_AT_ONCE, Means
+from gateway.lease import Lease
+from gateway.membership import Membership
+from gateway.settings import Settings
+from gateway.store import SharedStore, Store
+from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
+from gateway.streams.tails import Tails
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import OFF, Tracing
+from gateway.web.access import Access
+from gateway.web.answers import (
     NO_ROUTE,
     Cors,
     Envelope,
@@ -26,33 +47,12 @@ from gateway.answers import (
     on_http_exception,
     on_store_unavailable,
 )
-from gateway.callback_routes import CallbackRoutes
-from gateway.callbacks import Callbacks
-from gateway.capabilities import hashed
-from gateway.copies import Copies
-from gateway.errors import GatewayError, StoreUnavailable
-from gateway.idempotency import Keys
-from gateway.lease import Lease
-from gateway.logs import EventLog
-from gateway.membership import Membership
-from gateway.metrics import Metrics
-from gateway.pacing import Turns
-from gateway.page import Page
-from gateway.poller import Poller
-from gateway.receivers import Receivers
-from gateway.routes import FORWARDED, Routes
-from gateway.schedule import Bounds, SteadyRate
-from gateway.settings import Settings
-from gateway.spans import OFF, Tracing
-from gateway.store import SharedStore, Store
-from gateway.store.file import StoreFile
-from gateway.store.sqlite import SQLiteStore
-from gateway.tails import Tails
-from gateway.upstream import Upstream
-from gateway.watch import HUNG_AT_ONCE, Means
+from gateway.web.callbacks import CallbackRoutes
+from gateway.web.page import Page
+from gateway.web.routes import FORWARDED, Routes
 
 if TYPE_CHECKING:
-    from gateway.store.database import Database
+    from gateway.store.postgres.database import Database
 
 LOOK_EVERY = 5.0
 """Seconds after which readers look at the log without a wake-up, which within a process is never lost …"""
@@ -307,7 +307,7 @@ class Gateway:
 async def open_source(settings: Settings, *, make_operator_key: bool = False) -> StoreFile | Database:
     """What the settings name as the store, found fit. Raises StoreRefused and OSError."""
     if settings.is_shared:
-        from gateway.store.database import Database  # noqa: PLC0415 - as above
+        from gateway.store.postgres.database import Database  # noqa: PLC0415 - as above
 
         return await Database.open(settings.store_url, settings.listen_url, settings.secret_key)
     return StoreFile.open(

@@ -16,12 +16,12 @@ from typing import Any, Literal, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from gateway.errors import StoreUnavailable
+from gateway.core.errors import StoreUnavailable
 from gateway.lease import Lease
-from gateway.logs import EventLog
-from gateway.metrics import Metrics
 from gateway.shares import fair
 from gateway.store import SharedStore
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
 
 TICKS = 10
 """Renewals, and looks at what is free, in the time of a lease."""

@@ -16,19 +16,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, Network, host_pattern, is_loopback, split
-from gateway.errors import StoreRefused
-from gateway.settings_words import (
-    MAKE_A_KEY,
-    POSTGRES,
-    UNIT,
-    database_url,
-    each,
-    origin,
-    place_to_listen,
-    shown,
-    told,
-)
+from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, Network, host_pattern, is_loopback, split
+from gateway.core.errors import StoreRefused
+from gateway.settings_words import MAKE_A_KEY, POSTGRES, UNIT, database_url, each, origin, place_to_listen, shown, told
 
 PREFIX = "GATEWAY_"
 COMMANDS = frozenset({f"{PREFIX}URL"})

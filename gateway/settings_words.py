@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic.fields import FieldInfo
 
-from gateway.addresses import split
+from gateway.core.addresses import split
 
 POSTGRES = ("postgresql://", "postgres://")
 UNIT = "of seconds"

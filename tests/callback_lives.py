@@ -12,15 +12,15 @@ from typing import Any
 import anyio
 import msgspec
 
-from gateway.callbacks import Callbacks
-from gateway.deliveries import Callback, Delivered, Gone, Outcome, registered, wish
-from gateway.events import Kind
-from gateway.jobs import Answer, advance
+from gateway.callbacks.engine import Callbacks
+from gateway.callbacks.receivers import Receivers
+from gateway.core.callback import Callback, Delivered, Gone, Outcome, registered, wish
+from gateway.core.events import Kind
+from gateway.core.job import Answer, advance
 from gateway.lease import Lease
-from gateway.metrics import Metrics
-from gateway.receivers import Receivers
-from gateway.store.file import StoreFile
 from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
+from gateway.telemetry.metrics import Metrics
 from tests.dying import SteppingLoop
 from tests.fake_receiver import SECRET
 

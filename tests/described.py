@@ -9,10 +9,10 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from gateway.docs.resolved import Operation, examples, follow
-from gateway.openapi import document
-from gateway.openapi.faults import FAULTS
-from gateway.openapi.parts import ALWAYS
+from gateway.web.docs.openapi import document
+from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.openapi.parts import ALWAYS
+from gateway.web.docs.resolved import Operation, examples, follow
 
 DOCUMENT = document("http://127.0.0.1:8000")
 BY_HTTP = {"connection", "content-length", "content-type", "date", "transfer-encoding"}

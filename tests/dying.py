@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.store.lane import Work, _told, _undo
+from gateway.store.sqlite.thread import Work, _told, _undo
 from tests.virtual_time import VirtualLoop
 
 

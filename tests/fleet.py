@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from gateway.cli_database import Server, temporary_folder
+from gateway.cli.demo.postgres import Server, temporary_folder
 from tests.fake_upstream import FakeUpstream, faking
 from tests.harness import FOLDER, OPERATOR, TOKEN, Event, Process, events
 from tests.wire import Wire, wired

@@ -21,11 +21,11 @@ import msgspec
 import uvicorn
 
 from gateway.app import Gateway, open_source
-from gateway.connection import Connection
-from gateway.listening import listen
-from gateway.server import KEEP_ALIVE, Server
+from gateway.server.connection import Connection
+from gateway.server.server import KEEP_ALIVE, Server
+from gateway.server.sockets import listen
 from gateway.settings import Settings
-from gateway.spans import OFF
+from gateway.telemetry.tracing import OFF
 
 OPERATOR_KEY = "operator-key-for-tests"
 TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from gateway.cli_database import Server, temporary_folder
+from gateway.cli.demo.postgres import Server, temporary_folder
 
 
 class Databases(Protocol):

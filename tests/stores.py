@@ -10,10 +10,10 @@ from pathlib import Path
 import asyncpg
 
 from gateway.store import Store
-from gateway.store.database import Database
-from gateway.store.file import StoreFile
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres.database import Database
 from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
 
 
 class Lives:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.addresses import (
+from gateway.core.addresses import (
     DEFAULT_MONITOR_HOSTS,
     HostPattern,
     MonitorRule,

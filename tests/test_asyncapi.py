@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from gateway import openapi
-from gateway.asyncapi import document
-from gateway.deliveries import KINDS
-from gateway.docs.resolved import follow
+from gateway.core.callback import KINDS
 from gateway.simulator import Simulator, running
+from gateway.web.docs import openapi
+from gateway.web.docs.asyncapi import document
+from gateway.web.docs.resolved import follow
 from tests import node
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import ALLOWED, receiving, settled

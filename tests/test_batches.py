@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway.errors import StoreUnavailable
-from gateway.store.batches import MOST, Batches
+from gateway.core.errors import StoreUnavailable
+from gateway.store.postgres.batches import MOST, Batches
 from tests.virtual_time import VirtualLoop
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs import iso
+from gateway.core.job import iso
 from tests.bench import row
 from tests.bench.__main__ import arguments
 from tests.bench.chart import HEIGHT, LABEL_HEIGHT, WIDTH, Axis, Chart

@@ -14,11 +14,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from gateway import callbacks
-from gateway.deliveries import KINDS, Callback, Delivered, Failed, Gone, Outcome
-from gateway.errors import StoreUnavailable
-from gateway.events import Kind
-from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.callbacks import engine as callbacks
+from gateway.core.callback import KINDS, Callback, Delivered, Failed, Gone, Outcome
+from gateway.core.errors import StoreUnavailable
+from gateway.core.events import Kind
+from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store import sqlite
 from tests.callback_lives import (
     BEGUN,

@@ -11,7 +11,8 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway import callbacks, lanes
+from gateway.callbacks import engine as callbacks
+from gateway.callbacks import lanes
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import (
     ALLOWED,

@@ -15,13 +15,15 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway import callbacks, deliveries, jobs
-from gateway.deliveries import SPREAD, WAITS
+from gateway.callbacks import engine as callbacks
+from gateway.callbacks.receivers import Receivers
+from gateway.core import callback as deliveries
+from gateway.core import job as jobs
+from gateway.core.callback import SPREAD, WAITS
 from gateway.lease import Lease
-from gateway.metrics import Metrics
-from gateway.receivers import Receivers
-from gateway.store.file import StoreFile
 from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
+from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import (
     ALLOWED,

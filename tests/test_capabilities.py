@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.capabilities import bearer, fingerprint, hashed, idempotency_id, job_key, new_job_id, recognised
+from gateway.core.keys import bearer, fingerprint, hashed, idempotency_id, job_key, new_job_id, recognised
 
 SECRET = b"s" * 32
 

@@ -23,12 +23,12 @@ import pytest
 import typer
 from aiohttp import web
 
-from gateway.cli_arguments import secret
-from gateway.cli_follow import verdict
-from gateway.cli_item import copy_path, job_url, target
-from gateway.cli_stream import EventStream, Message
-from gateway.cli_words import REMEDIES, ending, known, line, remedy
-from gateway.jobs import LostCode
+from gateway.cli.arguments import secret
+from gateway.cli.follow import verdict
+from gateway.cli.item import copy_path, job_url, target
+from gateway.cli.stream import EventStream, Message
+from gateway.cli.words import REMEDIES, ending, known, line, remedy
+from gateway.core.job import LostCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.fake_upstream import answering, faking
@@ -376,7 +376,7 @@ async def test_the_demo_left_open(tmp_path: Path) -> None:
 async def test_a_demo_whose_gateway_does_not_start(tmp_path: Path) -> None:
     """The gateway's own words, and exit 3."""
     script = (
-        "import sys; from gateway.cli import main; "
+        "import sys; from gateway.cli.commands import main; "
         f"sys.argv = ['gateway', 'demo', '--once']; sys.executable = {shutil.which('false')!r}; main()"
     )
     ran = await anyio.run_process(

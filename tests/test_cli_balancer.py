@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketListener, SocketStream
 
-from gateway.cli_balancer import HOST, Balancer, balancing
+from gateway.cli.demo.balancer import HOST, Balancer, balancing
 
 pytestmark = pytest.mark.anyio
 

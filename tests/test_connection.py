@@ -14,8 +14,8 @@ import anyio.lowlevel
 import pytest
 from aiohttp import web
 
-from gateway.connection import MOST_AHEAD
-from gateway.events import chunk
+from gateway.core.events import chunk
+from gateway.server.connection import MOST_AHEAD
 from tests.fake_upstream import FakeUpstream, faking
 from tests.harness import Running, serving
 

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from gateway import copies
-from gateway.receivers import Receivers
+from gateway.callbacks.receivers import Receivers
+from gateway.jobs import copies
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import Answer, answering, faking, reset
 from tests.harness import TOKEN, Running, serving, tail

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cursor import GONE, composite, last_id, positions
+from gateway.streams.cursor import GONE, composite, last_id, positions
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import asyncpg
 import psutil
 import pytest
 
-from gateway import cli_database
-from gateway.cli_database import Server, temporary_folder
-from gateway.cli_follow import LostError, RefusedError
+from gateway.cli.demo import postgres as cli_database
+from gateway.cli.demo.postgres import Server, temporary_folder
+from gateway.cli.follow import LostError, RefusedError
 
 pytestmark = pytest.mark.anyio
 

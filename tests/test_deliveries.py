@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import deliveries
-from gateway.deliveries import GIVE_UP_AFTER, WAITS, Callback, Delivered, Failed, Gone, Outcome, Tries, after
-from gateway.errors import GatewayError
-from gateway.events import Event
-from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.core import callback as deliveries
+from gateway.core.callback import GIVE_UP_AFTER, WAITS, Callback, Delivered, Failed, Gone, Outcome, Tries, after
+from gateway.core.errors import GatewayError
+from gateway.core.events import Event
+from gateway.core.job import Answer, Job, Target, accepted, advance
 
 NOW = 1_790_000_000.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

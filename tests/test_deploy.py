@@ -16,11 +16,11 @@ import anyio
 import pytest
 import yaml
 
-from gateway.cli_database import _programs
-from gateway.errors import StoreRefused
+from gateway.cli.demo.postgres import _programs
+from gateway.core.errors import StoreRefused
 from gateway.settings import Settings, unknown
-from gateway.store.database import Database
-from gateway.store.file import StoreFile
+from gateway.store.postgres.database import Database
+from gateway.store.sqlite.file import StoreFile
 from tests.fake_upstream import faking
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, events
 from tests.postgres import Databases, _execute

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lanes, names
-from gateway.descriptors import POLL_SECONDS, SPARE, within_descriptors
+from gateway.callbacks import lanes
+from gateway.outbound import names
+from gateway.server.descriptors import POLL_SECONDS, SPARE, within_descriptors
 from tests.harness import settings
 
 

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from gateway.dialects import (
+from gateway.core.job import FAILED, RUNNING, Answer, ErrorDetail, JobError
+from gateway.graph.dialects import (
     Lost,
     NoAnswer,
     Observation,
@@ -21,7 +22,6 @@ from gateway.dialects import (
     item_of,
     retry_after,
 )
-from gateway.jobs import FAILED, RUNNING, Answer, ErrorDetail, JobError
 
 URL = "https://contoso.sharepoint.com/_api/v2.0/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717?tempauth=eyJhbGciOi"
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gateway.dialects import Lost, NoAnswer, Reply, Throttled, interpret
-from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.graph.dialects import Lost, NoAnswer, Reply, Throttled, interpret
 
 URL = "https://contoso.sharepoint.com/_api/v2.0/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717?tempauth=eyJhbGciOi"
 BARE = "https://api.onedrive.com/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717"

@@ -15,12 +15,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gateway import asyncapi, docs
-from gateway.docs.resolved import Operation, curl, operations
-from gateway.openapi import document
-from gateway.openapi.faults import FAULTS
-from gateway.openapi.schemas import NEW_CALLBACK
 from gateway.simulator import Simulator, running
+from gateway.web import docs
+from gateway.web.docs import asyncapi
+from gateway.web.docs.openapi import document
+from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.openapi.schemas import NEW_CALLBACK
+from gateway.web.docs.resolved import Operation, curl, operations
 from tests.described import is_told
 from tests.fake_receiver import ALLOWED, receiving
 from tests.harness import OPERATOR_KEY, Running, serving, tail

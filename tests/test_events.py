@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import Event, Kind, frame
-from gateway.jobs import Answer, JobError, Target, accepted, advance
+from gateway.core.events import Event, Kind, frame
+from gateway.core.job import Answer, JobError, Target, accepted, advance
 
 
 @pytest.mark.parametrize(("kind", "terminal"), [("progress", False), ("completed", True), ("failed", True)])

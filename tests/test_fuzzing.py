@@ -22,8 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.docs.resolved import operations
 from gateway.simulator import Simulator, running
+from gateway.web.docs.resolved import operations
 from tests.described import DOCUMENT, is_told
 from tests.harness import OPERATOR_KEY, TOKEN, serving, tail
 

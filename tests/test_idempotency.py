@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.errors import StoreUnavailable
+from gateway.core.errors import StoreUnavailable
 from gateway.store import Reservation
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import FakeUpstream, answering, faking, reset

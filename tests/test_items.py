@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError
-from gateway.items import ItemRequest, parse
+from gateway.core.errors import GatewayError
+from gateway.graph.items import ItemRequest, parse
 
 DRIVES = [
     "me/drive",

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import Event
-from gateway.items import parse
-from gateway.jobs import (
+from gateway.core.events import Event
+from gateway.core.job import (
     FAILED,
     RUNNING,
     Answer,
@@ -27,6 +26,7 @@ from gateway.jobs import (
     lose_sight,
     reference,
 )
+from gateway.graph.items import parse
 
 NOW = 1_790_000_000.5
 LOST: tuple[LostCode, ...] = (

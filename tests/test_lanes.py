@@ -12,15 +12,15 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway import lanes as lanes_
-from gateway.callbacks import Callbacks
-from gateway.deliveries import Callback, Delivered, Failed, Outcome, registered, wish
-from gateway.events import Event
-from gateway.lanes import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
+from gateway.callbacks import lanes as lanes_
+from gateway.callbacks.engine import Callbacks
+from gateway.callbacks.lanes import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
+from gateway.callbacks.receivers import Receivers
+from gateway.core.callback import Callback, Delivered, Failed, Outcome, registered, wish
+from gateway.core.events import Event
 from gateway.lease import Lease
-from gateway.metrics import Metrics
-from gateway.receivers import Receivers
 from gateway.store import Slice
+from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import SECRET
 

@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.events import Event
-from gateway.jobs import FAILED, RUNNING, Answer, Job, Target, accepted, advance, lose_sight
-from gateway.store.file import StoreFile
+from gateway.core.events import Event
+from gateway.core.job import FAILED, RUNNING, Answer, Job, Target, accepted, advance, lose_sight
 from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
 
 ANSWERS = st.builds(
     Answer,

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from gateway.errors import StoreUnavailable
-from gateway.events import Event
-from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.core.errors import StoreUnavailable
+from gateway.core.events import Event
+from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store import Slice
-from gateway.store.database import Database
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres.database import Database
 from tests.test_log_model import ANSWERS
 from tests.wire import Direction, Wire, wired
 

@@ -23,8 +23,8 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway import logs
-from gateway.logs import EventLog, Lines, Sparing, Words, about, without_secrets
+from gateway.telemetry import logs
+from gateway.telemetry.logs import EventLog, Lines, Sparing, Words, about, without_secrets
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import answering, faking
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, serving, tail

@@ -10,11 +10,11 @@ from typing import Any, Literal, cast
 import anyio
 import pytest
 
-from gateway.errors import StoreUnavailable
+from gateway.core.errors import StoreUnavailable
 from gateway.lease import Lease
 from gateway.membership import Membership
-from gateway.metrics import Metrics
 from gateway.store import SharedStore, Standing
+from gateway.telemetry.metrics import Metrics
 from tests.virtual_time import VirtualLoop
 
 LEASE = 10.0

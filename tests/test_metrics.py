@@ -15,12 +15,12 @@ import pytest
 from aiohttp import web
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
-from gateway import deliveries
-from gateway.addresses import DEFAULT_MONITOR_HOSTS, host_class
 from gateway.app import VERSION
-from gateway.errors import StoreUnavailable
-from gateway.metrics import HOST_CLASSES, Metrics
-from gateway.openapi import document
+from gateway.core import callback as deliveries
+from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, host_class
+from gateway.core.errors import StoreUnavailable
+from gateway.telemetry.metrics import HOST_CLASSES, Metrics
+from gateway.web.docs.openapi import document
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import ALLOWED, FakeReceiver, going, in_turn, receiving, register, saying, settled
 from tests.fake_upstream import FakeUpstream, answering, faking, reset

@@ -13,10 +13,10 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway import names as names_
-from gateway.errors import GatewayError
-from gateway.names import CHECKS_PER_DOMAIN, DIALLED, LOOK_UP_SECONDS, Names, NoAddress, NotLookedUp, few
-from gateway.receivers import Receivers
+from gateway.callbacks.receivers import Receivers
+from gateway.core.errors import GatewayError
+from gateway.outbound import names as names_
+from gateway.outbound.names import CHECKS_PER_DOMAIN, DIALLED, LOOK_UP_SECONDS, Names, NoAddress, NotLookedUp, few
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_names import FakeNames, naming
 
@@ -218,7 +218,7 @@ def _go_down_to(most: int) -> None:
 HANGING = """
 import asyncio, socket, sys
 import uvloop
-from gateway.receivers import Receivers
+from gateway.callbacks.receivers import Receivers
 
 async def main():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:

@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.answers import EXPOSED_HEADERS, REQUEST_HEADERS
-from gateway.docs.resolved import Operation, examples, operations
-from gateway.items import parse
-from gateway.openapi.faults import FAULTS
+from gateway.graph.items import parse
+from gateway.web.answers import EXPOSED_HEADERS, REQUEST_HEADERS
+from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.resolved import Operation, examples, operations
 from tests.conftest import VIRTUAL_TIME
 from tests.described import DOCUMENT, fits, matches
 from tests.fake_upstream import answering, faking
@@ -116,7 +116,7 @@ def test_every_form_of_an_item_is_in_it() -> None:
 def raised() -> set[str]:
     """Status and code of every error that the gateway's code makes, as far as both are written out in it."""
     found = set()
-    for path in (CHECKOUT / "gateway").glob("*.py"):
+    for path in (CHECKOUT / "gateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GatewayError":
                 status, code = node.args[:2]

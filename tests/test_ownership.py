@@ -13,13 +13,13 @@ import anyio
 import asyncpg
 import pytest
 
-from gateway.errors import StoreUnavailable
-from gateway.events import Event
-from gateway.jobs import Answer, Target, accepted, advance
-from gateway.store.database import Database
-from gateway.store.ownership import PORTION
-from gateway.store.pool import SIZE
+from gateway.core.errors import StoreUnavailable
+from gateway.core.events import Event
+from gateway.core.job import Answer, Target, accepted, advance
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres.database import Database
+from gateway.store.postgres.ownership import PORTION
+from gateway.store.postgres.pool import SIZE
 from tests.stores import PostgresLives, postgres_lives
 from tests.test_store import NOW, log, made, moved, wanting
 from tests.wire import Direction, wired

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway.pacing import Turns
-from gateway.schedule import HostRate, SteadyRate
+from gateway.jobs.pacing import Turns
+from gateway.jobs.schedule import HostRate, SteadyRate
 from tests.conftest import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.page import PAGE, PARTS
+from gateway.web.page import PAGE, PARTS
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import faking
 from tests.harness import serving
@@ -17,7 +17,7 @@ from tests.node import running
 
 pytestmark = pytest.mark.anyio
 
-FOLDER = Path(__file__).parent.parent / "gateway" / "page"
+FOLDER = Path(__file__).parent.parent / "gateway" / "web" / "page"
 A, B = "XeaTDC76yA_LocS2N93-w24t", "-fpH2N93XeaTDC76yA_LoRJs"
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import Lost, NoAnswer, Observation, Throttled
-from gateway.jobs import Answer
-from gateway.patience import FRESH, left, recall, waited
+from gateway.core.job import Answer
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
+from gateway.jobs.patience import FRESH, left, recall, waited
 
 
 @pytest.mark.parametrize("code", ["monitorExpired", "monitorUnauthorized"])

@@ -19,7 +19,7 @@ import anyio
 import asyncpg
 import pytest
 
-from gateway.cli_database import UNPRIVILEGED, temporary_folder
+from gateway.cli.demo.postgres import UNPRIVILEGED, temporary_folder
 from gateway.simulator import Simulator, running
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, free_port, tail
 from tests.programs import program

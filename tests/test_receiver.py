@@ -16,7 +16,7 @@ import anyio
 import pytest
 from standardwebhooks import Webhook
 
-from gateway import signing
+from gateway.core import signing
 from gateway.simulator import Receiver, Simulator, running
 from tests import node
 from tests.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, lines_of_the_readme, serving, tail

@@ -8,10 +8,10 @@ from ipaddress import ip_network
 import pytest
 from aiohttp import web
 
-from gateway.addresses import ReceiverRule
-from gateway.deliveries import Failed
-from gateway.errors import GatewayError
-from gateway.receivers import Receivers
+from gateway.callbacks.receivers import Receivers
+from gateway.core.addresses import ReceiverRule
+from gateway.core.callback import Failed
+from gateway.core.errors import GatewayError
 from tests.fake_names import FakeNames, naming
 from tests.fake_upstream import faking
 

@@ -13,10 +13,10 @@ from ipaddress import ip_network
 import pytest
 from aiohttp import web
 
-from gateway.addresses import ReceiverRule
-from gateway.deliveries import Delivered, Failed, Gone, Outcome
-from gateway.names import DIALLED
-from gateway.receivers import CONNECT_SECONDS, Receivers
+from gateway.callbacks.receivers import CONNECT_SECONDS, Receivers
+from gateway.core.addresses import ReceiverRule
+from gateway.core.callback import Delivered, Failed, Gone, Outcome
+from gateway.outbound.names import DIALLED
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_names import naming
 from tests.fake_receiver import raw, silent

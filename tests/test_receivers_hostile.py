@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.deliveries import Delivered, Failed, Gone, Outcome
-from gateway.receivers import ANSWER_LIMIT, ATTEMPT_SECONDS, BODY_LIMIT, Receivers, _Exchange
+from gateway.callbacks.receivers import ANSWER_LIMIT, ATTEMPT_SECONDS, BODY_LIMIT, Receivers, _Exchange
+from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import Serve, raw, silent
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.deliveries import Delivered, Failed, Outcome
-from gateway.receivers import Receivers
+from gateway.callbacks.receivers import Receivers
+from gateway.core.callback import Delivered, Failed, Outcome
 from tests.fake_receiver import Serve, raw
 
 pytestmark = pytest.mark.anyio

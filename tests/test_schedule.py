@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.schedule import UNSEEN, Bounds, HostRate, Progress, SteadyRate, next_wait, retry_hint
+from gateway.jobs.schedule import UNSEEN, Bounds, HostRate, Progress, SteadyRate, next_wait, retry_hint
 from tests.bench.lives import KINDS, compared
 
 BOUNDS = Bounds(0.5, 30.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sealing import Seal, SealBroken
+from gateway.store.sealing import Seal, SealBroken
 
 SALT = b"salt" * 4
 SEAL = Seal("a key", SALT)

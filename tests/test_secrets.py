@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gateway.logs import Lines, Words
 from gateway.simulator import SCENARIOS, Simulator, running
-from gateway.tracing_otel import OpenTelemetry
+from gateway.telemetry.logs import Lines, Words
+from gateway.telemetry.opentelemetry import OpenTelemetry
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import ALLOWED, SECRET, ask, going, in_turn, receiving, register, saying, shown
 from tests.fake_upstream import answering, faking, reset

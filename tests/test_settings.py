@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from gateway.addresses import DEFAULT_MONITOR_HOSTS, HostPattern
-from gateway.errors import StoreRefused
+from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, HostPattern
+from gateway.core.errors import StoreRefused
 from gateway.settings import Settings, SettingsError
 
 DEFAULTS = {

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.deliveries import Callback, CallbackState, Tries
-from gateway.jobs import Answer, Job, Target, accepted, advance
+from gateway.core.callback import Callback, CallbackState, Tries
+from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store import CALLBACKS_PER_JOB, Store
 from tests.stores import Lives, postgres_lives, sqlite_lives
 

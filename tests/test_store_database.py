@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from gateway.errors import StoreRefused
-from gateway.store import database
-from gateway.store.database import Database
-from gateway.store.postgres import PostgresStore
+from gateway.core.errors import StoreRefused
+from gateway.store.postgres import PostgresStore, database
+from gateway.store.postgres.database import Database
 from tests.harness import Process, free_port
 from tests.test_store import made, wanting
 from tests.wire import wired

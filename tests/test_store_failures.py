@@ -17,7 +17,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway.store.file import StoreFile
+from gateway.store.sqlite.file import StoreFile
 from tests.fake_upstream import answering, faking
 from tests.harness import Process, events, tail
 from tests.test_process import copy, refused, serve

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.deliveries import Callback
-from gateway.errors import StoreRefused, StoreUnavailable
-from gateway.jobs import Target, accepted
-from gateway.store.file import APPLICATION_ID, StoreFile
+from gateway.core.callback import Callback
+from gateway.core.errors import StoreRefused, StoreUnavailable
+from gateway.core.job import Target, accepted
 from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import APPLICATION_ID, StoreFile
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> No
     """One process at a time, by a lock that dies with its holder."""
     file = opened(tmp_path / "s.db")
     code = (
-        "import sys; from pathlib import Path; from gateway.store.file import StoreFile\n"
+        "import sys; from pathlib import Path; from gateway.store.sqlite.file import StoreFile\n"
         "try: StoreFile.open(Path(sys.argv[1]), None, 'second', make_operator_key=False)\n"
         "except Exception as error: print(error)"
     )
@@ -200,7 +200,7 @@ async def test_a_store_of_the_first_version(key: str | None, tmp_path: Path) -> 
         db.execute("DROP TABLE callbacks")
         db.execute("PRAGMA user_version = 1")
         first = sqlite3.connect(":memory:")
-        first.executescript(files("gateway.store").joinpath("schema.sql").read_text())
+        first.executescript(files("gateway.store.sqlite").joinpath("schema.sql").read_text())
         tables = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
         assert db.execute(tables).fetchall() == first.execute(tables).fetchall()
         first.close()

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.jobs import Answer, Job, Target, accepted, advance
-from gateway.metrics import Metrics
-from gateway.sse import Feed, Stream
-from gateway.store.file import StoreFile
+from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store.sqlite import SQLiteStore
-from gateway.tails import Tails
+from gateway.store.sqlite.file import StoreFile
+from gateway.streams.stream import Feed, Stream
+from gateway.streams.tails import Tails
+from gateway.telemetry.metrics import Metrics
 from tests.virtual_time import VirtualLoop
 
 

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.spans import OFF
+from gateway.telemetry.tracing import OFF
 from tests.collector import Seen, collecting
 from tests.fake_receiver import ALLOWED, going, in_turn, receiving, saying
 from tests.fake_upstream import FakeUpstream, faking
@@ -179,7 +179,8 @@ def python(code: str, **environment: str) -> str:
 def test_off_it_is_not_imported() -> None:
     """Whatever is installed."""
     code = (
-        "import sys, os; from gateway import server, tracing; tracing.begin(os.environ, '1');"
+        "import sys, os; from gateway.server import server; from gateway.telemetry import setup as tracing;"
+        "tracing.begin(os.environ, '1');"
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf', 'requests'))])"
     )
     assert python(code) == "[]"
@@ -199,7 +200,8 @@ def test_off_it_is_not_imported() -> None:
 def test_what_cannot_be_is_said(environment: dict[str, str], before: str, reason: str) -> None:
     """In one line at the start, which goes on."""
     code = (
-        f"import sys, os; {before} from gateway import logs, spans, tracing; logs.begin(sys.stdout);"
+        f"import sys, os; {before} from gateway.telemetry import logs, tracing as spans, setup as tracing;"
+        "logs.begin(sys.stdout);"
         "assert tracing.begin(os.environ, '1') is spans.OFF"
     )
     said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **environment)

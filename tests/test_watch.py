@@ -14,16 +14,16 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.dialects import Reply
-from gateway.jobs import Target, accepted
+from gateway.core.job import Target, accepted
+from gateway.graph.client import Monitor
+from gateway.graph.dialects import Reply
+from gateway.jobs.pacing import Turns
+from gateway.jobs.schedule import Bounds, SteadyRate
+from gateway.jobs.watch import HUNG_AT_ONCE, Host, Means, Watch
 from gateway.lease import Lease
-from gateway.metrics import Metrics
-from gateway.pacing import Turns
-from gateway.schedule import Bounds, SteadyRate
-from gateway.spans import OFF
 from gateway.store.sqlite import SQLiteStore
-from gateway.upstream import Monitor
-from gateway.watch import HUNG_AT_ONCE, Host, Means, Watch
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import OFF
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import figures
 from tests.fake_upstream import faking

@@ -10,7 +10,7 @@ import asyncio
 import selectors
 from typing import Any
 
-from gateway.store.lane import Lane
+from gateway.store.sqlite.thread import Lane
 
 _LOOKS = 3
 """How often loopback is looked at before the clock jumps; it delivers within the sender's call, so once would do."""

@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.deliveries import Callback
-from gateway.events import Event
-from gateway.jobs import Job
+from gateway.core.callback import Callback
+from gateway.core.events import Event
+from gateway.core.job import Job
 
 CALLBACKS_PER_JOB = 16
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.logs import EventLog
+from gateway.telemetry.logs import EventLog
 
 log = EventLog("gateway.store")
 

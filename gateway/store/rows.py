@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.deliveries import Callback, Tries
-from gateway.events import Kind
-from gateway.jobs import Job, State, Target
-from gateway.sealing import Seal
+from gateway.core.callback import Callback, Tries
+from gateway.core.events import Kind
+from gateway.core.job import Job, State, Target
+from gateway.store.sealing import Seal
 
 JOB = "id, created, target, monitor, state, status, seq, epoch, ended"
 CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch, tries"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.jobs import Answer, Target, accepted, advance
+from gateway.core.job import Answer, Target, accepted, advance
 from gateway.store import Store
-from gateway.store.database import Database
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres.database import Database
 from gateway.store.sqlite import SQLiteStore
 from tests.bench.row import Figures
 

@@ -14,7 +14,7 @@ import aiohttp
 import uvloop
 from yarl import URL
 
-from gateway.upstream import POLL_SECONDS, _session
+from gateway.graph.client import POLL_SECONDS, _session
 
 EVERY = 1.0
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.schedule import Bounds, Progress, next_wait
+from gateway.jobs.schedule import Bounds, Progress, next_wait
 
 Kind = Literal["fine", "coarse", "none"]
 KINDS: tuple[Kind, ...] = ("fine", "coarse", "none")

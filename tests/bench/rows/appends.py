@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from gateway.cli_database import Server, temporary_folder
+from gateway.cli.demo.postgres import Server, temporary_folder
 from tests.bench import appending
 from tests.bench.machine import on_cpu
 from tests.bench.row import Case, Figures, Line, Row, Target

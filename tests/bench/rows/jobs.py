@@ -7,9 +7,9 @@ import random
 import time
 from pathlib import Path
 
-from gateway.jobs import Target as CopyTarget
-from gateway.jobs import accepted
-from gateway.schedule import UNSEEN, Bounds, next_wait
+from gateway.core.job import Target as CopyTarget
+from gateway.core.job import accepted
+from gateway.jobs.schedule import UNSEEN, Bounds, next_wait
 from gateway.store.sqlite import SQLiteStore
 from tests.bench.machine import MIB, cpu_seconds, resident
 from tests.bench.row import Case, Figures, Line, Row, Target

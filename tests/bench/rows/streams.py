@@ -13,7 +13,7 @@ from statistics import median
 import aiohttp
 import msgspec
 
-from gateway.jobs import iso
+from gateway.core.job import iso
 from tests.bench import load
 from tests.bench.chart import Axis, Chart
 from tests.bench.load import Load

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from gateway.cli_database import Server, temporary_folder
+from gateway.cli.demo.postgres import Server, temporary_folder
 from tests.bench import load
 from tests.bench.load import Load
 from tests.bench.machine import cpu_seconds, on_cpu

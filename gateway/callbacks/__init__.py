@@ -1,0 +1,1 @@
+"""Signed callbacks: whom to call when, how many at once, and one attempt."""

@@ -1,0 +1,353 @@
+"""The commands. Each imports what it needs, so that `gateway serve` starts without what only the others need."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from gateway.invocation import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import aiohttp
+
+    from gateway.cli.display import Display
+    from gateway.cli.follow import State
+
+
+STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost sight of, 130 interrupted."
+STATUS_OF_JOBS = (
+    "Exit status: 0 the jobs were shown, when live until Ctrl-C; 2 wrong use or refused, 3 no gateway in sight."
+)
+
+app = typer.Typer(
+    name="gateway",
+    help="Turns Microsoft Graph's polled long-running copies into pushed events. Start with: gateway demo",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": max(30, min(100, shutil.get_terminal_size().columns) - 1),
+    },
+)
+
+
+class _WithTable(TyperCommand):
+    """A command whose help ends in a table that is only made when somebody asks for help."""
+
+    title = ""
+
+    def rows(self) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section(self.title):
+            formatter.write_dl(self.rows())
+        super().format_epilog(ctx, formatter)
+
+
+class _WithSettings(_WithTable):
+    title = "Settings, from the environment; times are in seconds"
+
+    def rows(self) -> list[tuple[str, str]]:
+        from gateway.settings import Settings
+
+        rows = []
+        for name, field in Settings.model_fields.items():
+            default = field.default
+            shown = ", ".join(default) if isinstance(default, tuple) else default
+            text = field.description or ""
+            rows.append((f"GATEWAY_{name.upper()}", f"{text} [{shown}]" if shown not in (None, "") else text))
+        return rows
+
+
+class _WithScenarios(_WithTable):
+    title = "Scenarios; a copied item's id or name that is one of these plays it too"
+
+    def rows(self) -> list[tuple[str, str]]:
+        from gateway.simulator import SCENARIOS
+
+        return [(scenario.name, scenario.summary) for scenario in SCENARIOS.values()]
+
+
+GatewayOption = Annotated[
+    str, typer.Option("--gateway", envvar="GATEWAY_URL", metavar="URL", help="The gateway that is running.")
+]
+PatienceOption = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="How long the gateway may be away before it counts as lost.")
+]
+
+
+@app.command(cls=_WithSettings)
+def serve(
+    *,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=256, metavar="NUMBER", help="Processes on the one port; several need PostgreSQL."),
+    ] = 1,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Run the gateway until SIGTERM or SIGINT. Wrong settings are all named at once; then the exit status is 2."""
+    if workers > 1:
+        from gateway.server import workers as several
+
+        raise typer.Exit(several.run(workers))
+    from gateway.server.server import run
+
+    raise typer.Exit(run(worker))
+
+
+@app.command(cls=_WithScenarios)
+def simulate(
+    *,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+    ] = 9090,
+    scenario: Annotated[
+        str, typer.Option(metavar="NAME", help="How copies go that name no scenario themselves.")
+    ] = "copy",
+    seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long a copy takes.")] = 5.0,
+    steps: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="In how many steps its percentage moves.")] = 20,
+    receiver: Annotated[bool, typer.Option("--receiver", help="Receive callbacks too, and show what comes.")] = False,
+) -> None:
+    """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token will do."""
+    import anyio
+
+    from gateway.cli.run import WRONG_USE
+    from gateway.cli.words import say
+    from gateway.core.signing import new_secret
+    from gateway.invocation import command
+    from gateway.simulator import SCENARIOS, Receiver, serve
+
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(
+            f"there is no {scenario!r}; gateway simulate --help lists them", param_hint="--scenario"
+        )
+
+    def ready(url: str) -> None:
+        print(f"The simulated upstream is at {url} (open it to read how to choose a scenario).")
+        allowed = "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32 " if receiver else ""
+        print(f"A gateway on top: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
+        if receiver:
+            wish = json.dumps({"url": f"{url}/receiver", "secret": secret})
+            print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{wish}'")
+            print("What comes is shown here:", flush=True)
+
+    secret = new_secret()
+    receiving = Receiver(lambda line: print(line, flush=True)) if receiver else None
+    if receiving is not None:
+        receiving.learn(secret)
+
+    async def run() -> None:
+        await serve(host, port, scenario=scenario, seconds=seconds, steps=steps, on_ready=ready, receiver=receiving)
+
+    try:
+        anyio.run(run)
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        say(f"cannot listen on {host}, port {port}: {why}; choose others with --host and --port")
+        raise typer.Exit(WRONG_USE) from None
+    except ValueError as error:
+        say(str(error))
+        raise typer.Exit(WRONG_USE) from None
+
+
+@app.command(epilog=STATUS)
+def copy(
+    *,
+    item: Annotated[
+        str,
+        typer.Argument(
+            metavar="ITEM",
+            help="me/drive/items/ID, drives/ID/items/ID, me/drive/root:/path:, a Graph URL, or a bare id.",
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="DRIVE/FOLDER", help="The target: ids of drive and folder, or /path/in/your/drive.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The copy's name; upstream's choice by default.")
+    ] = None,
+    conflict: Annotated[
+        Literal["fail", "rename", "replace"] | None, typer.Option(help="What to do when the name is taken.")
+    ] = None,
+    gateway: GatewayOption = DEFAULT_URL,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with Graph's access token; by default it is GRAPH_TOKEN's value."),
+    ] = None,
+    patience: PatienceOption = 60.0,
+) -> None:
+    """Start a copy through a gateway and follow it. It is started once at most; interrupted, it goes on.
+
+    GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
+    """
+    from gateway.cli.arguments import parsed, secret
+    from gateway.cli.follow import start
+    from gateway.cli.item import copy_path, origin, target
+
+    url = parsed(origin, gateway, "--gateway") + parsed(copy_path, item, "ITEM")
+    if conflict is not None:
+        url += f"?@microsoft.graph.conflictBehavior={conflict}"
+    body: dict[str, Any] = {"parentReference": parsed(target, to, "--to")}
+    if name is not None:
+        body["name"] = name
+    token = secret(token_file, "GRAPH_TOKEN", "--token-file")
+
+    async def begin(session: aiohttp.ClientSession, shown: Display) -> str:
+        job = await start(session, url, body, token, patience=patience, notice=shown.notice)
+        shown.notice(f"job {job}")
+        return job
+
+    _follow(begin, patience, lost="Interrupted before the gateway answered: the copy may have been started.")
+
+
+@app.command(epilog=STATUS)
+def tail(
+    job: Annotated[str, typer.Argument(metavar="JOB-URL", help="The Location of a copy, or a job's bare id.")],
+    gateway: GatewayOption = DEFAULT_URL,
+    patience: PatienceOption = 60.0,
+) -> None:
+    """Follow one job to its end. Lost connections and restarts of the gateway are bridged."""
+    from gateway.cli.arguments import parsed
+    from gateway.cli.item import job_url
+
+    url = parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
+
+    async def begin(_session: aiohttp.ClientSession, _shown: Display) -> str:
+        return url
+
+    _follow(begin, patience)
+
+
+@app.command(epilog=STATUS_OF_JOBS)
+def jobs(
+    *,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Only those: inProgress, failed, completed, …")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many, the newest.")] = 50,
+    once: Annotated[bool, typer.Option("--once", help="A line for each job as it is now, and the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As --once, each line the job's state as JSON.")] = False,
+    gateway: GatewayOption = DEFAULT_URL,
+    operator_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the operator key; by default it is GATEWAY_OPERATOR_KEY's value.",
+        ),
+    ] = None,
+    patience: PatienceOption = 60.0,
+) -> None:
+    """Show a gateway's jobs, newest first. On a terminal live, until Ctrl-C; elsewhere a line for each, once.
+
+    GATEWAY_OPERATOR_KEY=… gateway jobs --status failed
+    """
+    import anyio
+
+    from gateway.cli.arguments import parsed, secret, status_word
+    from gateway.cli.display import on_terminal
+    from gateway.cli.item import origin
+    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+
+    where = parsed(origin, gateway, "--gateway")
+    wanted = status_word(status)
+    key = secret(operator_key_file, "GATEWAY_OPERATOR_KEY", "--operator-key-file")
+
+    live = on_terminal() and not (once or as_json)
+
+    async def run() -> bool:
+        if live:
+            from gateway.cli.table import watch_jobs
+
+            await watch_jobs(where, key, status=wanted, limit=limit, patience=patience)
+        else:
+            from gateway.cli.jobs import print_jobs
+
+            await print_jobs(where, key, status=wanted, limit=limit, as_json=as_json)
+        return True
+
+    def show() -> int:
+        to_its_end = anyio.run(until_interrupted, run)
+        return COMPLETED if live or to_its_end else INTERRUPTED
+
+    raise typer.Exit(exit_status(show))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the copy instead of leaving all open.")] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, max=3600, metavar="SECONDS", help="How long the copy takes; 8, or 12 with replicas."),
+    ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1, max=9, metavar="NUMBER", help="Gateways on a PostgreSQL of their own; one of them is killed."
+        ),
+    ] = 1,
+) -> None:
+    """Show it all on this machine. A simulated Microsoft Graph, a gateway, one copy, and its events as they arrive."""
+    import anyio
+
+    from gateway.cli.demo import demonstrate
+    from gateway.cli.run import exit_status
+
+    raise typer.Exit(exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a stream that is closed, or none of Python's own
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app(prog_name="gateway")
+
+
+def _follow(
+    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float, *, lost: str = ""
+) -> None:
+    """Find the job with `begin`, follow it to its end, exit as it ended. `lost` is said on a signal before that."""
+    import aiohttp
+    import anyio
+
+    from gateway.cli.display import display, on_terminal
+    from gateway.cli.follow import Tail, verdict
+    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+    from gateway.cli.words import ending, say
+    from gateway.invocation import command
+
+    job = ""
+
+    async def run() -> State:
+        nonlocal job
+        with display() as shown:
+            async with aiohttp.ClientSession() as session:
+                job = await begin(session, shown)
+                return await Tail(session, job, patience=patience, show=shown.state, notice=shown.notice).ended()
+
+    def follow() -> int:
+        state = anyio.run(until_interrupted, run)
+        if state is None:
+            say(f"The copy goes on. Follow it again: {command()} tail {job}" if job else lost)
+            return INTERRUPTED
+        status = verdict(state)
+        if status != COMPLETED:
+            say(ending(state))
+        elif on_terminal():
+            print(ending(state))
+        return status
+
+    raise typer.Exit(exit_status(follow))

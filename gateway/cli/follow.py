@@ -1,0 +1,271 @@
+"""The client's side: starts a copy through a gateway, and follows a job as EventSource would until it has ended.
+
+A gateway that goes away is waited for, once it has been met: `patience` seconds without a word of the job. A connection
+that opens and breaks off again is not yet such a word; an event is, and so is a stream that stayed open for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from gateway.cli.stream import EventStream, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+State = dict[str, Any]
+
+TERMINAL_EVENTS = frozenset({"completed", "failed"})
+UNREACHABLE = (aiohttp.ClientError, TimeoutError)
+ENDED = frozenset({"completed", "failed", "deleteFailed", "cancelled"})
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers about now, not about the request
+CONNECT = 10.0  # seconds
+ANSWER = 90.0  # seconds; the gateway itself gives a copy 60
+SILENCE = 60.0  # seconds without a byte; the gateway says something every 15
+SETTLED = 5.0  # seconds after which an open stream counts as a word of the job
+BUSY = 0.5  # seconds between repeats of a request that is still in flight
+IN_FLIGHT = "requestInProgress"
+BROKEN_OFF = "the stream broke off"
+
+
+class RefusedError(Exception):
+    """No: to repeat the same is of no use."""
+
+
+class LostError(Exception):
+    """It is no longer known what becomes of the copy."""
+
+
+class AwayError(Exception):
+    """Not now; after `wait` seconds perhaps, if the gateway named a time."""
+
+    def __init__(self, words: str, wait: float | None) -> None:
+        super().__init__(words)
+        self.wait = wait
+
+
+class Patience:
+    """How long the gateway may be out of sight. While it is, `away` says why."""
+
+    def __init__(self, seconds: float, notice: Callable[[str], None]) -> None:
+        self.seconds = seconds
+        self.met = False
+        self.away = ""
+        self._notice = notice
+        self._lost_at: float | None = None
+
+    def renew(self) -> None:
+        if self.away:
+            self._notice("connected again")
+        self.met, self._lost_at, self.away = True, None, ""
+
+    async def wait(self, words: str, seconds: float) -> None:
+        """Wait before the next try; `LostError` when it was too long already. A stream's plain end goes unmentioned."""
+        now = anyio.current_time()
+        if self._lost_at is None:
+            self._lost_at = now
+        elif now - self._lost_at >= self.seconds:
+            raise LostError(f"{words}; gave up after {self.seconds:g} s")
+        if not self.away and words != BROKEN_OFF:
+            self.away = words
+            self._notice(f"{words}; reconnecting, for {self.seconds:g} s at most")
+        await anyio.sleep(max(0.0, min(seconds, self._lost_at + self.seconds - now)))
+
+
+class Tail:
+    """Follows one job; `show` gets each state, `raw` each piece of the stream as it comes."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        job: str,
+        *,
+        patience: float,
+        show: Callable[[State], None],
+        notice: Callable[[str], None] = lambda _: None,
+        raw: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        self._session = session
+        self._job = URL(job, encoded=True)
+        self._events = URL(f"{job}/events", encoded=True)
+        self._patience = Patience(patience, notice)
+        self._show = show
+        self._raw = raw
+        self._stream = EventStream()
+
+    async def ended(self) -> State:
+        """The job's last state. Raises RefusedError for what is no job, LostError when the gateway stays away."""
+        while True:
+            words, wait = BROKEN_OFF, None
+            try:
+                state = await self._read()
+            except AwayError as away:
+                words, wait, state = str(away), away.wait, None
+            except UNREACHABLE as error:
+                words, state = broken(error), None
+                if not self._patience.met:
+                    raise LostError(f"no gateway within reach at {self._job.origin()}: {words}") from None
+            if state is not None:
+                return state
+            await self._patience.wait(words, self._stream.retry if wait is None else wait)
+
+    async def _read(self) -> State | None:
+        headers = {"Accept": "text/event-stream"}
+        if self._stream.last_id:
+            headers["Last-Event-ID"] = self._stream.last_id
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
+        async with self._session.get(self._events, headers=headers, timeout=timeout) as response:
+            if response.status == 204:
+                return await self._outcome()
+            if response.status != 200:
+                raise self._answered(response, await response.read())
+            if response.content_type != "text/event-stream":
+                raise RefusedError(f"{self._job} sends {response.content_type}, no events: it is no job's URL")
+            self._patience.met = True
+            self._stream.connect()
+            opened, last_id = anyio.current_time(), self._stream.last_id
+            try:
+                async for chunk in response.content.iter_any():
+                    self._raw(chunk)
+                    messages = self._stream.feed(chunk)
+                    self._renew(opened, last_id)
+                    for message in messages:
+                        state = state_of(message)
+                        self._show(state)
+                        if message.event in TERMINAL_EVENTS:
+                            return state
+            finally:
+                self._renew(opened, last_id)
+        return None
+
+    def _renew(self, opened: float, last_id: str) -> None:
+        if self._stream.last_id != last_id or anyio.current_time() - opened > SETTLED:
+            self._patience.renew()
+
+    def _answered(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
+        words = told(response, body)
+        if response.status in PASSING:
+            return AwayError(words, retry_after(response.headers))
+        if self._patience.met:
+            return LostError(f"the gateway knows the job no more: {words}")
+        return RefusedError(words)
+
+    async def _outcome(self) -> State:
+        """How a job ended whose terminal event was seen already."""
+        timeout = aiohttp.ClientTimeout(total=CONNECT)
+        async with self._session.get(self._job, headers={"Accept": "application/json"}, timeout=timeout) as response:
+            body = await response.read()
+        state = json_object(body)
+        if response.status != 200 or state.get("status") not in ENDED:
+            raise LostError(f"the job has ended, but the gateway does not say how: {told(response, body)}")
+        self._show(state)
+        return state
+
+
+async def start(
+    session: aiohttp.ClientSession,
+    url: str,
+    body: Mapping[str, Any],
+    token: str,
+    *,
+    patience: float,
+    notice: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Start a copy, exactly once, and return its job's URL: the key makes a lost answer safe to ask for again."""
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4()), "Accept": "application/json"}
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=ANSWER)
+    where, waiting = URL(url, encoded=True), Patience(patience, notice)
+    while True:
+        try:
+            async with session.post(
+                where, json=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            words, wait = broken(error), 1.0
+            if not waiting.met:
+                raise LostError(f"no gateway within reach at {where.origin()}: {words}; nothing was started") from None
+        except UNREACHABLE as error:
+            words, wait, waiting.met = broken(error), BUSY, True
+        else:
+            if not (waiting.met and response.status == 409 and _code(answer) == IN_FLIGHT):
+                return _started(response, answer)
+            words, wait = told(response, answer), BUSY
+        try:
+            await waiting.wait(words, wait)
+        except LostError as lost:
+            raise LostError(f"{lost}. The copy may be running: look at the target before you repeat it") from None
+
+
+def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
+    words = told(response, answer)
+    if response.status == 202 and "Location" in response.headers and "jobId" in json_object(answer):
+        return str(response.url.join(URL(response.headers["Location"], encoded=True)))
+    if 400 <= response.status < 500:
+        raise RefusedError(words)
+    if response.status >= 500:
+        raise LostError(words)
+    raise LostError(f"{response.url.origin()} is no gateway, it seems: {words}")
+
+
+def verdict(state: State) -> int:
+    """The exit status that an ended job stands for: 0 completed, 1 failed, 3 lost sight of."""
+    if state.get("status") == "completed":
+        return 0
+    error = state.get("error")
+    return 3 if isinstance(error, dict) and error.get("origin") == "gateway" else 1
+
+
+def told(response: aiohttp.ClientResponse, body: bytes) -> str:
+    """An answer in words: the error's message if it has Graph's shape."""
+    error = json_object(body).get("error")
+    if isinstance(error, dict) and error.get("message"):
+        code = error.get("code")
+        return f"{str(error['message']).rstrip('.')} ({code})" if code else str(error["message"])
+    return f"it answered {response.status} {response.reason or ''}".rstrip()
+
+
+def broken(error: Exception) -> str:
+    """What went wrong with a connection, in words."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()
+    broke = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError)
+    return "the connection broke off" if broke else str(error)
+
+
+def state_of(message: Message) -> State:
+    try:
+        state = json.loads(message.data)
+    except ValueError:
+        state = None
+    if not isinstance(state, dict):
+        raise LostError(f"the stream's event {message.id!r} holds no job's state")
+    return state
+
+
+def json_object(body: bytes) -> State:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _code(body: bytes) -> str:
+    error = json_object(body).get("error")
+    return str(error.get("code")) if isinstance(error, dict) else ""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else None

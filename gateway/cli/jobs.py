@@ -1,0 +1,241 @@
+"""The client's side of a gateway's list of jobs, and how they fare.
+
+Which jobs there are is asked again and again, since no event tells of a new one; how the running ones fare comes on one
+stream of them all. Where both tell of a job, the newer word counts. The list is also what tells whether the gateway is
+there: a stream that breaks only has it looked at at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from gateway.cli.follow import (
+    CONNECT,
+    ENDED,
+    PASSING,
+    SILENCE,
+    UNREACHABLE,
+    AwayError,
+    LostError,
+    Patience,
+    RefusedError,
+    State,
+    broken,
+    json_object,
+    retry_after,
+    state_of,
+    told,
+)
+from gateway.cli.stream import RETRY, EventStream
+from gateway.cli.words import clean, line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+LOOK_EVERY = 2.0  # seconds between two looks at the list
+LOOK_AGAIN = 1.0  # … while the gateway is away
+PAGE = 200  # jobs in one answer, and on one stream
+GONE = "-"
+
+
+class Roster:
+    """What is known of the jobs, newest first, and how far each one's events were read."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {}
+        self._read: dict[str, str] = {}
+
+    @property
+    def running(self) -> list[str]:
+        return [job for job, state in self.states.items() if state.get("status") not in ENDED]
+
+    def listed(self, states: Sequence[State]) -> None:
+        """These are the jobs now."""
+        self.states = {job: self._newer(job, state) for state in states if (job := str(state.get("jobId")))}
+        self._read = {job: number for job, number in self._read.items() if job in self.states}
+
+    def told(self, state: State) -> None:
+        """An event of one of them."""
+        job = str(state.get("jobId"))
+        if job in self.states:
+            self.states[job] = self._newer(job, state)
+
+    def gone(self, job: str) -> None:
+        self.states.pop(job, None)
+
+    def read_up_to(self, jobs: Sequence[str], last_id: str) -> None:
+        numbers = last_id.split(",")
+        if len(numbers) == len(jobs):
+            self._read |= {job: number for job, number in zip(jobs, numbers, strict=True) if number != GONE}
+
+    def last_id(self, jobs: Sequence[str]) -> str:
+        """Where a stream of these goes on; one that was never read starts from its beginning."""
+        return ",".join(self._read.get(job, "0") for job in jobs)
+
+    def _newer(self, job: str, state: State) -> State:
+        have = self.states.get(job, state)
+        if have.get("status") in ENDED:
+            return have
+        return have if str(have.get("at", "")) > str(state.get("at", "")) else state
+
+
+class Jobs:
+    """Asks one gateway, at `origin`, for its newest jobs. `status` None means all."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, origin: str, operator_key: str, *, status: str | None, limit: int
+    ) -> None:
+        self.origin = origin
+        self.session = session
+        self._headers = {"Authorization": f"Bearer {operator_key}", "Accept": "application/json"}
+        self._query = {} if status is None else {"status": status}
+        self._limit = limit
+
+    async def newest(self) -> list[State]:
+        """The newest first. Raises AwayError, RefusedError, and what aiohttp does."""
+        found: list[State] = []
+        query = dict(self._query)
+        while True:
+            query["limit"] = str(min(PAGE, self._limit - len(found)))
+            page = await self._page(URL(f"{self.origin}/jobs?{urlencode(query)}", encoded=True))
+            value = page.get("value")
+            found += [state for state in value if isinstance(state, dict)] if isinstance(value, list) else []
+            following = parse_qs(urlsplit(str(page.get("nextLink", ""))).query).get("cursor")
+            if not following or len(found) >= self._limit:
+                return found
+            query["cursor"] = following[0]
+
+    async def _page(self, url: URL) -> State:
+        timeout = aiohttp.ClientTimeout(total=CONNECT)
+        async with self.session.get(url, headers=self._headers, timeout=timeout, allow_redirects=False) as response:
+            body = await response.read()
+        if response.status == 401:
+            raise RefusedError(
+                f"the gateway at {self.origin} does not take this operator key. Use the GATEWAY_OPERATOR_KEY that it "
+                "was started with, or the key it showed at its first start; with neither, it lists no jobs"
+            )
+        if response.status in PASSING:
+            raise AwayError(told(response, body), retry_after(response.headers))
+        answer = json_object(body)
+        if response.status != 200 or not isinstance(answer.get("value"), list):
+            raise RefusedError(f"{self.origin} is no gateway, it seems: {told(response, body)}")
+        return answer
+
+    async def once(self) -> list[State]:
+        """As `newest`, but whatever keeps it from being had is final: RefusedError or LostError."""
+        try:
+            return await self.newest()
+        except AwayError as error:
+            raise LostError(str(error)) from None
+        except UNREACHABLE as error:
+            raise LostError(f"no gateway within reach at {self.origin}: {broken(error)}") from None
+
+
+class Watch:
+    """Keeps a roster of what `jobs` finds up to date; `changed` is called when there is something new to show."""
+
+    def __init__(self, jobs: Jobs, *, patience: float, changed: Callable[[], None]) -> None:
+        self.roster = Roster()
+        self.patience = Patience(patience, lambda _: changed())
+        self._jobs = jobs
+        self._changed = changed
+        self._look = anyio.Event()
+        self._listed = anyio.Event()
+        self._following: list[str] = []
+        self._reading = anyio.CancelScope()
+
+    async def run(self, show: Callable[[], Coroutine[Any, Any, object]]) -> NoReturn:
+        """Until cancelled; `show` runs once there is something to be shown.
+
+        Raises RefusedError, and LostError when the gateway is not there or stays away.
+        """
+        self._list_is(await self._jobs.once())
+        failure: Exception
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow)
+            tasks.start_soon(show)
+            try:
+                await self._keep_listing()
+            except (LostError, RefusedError) as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        raise failure
+
+    async def _keep_listing(self) -> NoReturn:
+        while True:
+            with anyio.move_on_after(LOOK_EVERY):
+                await self._look.wait()
+            self._look = anyio.Event()
+            try:
+                states = await self._jobs.newest()
+            except AwayError as away:
+                await self.patience.wait(str(away), away.wait or LOOK_AGAIN)
+                self._look.set()
+            except UNREACHABLE as error:
+                await self.patience.wait(broken(error), LOOK_AGAIN)
+                self._look.set()
+            else:
+                self._list_is(states)
+
+    def _list_is(self, states: Sequence[State]) -> None:
+        self.patience.renew()
+        self.roster.listed(states)
+        self._listed.set()
+        self._listed = anyio.Event()
+        if not {*self.roster.running} <= {*self._following}:
+            self._reading.cancel()
+        self._changed()
+
+    async def _follow(self) -> NoReturn:
+        """One stream after the other, of all that run; a job that is new has a new one begun."""
+        while True:
+            self._following = self.roster.running[:PAGE]
+            if not self._following:
+                await self._listed.wait()
+                continue
+            with anyio.CancelScope() as self._reading:
+                try:
+                    wait = await self._read(self._following)
+                except (*UNREACHABLE, LostError):
+                    wait = RETRY
+                self._look.set()
+                await anyio.sleep(wait)
+
+    async def _read(self, jobs: Sequence[str]) -> float:
+        """Follow these to their end, or to the stream's; after how many seconds to come back."""
+        stream = EventStream()
+        stream.last_id = self.roster.last_id(jobs)
+        query = "&".join(f"job={quote(job, safe='')}" for job in jobs)
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": stream.last_id}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
+        url = URL(f"{self._jobs.origin}/events?{query}", encoded=True)
+        async with self._jobs.session.get(url, headers=headers, timeout=timeout) as response:
+            if response.status != 200:
+                return retry_after(response.headers) or RETRY
+            stream.connect()
+            async for chunk in response.content.iter_any():
+                for message in stream.feed(chunk):
+                    state = state_of(message)
+                    if message.event == "gone":
+                        self.roster.gone(str(state.get("jobId")))
+                    else:
+                        self.roster.told(state)
+                    self.roster.read_up_to(jobs, message.id)
+                    self._changed()
+        return stream.retry
+
+
+async def print_jobs(origin: str, operator_key: str, *, status: str | None, limit: int, as_json: bool) -> None:
+    """A line for each job as it is now: its id first, or its state as JSON."""
+    async with aiohttp.ClientSession() as session:
+        states = await Jobs(session, origin, operator_key, status=status, limit=limit).once()
+    for state in states:
+        print(json.dumps(state) if as_json else f"{clean(state.get('jobId', ''))}  {line(state, advise=True)}")
+    sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""How a command runs and ends: signals, exit status, and the last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from gateway.cli.follow import LostError, RefusedError
+from gateway.cli.words import advice, say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+COMPLETED, FAILED, WRONG_USE, LOST = 0, 1, 2, 3
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+async def until_interrupted(work: Callable[[], Awaitable[T]]) -> T | None:
+    """What `work` returns, or None when a signal came before it ended; what it opened is closed either way."""
+    result: T | None = None
+    failure: Exception | None = None
+
+    async def stage() -> None:
+        nonlocal result, failure
+        try:
+            result = await work()
+        except (LostError, RefusedError, OSError) as error:
+            failure = error
+        everything.cancel_scope.cancel()
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with anyio.create_task_group() as everything:
+            everything.start_soon(stage)
+            async for _ in signals:
+                break
+            everything.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """What `run` returns, or the status of the error it ends in, said in one line."""
+    try:
+        return run()
+    except RefusedError as error:
+        say(advice(str(error)))
+        return WRONG_USE
+    except LostError as error:
+        say(advice(str(error)))
+        return LOST
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not try to flush the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED

@@ -1,0 +1,234 @@
+"""A callback: what it wants to be told, how far it is, and what follows from each attempt. Pure decisions.
+
+A callback is a subscriber whose cursor is stored. It gets the events it wants in the order of the log. After a failed
+attempt the newest of them takes the place of the rest, so that a receiver that was away is told how things are, not how
+they went; the terminal event is the newest there can be, and is tried at once.
+
+Source of the waits: the Standard Webhooks specification, and the gateway's contract.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.core.addresses import origin
+from gateway.core.errors import invalid
+from gateway.core.events import Event, Kind
+from gateway.core.job import iso
+from gateway.core.signing import is_secret, new_secret
+
+WAITS = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+"""Seconds after each failed attempt. One more failure, and the callback is exhausted."""
+SPREAD = 0.2
+LONGEST_ASKED = 86400.0
+GIVE_UP_AFTER = sum(WAITS)
+"""Seconds after which a receiver that keeps asking for time gets no more."""
+LONGEST_URL = 2048
+ERROR_TEXT = 256
+KINDS: tuple[Kind, ...] = ("progress", "completed", "failed")
+TERMINAL: tuple[Kind, ...] = ("completed", "failed")
+
+CallbackState = Literal["active", "delivered", "exhausted", "gone"]
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What a caller asks for; checked but for where the URL leads."""
+
+    url: str
+    events: tuple[Kind, ...]
+    secret: str
+
+
+class Tries(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a callback is. `cursor` is the last event delivered or passed over, `tried` the one last attempted.
+
+    `attempts` counts those of that event, or of the events that took each other's place, up to a success; `failures`
+    those of them that use up `WAITS`; since when the receiver asks for time and when it is due in seconds since 1970.
+    """
+
+    cursor: int = 0
+    tried: int = 0
+    attempts: int = 0
+    failures: int = 0
+    since: float = 0.0
+    due: float = 0.0
+    last_error: str | None = None
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """`with_copy` tells the one that a copy request itself registered; `settled` when it left `active`."""
+
+    id: str
+    job_id: str
+    url: str
+    events: tuple[Kind, ...]
+    secret: str
+    made: float
+    with_copy: bool = False
+    epoch: int = 1
+    state: CallbackState = "active"
+    settled: float | None = None
+    tries: Tries = Tries()
+
+    @property
+    def origin(self) -> str:
+        """The part of the URL that may be shown: scheme, host and port."""
+        return origin(self.url)
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The receiver answered 2xx."""
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """The receiver answered 410: it wants no more."""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """`retry_after` in seconds when the receiver asked for time."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+Outcome = Delivered | Gone | Failed
+
+
+def wish(url: object, events: object, secret: object = None) -> Wish:
+    """Check what a caller asks for. Raises GatewayError: 400."""
+    if not isinstance(url, str) or not 0 < len(url) <= LONGEST_URL:
+        raise invalid(f"The callback's url must be a text of at most {LONGEST_URL} characters.")
+    if events is None:
+        events = TERMINAL
+    wanted = events if isinstance(events, list | tuple) else ()
+    if not wanted or any(kind not in KINDS for kind in wanted):
+        raise invalid(f"The callback's events must be one or more of {', '.join(KINDS)}.")
+    if secret is None:
+        secret = new_secret()
+    if not isinstance(secret, str) or not is_secret(secret):
+        raise invalid('The callback\'s secret must be "whsec_" and 24 to 64 bytes in base64, or be left out.')
+    return Wish(url, tuple(kind for kind in KINDS if kind in wanted), secret)
+
+
+def wish_of_headers(url: str | None, events: str | None) -> Wish | None:
+    """The same from the headers of a copy request; None when it has none. Raises GatewayError: 400."""
+    if url is None:
+        if events is not None:
+            raise invalid("Gateway-Callback-Events needs a Gateway-Callback-Url. Nothing was started.")
+        return None
+    return wish(url, None if events is None else [kind.strip() for kind in events.split(",")])
+
+
+def registered(wish: Wish, job_id: str, callback_id: str, now: float, *, with_copy: bool = False) -> Callback:
+    return Callback(
+        id=callback_id,
+        job_id=job_id,
+        url=wish.url,
+        events=wish.events,
+        secret=wish.secret,
+        made=now,
+        with_copy=with_copy,
+    )
+
+
+def message(callback: Callback, event: Event) -> tuple[str, bytes]:
+    """The id and the body of an event's message: the same on every attempt."""
+    at = msgspec.json.decode(event.data)["at"]
+    body = b'{"type":"job.%b","timestamp":"%b","data":%b}' % (event.kind.encode(), at.encode(), event.data)
+    return f"msg_{callback.id}_{event.seq}", body
+
+
+def gives_way(callback: Callback) -> bool:
+    """Whether the newest wanted event is to be told next, instead of the oldest."""
+    return callback.tries.last_error is not None
+
+
+def wait(callback: Callback, event: Event, now: float) -> float:
+    """Seconds until an event may be attempted."""
+    tries = callback.tries
+    if tries.last_error is None or (event.terminal and event.seq != tries.tried):
+        return 0.0
+    return min(max(tries.due - now, 0.0), LONGEST_ASKED * (1 + SPREAD))  # a clock set back must not stop it for ever
+
+
+def after(
+    callback: Callback, event: Event, outcome: Outcome, *, final: bool, now: float, rng: random.Random
+) -> Callback:
+    """The callback after an attempt; `final` when the log has ended, so that no newer event takes this one's place."""
+    old = callback.tries
+    again = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
+    attempts = old.attempts + 1 if again else 1
+    if isinstance(outcome, Delivered):
+        tries = Tries(cursor=event.seq, tried=event.seq, attempts=attempts)
+        told = msgspec.structs.replace(callback, tries=tries)
+        return _settled(told, "delivered", now) if event.terminal else told
+    failures, since = (old.failures, old.since) if again else (0, 0.0)
+    if isinstance(outcome, Gone):
+        reason, due, over = "410: the receiver wants no more", now, False
+    else:
+        reason = outcome.reason[:ERROR_TEXT]
+        if outcome.retry_after is not None:
+            # It asked for time: no try is used up, but each takes longer, and all together end like the others.
+            since = since or now
+            due = now + min(max(outcome.retry_after, min(attempts, 60)) * rng.uniform(1.0, 1.05), LONGEST_ASKED)
+            over = due - since > GIVE_UP_AFTER
+        else:
+            failures += 1
+            over = failures > len(WAITS)
+            due = now + WAITS[min(failures, len(WAITS)) - 1] * rng.uniform(1 - SPREAD, 1 + SPREAD)
+    tries = Tries(
+        cursor=old.cursor,
+        tried=event.seq,
+        attempts=attempts,
+        failures=failures,
+        since=since,
+        due=due,
+        last_error=reason,
+    )
+    failed = msgspec.structs.replace(callback, tries=tries)
+    if isinstance(outcome, Gone):
+        return _settled(failed, "gone", now)
+    return _settled(failed, "exhausted", now) if over and final else failed
+
+
+def finished(callback: Callback, now: float) -> Callback:
+    """The callback when the log has ended and holds nothing more that it wants."""
+    return _settled(callback, "delivered", now)
+
+
+def revived(callback: Callback) -> Callback:
+    """The callback under a new epoch, due at once and with all its tries; one that has nothing to tell stays so."""
+    if callback.state == "delivered":
+        return callback
+    # It failed, so the newest event may have come through before the older ones: those must not follow it now.
+    tries = Tries(cursor=callback.tries.cursor, last_error=callback.tries.last_error)
+    return msgspec.structs.replace(callback, epoch=callback.epoch + 1, state="active", settled=None, tries=tries)
+
+
+def revealed(callback: Callback) -> Mapping[str, Any]:
+    """What its registrant is shown, this once: all that a receiver needs."""
+    return {"id": callback.id, "url": callback.url, "events": callback.events, "secret": callback.secret}
+
+
+def shown(callback: Callback) -> Mapping[str, Any]:
+    """What lists show of it: neither its secret nor the secret part of its URL."""
+    content: dict[str, Any] = {
+        "id": callback.id,
+        "url": callback.origin,
+        "events": callback.events,
+        "state": callback.state,
+        "attempts": callback.tries.attempts,
+    }
+    if callback.tries.last_error is not None:
+        content["lastError"] = callback.tries.last_error
+        if callback.state == "active" and callback.tries.due:
+            content["nextAttemptAt"] = iso(callback.tries.due)
+    return content
+
+
+def _settled(callback: Callback, state: CallbackState, now: float) -> Callback:
+    return msgspec.structs.replace(callback, state=state, settled=now)

@@ -1,0 +1,189 @@
+"""Microsoft Graph over the wire: start a copy, read an item, poll a monitor.
+
+No error of the HTTP client leaves this module: its texts carry whole URLs, and a monitor URL is a credential. Redirects
+are never followed, cookies never kept, proxies never taken from the environment.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urljoin
+
+import aiohttp
+import msgspec
+from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
+from yarl import URL
+
+from gateway.core.addresses import MonitorRule, is_public, origin, port_of, split
+from gateway.graph.dialects import NoAnswer, Reply
+
+POLL_SECONDS = 10.0
+BODY_LIMIT = 1 << 20
+HEADER_LIMIT = 32 << 10  # a monitor URL of 4 KiB must fit
+
+_IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
+
+
+class NotSent(Exception):
+    """Upstream could not be reached; nothing of the request was sent."""
+
+
+class Broken(Exception):
+    """The exchange broke or timed out after the request was sent: nobody knows what upstream did."""
+
+
+class Monitor(msgspec.Struct, frozen=True):
+    """Where and how a job is polled; `host` names whose pace it shares."""
+
+    url: str
+    target: Any
+    session: Any
+    host: str
+
+
+class ItemReply:
+    """An upstream answer whose body is still to be read."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.code = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises Broken when upstream breaks off."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            raise Broken from None
+
+
+class Upstream:
+    """`url` is the upstream's base; `rule` says which monitors may be dialled; `copy_timeout` in seconds."""
+
+    def __init__(self, *, url: str, rule: MonitorRule, copy_timeout: float) -> None:
+        self._base = url.rstrip("/")
+        self.origin = origin(url)
+        self._rule = rule
+        self._copy_timeout = copy_timeout
+        self._graph: ClientSession
+        self._polls: dict[str, ClientSession]
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, url: str, rule: MonitorRule, copy_timeout: float) -> AsyncIterator[Upstream]:
+        upstream = cls(url=url, rule=rule, copy_timeout=copy_timeout)
+        async with AsyncExitStack() as stack:
+            trace = TraceConfig()
+            trace.on_request_headers_sent.append(_mark_sent)
+            upstream._graph = await stack.enter_async_context(_session(copy_timeout, TCPConnector(limit=0), trace))
+            # One poll a job is in flight at most, so a limit would only make healthy polls wait for hanging ones.
+            upstream._polls = {
+                "own": await stack.enter_async_context(_session(POLL_SECONDS, TCPConnector(limit=0))),
+                "public": await stack.enter_async_context(
+                    _session(POLL_SECONDS, TCPConnector(limit=0, socket_factory=_public_socket))
+                ),
+            }
+            yield upstream
+
+    def resolve(self, location: str) -> str | None:
+        """A `Location` as an absolute URL; None when it is none."""
+        try:
+            url = urljoin(self._base + "/", location)
+        except ValueError:
+            return None
+        return url if split(url) is not None else None
+
+    def monitor(self, url: str) -> Monitor | None:
+        """How to poll a monitor URL; None when its host may not be dialled."""
+        kind = self._rule.judge(url)
+        parts = split(url)
+        if kind is None or parts is None:
+            return None
+        return Monitor(url, URL(url, encoded=True), self._polls[kind], f"{parts.hostname}:{port_of(parts)}")
+
+    async def start_copy(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """POST `body` to a raw path with its query, once. Raises NotSent or Broken."""
+        sent: list[bool] = []
+        try:
+            async with self._graph.post(
+                URL(self._base + path, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=sent,
+            ) as response:
+                return Reply(response.status, response.headers, await _body(response) or b"")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            raise (Broken if sent else NotSent) from None
+
+    @asynccontextmanager
+    async def read_item(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[ItemReply]:
+        """GET a raw path with its query. Raises NotSent or Broken."""
+        sent: list[bool] = []
+        try:
+            response = await self._graph.get(
+                URL(self._base + path, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=sent
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            raise (Broken if sent else NotSent) from None
+        async with response:
+            yield ItemReply(response)
+
+    async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
+        """Ask a monitor once, without `Authorization`."""
+        session: ClientSession = monitor.session
+        try:
+            async with session.get(monitor.target, headers=headers, allow_redirects=False) as response:
+                body = await _body(response)
+                if body is None:
+                    return NoAnswer("more than 1 MiB")
+                return Reply(response.status, response.headers, body)
+        except TimeoutError:
+            return NoAnswer("timed out", hung=True)
+        except Exception as error:  # noqa: BLE001 - whatever a hostile answer makes the client raise is no answer
+            return NoAnswer(type(error).__name__)
+
+
+def _session(seconds: float, connector: TCPConnector, *traces: TraceConfig) -> ClientSession:
+    return ClientSession(
+        connector=connector,
+        timeout=ClientTimeout(total=seconds),
+        cookie_jar=DummyCookieJar(),
+        headers=_IDENTITY,
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=HEADER_LIMIT,
+        max_field_size=HEADER_LIMIT,
+        trace_configs=list(traces),
+    )
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, None past the limit; the connection is then closed, not drained."""
+    length = response.content_length
+    if length is not None and length <= BODY_LIMIT:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            response.close()
+            return None
+    return bytes(body)
+
+
+async def _mark_sent(_session: ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.append(True)
+
+
+def _public_socket(address: AddrInfoType) -> socket.socket:
+    """Judges what is really dialled, for every address of a name: a resolver alone is bypassed by an IP literal."""
+    family, kind, protocol, _, where = address
+    if not is_public(str(where[0])):
+        raise OSError("not a public address")
+    return socket.socket(family, kind, protocol)

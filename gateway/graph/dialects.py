@@ -1,0 +1,290 @@
+"""A monitor's answer in any of its dialects -> an observation.
+
+The HTTP code alone does not tell the state: `completed` comes as 200, 202 and 303, `failed` as 200 and 500. So a known
+`status` in the body wins over the code, except where the code speaks of the monitor itself (401, 403, 404, 410, 429).
+Texts are upstream's: they are cut, cleaned, and dropped when they would give the monitor URL away.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from gateway.core.job import STATUSES, Answer, ErrorDetail, JobError, kind_of
+
+TEXT_LIMIT = 1024
+WORD_LIMIT = 64
+DETAILS_LIMIT = 20
+
+_KNOWN = {word.lower(): word for word in STATUSES}
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_SECONDS = re.compile(r"\d+(\.\d+)?")
+_LAST_ITEM = re.compile(r"/items(?:/|\(')([^/()']+)(?:'\))?/?$")
+_DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
+_ITEM_FACETS = ("file", "folder", "package", "parentReference")
+
+
+LostCode = Literal["monitorExpired", "monitorUnauthorized"]
+_LOST: dict[int, LostCode] = {
+    401: "monitorUnauthorized",
+    403: "monitorUnauthorized",
+    404: "monitorExpired",
+    410: "monitorExpired",
+}
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came over the wire; header names are looked up whatever their case."""
+
+    code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The monitor does not know the job any more, or refuses access to it."""
+
+    code: LostCode
+    retry_after: float | None = None
+
+
+class Throttled(msgspec.Struct, frozen=True):
+    """Upstream asks for fewer requests; `retry_after` is in seconds."""
+
+    retry_after: float | None = None
+
+
+class NoAnswer(msgspec.Struct, frozen=True):
+    """Nothing usable came; `hung` when the poll ran into its time limit."""
+
+    reason: str
+    retry_after: float | None = None
+    hung: bool = False
+
+
+Observation = Answer | Lost | Throttled | NoAnswer
+
+
+def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
+    """The observation a reply stands for. `now` is seconds since 1970, used where upstream names a date."""
+    code = reply.code
+    wait = retry_after(reply.headers, now)
+    if code in _LOST:
+        return Lost(_LOST[code], wait)
+    if code == 429:
+        return Throttled(wait)
+    document = _document(reply.body)
+    word = document.get("status")
+    status = _KNOWN.get(word.strip().lower()) if isinstance(word, str) else None
+    if status is None and _names_no_operation(document):
+        return Lost("monitorExpired", wait)
+    if status is None and code == 303:
+        status = "completed"
+    if status is not None:
+        return _answer(document, status, reply, monitor_url, wait)
+    if code in (503, 509) or _is_throttle_page(reply):
+        return Throttled(wait)
+    answer = _unspoken(document, reply, monitor_url, wait) if 200 <= code < 300 else None
+    return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
+
+
+def item_of(location: str) -> tuple[str, str | None] | None:
+    """The item id, and the drive id if named, of a URL that ends in an item; None for any other URL."""
+    try:
+        path = urlsplit(location).path
+    except ValueError:
+        return None
+    item = _LAST_ITEM.search(path)
+    if item is None:
+        return None
+    drive = _DRIVE.search(path)
+    return unquote(item[1]), unquote(drive[1]) if drive else None
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds upstream asks to wait: `Retry-After`, else a used-up `RateLimit`; else None."""
+    if "Retry-After" in headers:
+        return named_wait(headers, now)
+    if headers.get("RateLimit-Remaining", "").strip() == "0":
+        return _wait(headers.get("RateLimit-Reset", ""), headers, now)
+    return None
+
+
+def named_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that `Retry-After` says, as seconds or as a date; else None."""
+    return _wait(headers.get("Retry-After", ""), headers, now)
+
+
+def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
+    """A date is read against the answer's own `Date`, so that neither clock need be right."""
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    until = _date(value)
+    if until is None:
+        return None
+    return max(0.0, until - (_date(headers.get("Date", "")) or now))
+
+
+def drive_of_path(path: object) -> str | None:
+    """The drive named in a `parentReference.path` such as /drives/{id}/root:/Documents."""
+    if not isinstance(path, str):
+        return None
+    found = re.match(r"/?drives/([^/]+)(?:/|$)", path)
+    return unquote(found[1]) if found else None
+
+
+def _unspoken(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
+    """A success that says nothing known: a word nobody knows, the finished item itself, or a percentage alone."""
+    unknown = _text(doc.get("status"), WORD_LIMIT, url)
+    if unknown is not None or (reply.code == 202 and _percentage(doc) is not None):
+        return _answer(doc, unknown, reply, url, wait)
+    if isinstance(doc.get("id"), str) and any(facet in doc for facet in _ITEM_FACETS):
+        return _finished_item(doc, url, wait)
+    return None
+
+
+def _names_no_operation(doc: dict[str, Any]) -> bool:
+    error = doc.get("error")
+    return isinstance(error, dict) and error.get("code") == "operationNotFound"
+
+
+def _is_throttle_page(reply: Reply) -> bool:
+    return 300 <= reply.code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm")
+
+
+def _answer(doc: dict[str, Any], status: str | None, reply: Reply, url: str, wait: float | None) -> Answer:
+    resource_id = _text(doc.get("resourceId"), TEXT_LIMIT, url)
+    drive_id = None
+    for place in (doc.get("resourceLocation"), reply.headers.get("Location") if reply.code == 303 else None):
+        found = item_of(place) if isinstance(place, str) else None
+        if found is not None:
+            resource_id = resource_id or _text(found[0], TEXT_LIMIT, url)
+            drive_id = drive_id or _text(found[1], TEXT_LIMIT, url)
+    description = _text(doc.get("statusDescription"), TEXT_LIMIT, url)
+    return Answer(
+        status=status,
+        percentage=_percentage(doc),
+        operation=_text(doc.get("operation"), WORD_LIMIT, url),
+        description=description,
+        resource_id=resource_id,
+        drive_id=drive_id,
+        error=_error(doc, status, description, url) if status and kind_of(status) == "failed" else None,
+        retry_after=wait,
+    )
+
+
+def _finished_item(item: dict[str, Any], url: str, wait: float | None) -> Answer:
+    parent = item.get("parentReference")
+    drive = parent.get("driveId") if isinstance(parent, dict) else None
+    return Answer(
+        status="completed",
+        resource_id=_text(item["id"], TEXT_LIMIT, url),
+        drive_id=_text(drive, TEXT_LIMIT, url),
+        retry_after=wait,
+    )
+
+
+def _error(doc: dict[str, Any], status: str, description: str | None, url: str) -> JobError:
+    raw = doc.get("error")
+    error: dict[str, Any] = raw if isinstance(raw, dict) else {"message": raw}
+    listed = error.get("details") or doc.get("details")
+    details = tuple(
+        ErrorDetail(
+            code=_text(entry.get("code"), WORD_LIMIT, url),
+            message=_text(entry.get("message"), TEXT_LIMIT, url),
+            target=_text(entry.get("target"), TEXT_LIMIT, url),
+        )
+        for entry in (listed if isinstance(listed, list) else [])[:DETAILS_LIMIT]
+        if isinstance(entry, dict)
+    )
+    first = details[0] if details else ErrorDetail()
+    return JobError(
+        code=_text(error.get("code"), WORD_LIMIT, url)
+        or _text(doc.get("errorCode"), WORD_LIMIT, url)
+        or first.code
+        or status,
+        message=_text(error.get("message"), TEXT_LIMIT, url)
+        or description
+        or first.message
+        or f"Upstream ended the copy as {status} and gave no reason.",
+        origin="upstream",
+        details=details,
+    )
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, or an empty one. The standard library's parser takes what the strict one refuses:
+    NaN, which some serialisers write, spoils one number and not the whole answer.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _percentage(doc: dict[str, Any]) -> float | None:
+    found = [_number(doc.get(name)) for name in ("percentageComplete", "percentComplete")]
+    return max((number for number in found if number is not None), default=None)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= 100 or not math.isfinite(value):
+        return None
+    return abs(float(value))  # -0.0 is shown as 0.0
+
+
+def _text(value: object, limit: int, monitor_url: str) -> str | None:
+    if not isinstance(value, str) or not value or _gives_away(value, monitor_url):
+        return None
+    cut = value[:limit]
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
+
+
+def _gives_away(text: str, monitor_url: str) -> bool:
+    if not ("/" in text or "=" in text or "%" in text):
+        return False
+    parts = urlsplit(monitor_url)
+    tail = parts.path + (f"?{parts.query}" if parts.query else "")
+    secrets = [parts.netloc + parts.path]
+    if len(tail) >= 16:  # a short path such as /m/1 is no secret, and stands in many a text
+        secrets.append(tail)
+    once = unquote(text)
+    for form in (text, once, unquote(once)):
+        low = form.lower()
+        if "tempauth=" in low or "sig=" in low:
+            return True
+        if any(secret.lower() in low or unquote(secret).lower() in low for secret in secrets):
+            return True
+    return False
+
+
+def _date(value: str) -> float | None:
+    try:
+        found = parsedate_to_datetime(value)
+        # HTTP's old asctime form names no zone: it is GMT, not the zone this process happens to run in
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

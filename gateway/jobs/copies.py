@@ -1,0 +1,357 @@
+"""Starting a copy: the rules around the one POST that must never be repeated blindly.
+
+The caller learns one of three things: it was refused and nothing runs; it runs, and here is its job; or nobody knows
+(`outcomeUnknown`), and then neither the gateway nor an SDK may send it again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import anyio
+import msgspec
+
+from gateway.callbacks.engine import Callbacks
+from gateway.callbacks.receivers import Receivers
+from gateway.core import callback as deliveries
+from gateway.core import job as jobs
+from gateway.core.callback import Callback, Wish
+from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
+from gateway.core.events import Event
+from gateway.core.job import Answer, Job, Target, advance, reference
+from gateway.core.keys import fingerprint, idempotency_id, new_callback_id, new_job_id
+from gateway.graph.client import Broken, NotSent, Upstream
+from gateway.graph.dialects import Reply, drive_of_path, item_of
+from gateway.jobs.idempotency import Keys
+from gateway.jobs.poller import Poller
+from gateway.jobs.watch import tell_end
+from gateway.store import Store
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import Tracing
+
+STORE_PATIENCE = 5.0
+"""Seconds for which an accepted copy is tried to be stored."""
+
+_STORE_RETRY = 0.2
+
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MAY_RUN = ("outcomeUnknown", "invalidUpstreamResponse", "monitorHostNotAllowed")
+
+log = EventLog("gateway.copies")
+
+
+class CopyRequest(msgspec.Struct, frozen=True):
+    """A checked request: `path` is raw and has its query, `headers` go upstream as they are, but for their place in a
+    trace; `trace` is where the request itself has its place, while traces are made.
+    """
+
+    version: str
+    prefix: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    idempotency_key: str | None = None
+    callback: Wish | None = None
+    trace: str | None = None
+
+    def mark(self) -> bytes:
+        """Tells it from another request under the same idempotency key."""
+        wish = self.callback
+        also = () if wish is None else (wish.url.encode(), ",".join(wish.events).encode())
+        return fingerprint(self.path.encode(), self.body, *also)
+
+    def target(self) -> Target:
+        """Where the result will be: the drive the body names, else the request's own."""
+        parent = msgspec.json.decode(self.body).get("parentReference")
+        named = parent if isinstance(parent, dict) else {}
+        drive = named.get("driveId")
+        if not isinstance(drive, str) or not drive:
+            drive = drive_of_path(named.get("path"))
+        return Target(version=self.version, drive_id=drive, prefix=self.prefix, trace=self.trace)
+
+
+class Refused(Exception):
+    """Upstream answered, but with no job: its reply is for the caller, under `status`.
+
+    After a 500 or a 504 the copy `may_run`; those come back as 502, since SDKs repeat them by themselves.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.code)
+        self.reply = reply
+        self.may_run = reply.code in (500, 504)
+        self.status = 502 if self.may_run else reply.code
+
+
+class Started(msgspec.Struct, frozen=True):
+    """`upstream` are the headers of upstream's answer; none when an earlier job is shown again."""
+
+    job: Job
+    upstream: Mapping[str, str] = {}
+    callback: Callback | None = None
+
+
+def _had_no_effect(error: BaseException) -> bool:
+    """Whether a request that failed so started nothing for sure."""
+    if isinstance(error, Refused):
+        return 400 <= error.reply.code < 500 or error.reply.code == 503
+    return isinstance(error, StoreUnavailable) or (
+        isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
+    )
+
+
+class Copies:
+    """`max_jobs` is how many jobs this process polls before it takes no more."""
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        poller: Poller,
+        callbacks: Callbacks,
+        receivers: Receivers,
+        metrics: Metrics,
+        tracing: Tracing,
+        keys: Keys,
+        *,
+        max_jobs: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._poller = poller
+        self._callbacks = callbacks
+        self._receivers = receivers
+        self._metrics = metrics
+        self._tracing = tracing
+        self._max_jobs = max_jobs
+        self._clock = clock
+        self._starting: set[anyio.CancelScope] = set()
+        self._checking: set[anyio.CancelScope] = set()
+        self._keys = keys
+        self._closing = False
+        self._none_left = anyio.Event()
+
+    async def start(self, request: CopyRequest) -> Started:
+        """Start a copy upstream and watch it. Raises Refused, GatewayError, or StoreUnavailable before it is sent."""
+        outcome = "failed"
+        try:
+            started = await self._once(request)
+        except Refused as refused:
+            reply, ids = refused.reply, request_ids(refused.reply.headers)
+            if refused.may_run:
+                outcome = "outcomeUnknown"
+                log.warning("copy_unknown", status=reply.code, **_told(ids))
+            else:
+                outcome = "refused"
+                log.info("copy_refused", status=reply.code, **_told(ids))
+            raise
+        except GatewayError as error:
+            outcome = error.code
+            if error.code in _MAY_RUN:
+                log.warning("copy_unknown", code=error.code, **_told(error.ids))
+            else:
+                log.info("copy_not_started", code=error.code)
+            raise
+        else:
+            outcome = "started" if started.upstream else "repeated"
+            return started
+        finally:
+            self._metrics.copies.labels(outcome).inc()
+
+    @property
+    def starting(self) -> int:
+        """How many are in flight upstream, or being stored."""
+        return len(self._starting)
+
+    async def _once(self, request: CopyRequest) -> Started:
+        if request.idempotency_key is None:
+            return await self._start(request, None)
+        caller = request.headers.get("Authorization", "")
+        key = idempotency_id(self._store.secret, caller, request.idempotency_key)
+        earlier = await self._keys.reserve(key, request.mark())
+        if earlier is not None:
+            callbacks = await self._store.callbacks(earlier.id)
+            return Started(earlier, callback=next((known for known in callbacks if known.with_copy), None))
+        try:
+            return await self._start(request, key)
+        except BaseException as error:
+            await self._keys.settle(key, no_effect=_had_no_effect(error))
+            raise
+        finally:
+            self._keys.leave(key)
+
+    async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
+        """Watch a monitor that the caller already holds. Raises GatewayError or StoreUnavailable."""
+        if self._upstream.monitor(monitor_url) is None:
+            raise GatewayError(
+                400,
+                "monitorHostNotAllowed",
+                "monitorUrl must be an https URL on an allowed host, without user info. "
+                "The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
+            )
+        with self._place():
+            job, events = jobs.accepted(
+                new_job_id(), monitor=monitor_url, target=target, now=self._clock(), operation=operation
+            )
+            await self._store.create(job, events, None)
+            self._poller.watch(job)
+        log.info("watch_started", job=reference(job.id))
+        return job
+
+    async def drain(self, until: float) -> None:
+        """Take no more, and wait for what is in flight; `until` is a time of the event loop's clock."""
+        self._closing = True
+        for scope in list(self._checking):
+            scope.cancel()
+        for scope in self._starting:
+            scope.deadline = min(scope.deadline, until)
+        if self._starting:
+            await self._none_left.wait()
+
+    async def _start(self, request: CopyRequest, key: bytes | None) -> Started:
+        if self._store.failing:
+            await self._store.ping()  # a copy that cannot be stored must not be started
+        if request.callback is not None:
+            await self._check(request.callback)
+        # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
+        with suppress(asyncio.CancelledError), self._place() as scope, scope:
+            return await self._post(request, key)
+        raise outcome_unknown("The gateway had to shut down before upstream answered.")
+
+    async def _check(self, callback: Wish) -> None:
+        """Before the copy has a place: a name that hangs takes none, and a drain ends this with nothing started."""
+        self._judge_room()
+        scope = anyio.CancelScope()
+        self._checking.add(scope)
+        try:
+            with scope:
+                return await self._receivers.check(callback.url)
+        finally:
+            self._checking.discard(scope)
+        raise _closing()
+
+    def _judge_room(self) -> None:
+        """Raises GatewayError when no copy may be started now."""
+        if self._closing:
+            raise _closing()
+        if self._poller.running + len(self._starting) >= self._max_jobs:
+            raise unavailable("The gateway watches as many jobs as it may. Nothing was started: try again later.", 10)
+
+    @contextmanager
+    def _place(self) -> Iterator[anyio.CancelScope]:
+        """Room for one job more while it is being started, and what ends it at the end of a drain."""
+        self._judge_room()
+        scope = anyio.CancelScope()
+        self._starting.add(scope)
+        try:
+            yield scope
+        finally:
+            self._leave(scope)
+
+    def _leave(self, scope: anyio.CancelScope) -> None:
+        self._starting.discard(scope)
+        if self._closing and not self._starting:
+            self._none_left.set()
+
+    async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
+        with self._tracing.calling("POST", "{item}/copy", under=request.trace, server=self._upstream.origin) as span:
+            try:
+                reply = await self._upstream.start_copy(request.path, request.body, span.along(request.headers))
+            except NotSent:
+                raise GatewayError(
+                    502, "upstreamUnreachable", "Upstream could not be reached. Nothing was started: try again."
+                ) from None
+            except Broken:
+                raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
+            span.answered(reply.code)
+        if reply.code >= 400:
+            raise Refused(reply)
+        try:
+            return await self._take_on(request, key, reply)
+        except GatewayError as error:
+            error.ids = request_ids(reply.headers)
+            raise
+
+    async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply) -> Started:
+        location = reply.headers.get("Location")
+        if reply.code != 202 or not location:
+            raise _not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
+        job, events = self._accept(request, location)
+        callback = None
+        if request.callback is not None:
+            now = self._clock()
+            callback = deliveries.registered(request.callback, job.id, new_callback_id(), now, with_copy=True)
+        await self._keep(job, events, key, callback)
+        self._poller.watch(job)
+        if callback is not None:
+            self._callbacks.take(callback)
+        log.info(
+            "copy_started",
+            job=reference(job.id),
+            callback=None if callback is None else callback.origin,
+            **_told(request_ids(reply.headers)),
+        )
+        if job.state.ended:
+            tell_end(job, self._metrics)
+        return Started(job, reply.headers, callback)
+
+    def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
+        now = self._clock()
+        url = self._upstream.resolve(location)
+        if url is None:
+            raise _not_a_job("Upstream's Location is no URL.")
+        item = item_of(url)
+        if item is None and self._upstream.monitor(url) is None:
+            raise GatewayError(
+                502,
+                "monitorHostNotAllowed",
+                "Upstream's monitor is on a host that is not allowed, so the copy, which may be running, cannot be "
+                "watched. The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
+            )
+        job, events = jobs.accepted(new_job_id(), monitor=url, target=request.target(), now=now)
+        if item is not None:
+            job, last = advance(job, Answer(status="completed", resource_id=item[0], drive_id=item[1]), now)
+            return job, [*events, *last]
+        return job, events
+
+    async def _keep(self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None) -> None:
+        now = asyncio.get_running_loop().time
+        until = now() + STORE_PATIENCE
+        while True:
+            try:
+                with self._metrics.store_writes.labels("create").time():
+                    return await self._store.create(job, events, key, callback)
+            except StoreUnavailable as error:
+                log.warning("copy_not_stored", job=reference(job.id), error=str(error))
+                if now() + _STORE_RETRY > until:
+                    raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
+            await anyio.sleep(_STORE_RETRY)
+
+
+def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Upstream's ids of a request, as far as they are any."""
+    found = {name: headers.get(name, "") for name in ("request-id", "client-request-id")}
+    return {name: value for name, value in found.items() if _ID.fullmatch(value)}
+
+
+def _told(ids: Mapping[str, str]) -> dict[str, Any]:
+    """Upstream's own id, which its support asks for; the client's stands in the line anyway, if it named one."""
+    return {"upstream_request_id": ids.get("request-id")}
+
+
+def _closing() -> GatewayError:
+    return unavailable("The gateway is shutting down. Nothing was started: try again.", 1)
+
+
+def _not_a_job(what: str) -> GatewayError:
+    return GatewayError(
+        502,
+        "invalidUpstreamResponse",
+        f"{what} The copy may be running: look for the new item in the target folder before you start it again.",
+    )

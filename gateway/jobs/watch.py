@@ -1,0 +1,335 @@
+"""One job's task: wait, poll, interpret, advance, append, until the job has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from gateway.core.addresses import host_class
+from gateway.core.errors import told
+from gateway.core.events import Event
+from gateway.core.job import Answer, Job, advance, lose_sight, reference
+from gateway.graph.client import Monitor, Upstream
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Reply, Throttled, interpret
+from gateway.jobs import patience
+from gateway.jobs.pacing import TICK, Turns
+from gateway.jobs.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
+from gateway.lease import Lease
+from gateway.store import Store
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics
+from gateway.telemetry.tracing import Tracing
+
+_STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_OUTCOMES: dict[type[Observation], str] = {
+    Answer: "answered",
+    Lost: "lost",
+    Throttled: "throttled",
+    NoAnswer: "no_answer",
+}
+
+HUNG_AT_ONCE = 32
+"""Polls at once of jobs whose last poll hung."""
+
+log = EventLog("gateway.watch")
+
+
+class Host:
+    """The pace that the jobs of one host share; `rate` is its highest, in polls a second. Its counters are found once,
+    not for each poll.
+    """
+
+    def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
+        self.name = name
+        self.kind = kind = host_class(name)
+        self.rate = HostRate(rate)
+        self.turns = Turns(self.rate)
+        self.polls = {outcome: metrics.polls.labels(outcome, kind) for outcome in POLL_OUTCOMES}
+        self.poll_duration = metrics.poll_duration.labels(kind)
+
+
+class Means(msgspec.Struct, frozen=True):
+    """What all watches of a process share; `give_up_after` and `deadline` are seconds."""
+
+    store: Store
+    upstream: Upstream
+    metrics: Metrics
+    bounds: Bounds
+    give_up_after: float
+    deadline: float
+    clock: Callable[[], float]
+    rng: random.Random
+    turns: Turns
+    hung_lane: anyio.Semaphore
+    lease: Lease
+    tracing: Tracing
+
+
+class Watch:
+    """A watched job. `cancel` ends the watching at once; `stop` after the poll in flight."""
+
+    __slots__ = (
+        "_asking",
+        "_cancelled",
+        "_due",
+        "_ends",
+        "_hung",
+        "_job",
+        "_means",
+        "_memory",
+        "_monitor",
+        "_now",
+        "_overdue",
+        "_progress",
+        "_scope",
+        "_stopping",
+        "_troubles",
+        "host",
+        "polling",
+    )
+
+    def __init__(self, job: Job, monitor: Monitor | None, host: Host, means: Means) -> None:
+        self._scope = anyio.CancelScope()
+        self.polling = False
+        self._stopping = False
+        self._asking = False
+        self._overdue = False
+        self._cancelled = False
+        self._now = asyncio.get_running_loop().time
+        self._job = job
+        self._monitor = monitor
+        self.host = host
+        self._means = means
+        self._memory = patience.FRESH
+        self._hung = False
+        self._troubles = 0
+        now = self._now()
+        self._due = now
+        done = job.state.percentage_complete
+        self._progress = Progress(now, done)
+        self._ends = now + job.created + means.deadline - means.clock()
+
+    @property
+    def job_id(self) -> str:
+        return self._job.id
+
+    @property
+    def epoch(self) -> int:
+        """Under which the job is polled here."""
+        return self._job.epoch
+
+    def stop(self) -> None:
+        self._stopping = True
+        if not self.polling:
+            self.cancel()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._scope.cancel()
+
+    async def run(self, wait: float) -> None:
+        """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
+        # One timer for all of a job's life: a scope with a deadline around each poll would cost 15 us a poll.
+        deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
+        try:
+            with self._scope:
+                await self._go_on(wait)
+        finally:
+            deadline.cancel()
+        if self._overdue and not self._cancelled:
+            self._scope = anyio.CancelScope()
+            with self._scope:
+                await self._give_up()
+
+    def _break_off(self) -> None:
+        """The job's deadline has come: an answer that is still awaited comes too late."""
+        if self._asking:
+            self._overdue = True
+            self._scope.cancel()
+
+    async def _give_up(self) -> None:
+        await self._means.lease.held()
+        await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
+
+    async def _go_on(self, wait: float) -> None:
+        lease = self._means.lease
+        while not self._stopping:
+            self._due = self._now() + wait
+            await asyncio.sleep(min(wait, self._ends - self._now()))
+            if not lease.holds:
+                await lease.held()
+            if self._now() + TICK >= self._ends:  # a timer may come that much early
+                await self._give_up()
+                return
+            self.polling = self._asking = True
+            asked = await self._ask()
+            self._asking = False
+            if self._overdue:
+                return  # it came in the same moment as the deadline, which has the word
+            next_wait_ = await self._take_in(*asked)
+            if next_wait_ is None:
+                return
+            wait = next_wait_
+            self.polling = False
+
+    async def _ask(self) -> tuple[float, Observation]:
+        """One poll and when it was sent. A job whose last poll hung shares a few places with its like, so that hanging
+        monitors do not pile up.
+        """
+        if not self._hung:
+            return await self._poll()
+        async with self._means.hung_lane:
+            return await self._poll()
+
+    async def _poll(self) -> tuple[float, Observation]:
+        if self._monitor is None:
+            return self._now(), NoAnswer("its host is not allowed")
+        means, host = self._means, self.host
+        await host.turns.take()
+        await means.turns.take()
+        if not means.lease.holds:  # it may have come to its end in the queue
+            await means.lease.held()
+        sent = self._now()
+        means.metrics.poll_lag.observe(max(0.0, sent - self._due))
+        with means.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
+            came = await means.upstream.poll(self._monitor, span.along({}))
+            observed = came if isinstance(came, NoAnswer) else self._interpreted(came, self._monitor.url)
+            outcome = _outcome(observed)
+            span.of_job(self._job.id)
+            span.say(host=host.kind, outcome=outcome)
+            if isinstance(came, NoAnswer):
+                span.fail(outcome)
+            else:
+                span.answered(came.code)
+        host.poll_duration.observe(self._now() - sent)
+        host.polls[outcome].inc()
+        return sent, observed
+
+    def _interpreted(self, came: Reply, url: str) -> Observation:
+        try:
+            return interpret(came, url, self._means.clock())
+        except Exception as error:  # noqa: BLE001 - one job's answer must not end the process, and with it all jobs
+            # Without a traceback, which may hold the URL.
+            log.error("answer_unreadable", job=self._reference, status=came.code, error=type(error).__name__)  # noqa: TRY400
+            return NoAnswer("it cannot be read")
+
+    async def _take_in(self, sent: float, observed: Observation) -> float | None:
+        """Seconds until the next poll; None when there is none."""
+        now = self._now()
+        self._hung = isinstance(observed, NoAnswer) and observed.hung
+        self._memory, lost = patience.recall(self._memory, observed, sent, now)
+        left = patience.left(self._memory, now, self._means.give_up_after)
+        if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
+            lost = "monitorUnreachable"  # never before a second Lost, which says more, has had its turn
+        if isinstance(observed, Answer):
+            job, events = advance(self._job, observed, self._means.clock())
+            self._progress = self._progress.seen(job.state.percentage_complete, now)
+        elif lost is not None:
+            job, events = lose_sight(self._job, lost, self._means.clock())
+        else:
+            job, events = self._job, []
+        wait = self._wait_after(observed, left, now)
+        self._tell(observed, wait)
+        if events and not await self._keep(job, events):
+            return None
+        return None if job.state.ended else wait
+
+    def _wait_after(self, observed: Observation, left: float | None, now: float) -> float:
+        means = self._means
+        wait = next_wait(
+            age=means.clock() - self._job.created,
+            progress=self._progress,
+            now=now,
+            failures=self._memory.failures,
+            retry_after=observed.retry_after,
+            bounds=means.bounds,
+            rng=means.rng,
+        )
+        if isinstance(observed, Throttled):
+            self.host.rate.throttled(self._job.id, now, wait)
+            means.metrics.throttled_seconds.labels(self.host.kind).inc(wait)
+        elif not self._hung:
+            self.host.rate.answered(self._job.id, now)
+        self.host.turns.look()
+        if observed.retry_after is not None:
+            if left is not None:
+                self._memory = patience.waited(self._memory, wait)
+        elif isinstance(observed, Lost):
+            again = self._memory.lost_since + TWICE_APART - now
+            wait = max(means.bounds.shortest, min(again, means.bounds.longest))
+        elif left is not None:
+            wait = max(means.bounds.shortest, min(wait, left))
+        return wait
+
+    def _tell(self, observed: Observation, wait: float) -> None:
+        """Of troubles in a row the first, the second, the fourth and so on; and that they are over."""
+        if isinstance(observed, Answer):
+            if self._troubles:
+                log.info("poll_recovered", job=self._reference, host=self.host.kind, troubles=self._troubles)
+            self._troubles = 0
+            return
+        self._troubles += 1
+        if self._troubles & (self._troubles - 1):
+            return
+        about: dict[str, Any] = {"job": self._reference, "host": self.host.kind, "troubles": self._troubles}
+        about["next_in"] = round(wait, 1)
+        match observed:
+            case Throttled(retry_after=asked):
+                log.warning("poll_throttled", retry_after=asked, **about)
+            case Lost(code=code):
+                log.warning("poll_failing", reason=code, **about)
+            case NoAnswer(reason=reason):
+                log.warning("poll_failing", reason=reason, **about)
+
+    @property
+    def _reference(self) -> str:
+        return reference(self._job.id)
+
+    async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
+        """Store what was seen, however long that takes; False when the job is not this watch's any more."""
+        tries = 0
+        try:
+            while True:
+                try:
+                    with self._means.metrics.store_writes.labels("append").time():
+                        mine = await self._means.store.append(job, events)
+                    break
+                except Exception as error:  # noqa: BLE001 - what the store makes of one job must not end all
+                    tries += 1
+                    if tries == 1:
+                        self._means.metrics.verdicts_held.inc()
+                        log.warning("change_held", job=self._reference, status=job.state.status, error=told(error))
+                    await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES)) - 1])
+        finally:
+            if tries:
+                self._means.metrics.verdicts_held.dec()
+        if tries:
+            log.info("change_kept", job=self._reference, tries=tries + 1)
+        if mine:
+            self._job = job
+            if job.state.ended:
+                tell_end(job, self._means.metrics)
+        return mine
+
+
+def tell_end(job: Job, metrics: Metrics) -> None:
+    """Count and log a job that has ended and is stored."""
+    state, error = job.state, job.state.error
+    origin = "upstream" if error is None else error.origin
+    code = None if error is None else error.code
+    seconds = (job.ended or job.created) - job.created
+    metrics.ended(state.kind, origin, code, seconds)
+    log.info(
+        "job_ended", job=reference(job.id), status=state.status, error=code, origin=origin, seconds=round(seconds, 1)
+    )
+
+
+def _outcome(observed: Observation) -> str:
+    if isinstance(observed, NoAnswer) and observed.hung:
+        return "timed_out"
+    return _OUTCOMES[type(observed)]

@@ -1,0 +1,1 @@
+"""How the gateway dials out, and whom it must never reach."""

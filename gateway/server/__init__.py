@@ -1,0 +1,1 @@
+"""The process under uvicorn: sockets, signals, connections, workers."""

@@ -1,0 +1,170 @@
+"""Run the gateway under uvicorn: the socket, the signals, the way down.
+
+uvicorn waits for open answers before it runs the lifespan's end, so streams are told by the signal itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from gateway import settings as settings_
+from gateway.app import VERSION, Gateway, create_app, open_source
+from gateway.core.errors import StoreRefused
+from gateway.server.connection import Connection
+from gateway.server.descriptors import within_descriptors
+from gateway.server.greeting import cannot_listen, greet, say
+from gateway.server.sockets import BACKLOG, LOOPBACK, close_all, listen
+from gateway.settings import Settings, SettingsError
+from gateway.telemetry import logs
+from gateway.telemetry import setup as tracing
+from gateway.telemetry.logs import EventLog
+
+KEEP_ALIVE = 75
+"""Seconds an idle connection is kept: longer than clients and proxies do (nginx: 60), since whoever closes first may
+close on a POST that is just coming in."""
+COPIES_SHARE = 0.8
+"""Share of the drain that copies in flight may take; the rest is for closing."""
+
+log = EventLog("gateway")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with the gateway's drain between the signal and the shutdown. A second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, is_worker: bool = False) -> None:
+        super().__init__(config)
+        self._is_worker = is_worker
+        self.crashed = False
+        self._gateway = gateway
+        self._drain_seconds = gateway.settings.drain * COPIES_SHARE
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = 0
+        gateway.on_crash = self._crash
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Not handed on to uvicorn, which would raise the signal again at the end: a drained gateway exits with 0."""
+        self._signals += 1
+        if self._loop is None or self._signals > 1:
+            self.should_exit = True
+            self.force_exit = self._signals > 1
+        else:
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._loop = asyncio.get_running_loop()
+            if self._is_worker:
+                print("ready", flush=True)  # noqa: T201 - for whoever started it
+                self._loop.add_reader(sys.stdin.fileno(), self._left_alone)
+            else:
+                greet(self._gateway.settings, self._gateway.source, sockets or [])
+            log.info("started", version=VERSION, store=self._gateway.source.place)
+            if self._signals:
+                self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        dropping = asyncio.create_task(self._drop_stalled())
+        await super().shutdown(sockets)
+        dropping.cancel()
+
+    def _left_alone(self) -> None:
+        """Nothing is ever written to a worker's input: it can be read when it has ended."""
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self._begin_drain()
+
+    def _begin_drain(self) -> None:
+        self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            await self._gateway.drain(self._drain_seconds)
+        finally:
+            self.should_exit = True
+
+    async def _drop_stalled(self) -> None:
+        """Connections that are closing and still there have a reader that takes nothing."""
+        while True:
+            await asyncio.sleep(0.5)
+            for connection in list(self.server_state.connections):
+                transport = getattr(connection, "transport", None)
+                if transport is not None and transport.is_closing():
+                    transport.abort()
+
+    def _crash(self) -> None:
+        self.crashed = True
+        self.should_exit = True
+
+
+def settings_to_serve() -> Settings | None:
+    """The settings, or none when they are wrong; what is wrong with them has been said."""
+    unknown = settings_.unknown(os.environ)
+    try:
+        settings = settings_.read()
+    except SettingsError as error:
+        for problem in (*error.problems, *unknown):
+            say(problem)
+        return None
+    for problem in unknown:
+        say(problem)
+    return settings
+
+
+def run(worker: int = 0) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings.
+
+    A `worker` is one of several on the port. It listens on one of its own besides, so many further on; it writes a line
+    once it serves, and ends when its input does: whoever started it is gone then.
+    """
+    logs.begin()
+    settings = settings_to_serve()
+    if settings is None:
+        return 2
+    settings = within_descriptors(settings)
+    host, port = settings.host, settings.port
+    listening: list[socket.socket] = []
+    try:
+        listening += listen(host, port, settings.send_timeout, shared=worker > 0)
+        if worker:
+            host, port = LOOPBACK, port + worker
+            listening += listen(host, port, settings.send_timeout)
+    except OSError as error:
+        close_all(listening)
+        say(cannot_listen(host, port, error))
+        return 1
+    try:
+        source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
+    except (StoreRefused, OSError) as error:
+        close_all(listening)
+        say(str(error))
+        return 1
+    traces = tracing.begin(os.environ, VERSION)
+    gateway = create_app(settings, source, traces)
+    config = uvicorn.Config(
+        gateway,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
+    )
+    server = Server(config, gateway, is_worker=worker > 0)
+    try:
+        server.run(sockets=listening)
+    except SystemExit:
+        return 1
+    finally:
+        traces.close()
+    return 1 if server.crashed or not server.started else 0

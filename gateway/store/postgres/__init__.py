@@ -1,0 +1,356 @@
+"""The shared store: PostgreSQL, for any number of gateways.
+
+Every write of a job names the epoch under which its writer owns it, and the database refuses one that is over. A commit
+whose answer was lost is found out by asking again: appends and creations that were kept already are not kept twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
+
+import anyio
+import asyncpg
+import msgspec
+
+from gateway.core import job as jobs
+from gateway.core.callback import Callback
+from gateway.core.errors import StoreUnavailable
+from gateway.core.events import Event
+from gateway.core.job import Job
+from gateway.store import Reservation, Slice, rows
+from gateway.store.postgres import statements as postgres_sql
+from gateway.store.postgres.batches import Batches
+from gateway.store.postgres.callbacks import CallbackTable
+from gateway.store.postgres.database import Database
+from gateway.store.postgres.ownership import Ownership
+from gateway.store.postgres.pool import Connection, Pool, columns
+from gateway.store.postgres.wakeups import Wakeups
+from gateway.store.rows import JOB, Rows
+
+JOIN_TRIES = 3
+_AGAIN = 0.5
+_FORGET_AT_ONCE = 500
+_GROWN, _STOPPED, _CALLBACK = "j", "s", "c"
+
+_Append = tuple[Job, Sequence[Event]]
+_Wanted = tuple[str, int, int]
+
+
+class PostgresStore(Ownership):
+    """`log_limit` is the number of events kept per job; `clock` this machine's, in seconds since 1970."""
+
+    def __init__(
+        self, database: Database, pool: Pool, own: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(pool, own, Rows(database.seal), lease=lease, clock=clock)
+        self._callbacks = CallbackTable(self._rows)
+        self._log_limit = log_limit
+        self.secret = database.secret
+        self.on_change: Callable[[str], None] = lambda _job_id: None
+        self.on_stop: Callable[[str], None] = lambda _job_id: None
+        self.on_callback_change: Callable[[str], None] = lambda _callback_id: None
+        self._appends: Batches[_Append, bool] = Batches(self._append_all)
+        self._reads: Batches[_Wanted, Slice | None] = Batches(self._read_all)
+        self._wakeups = Wakeups(pool, database.listen_url, lambda: self.me, self._heard)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, database: Database, *, log_limit: int, lease: float, clock: Callable[[], float]
+    ) -> AsyncIterator[PostgresStore]:
+        """Raises StoreUnavailable."""
+        async with (
+            Pool.open(database.url, through_pooler=database.through_pooler) as pool,
+            Pool.open(database.url, through_pooler=database.through_pooler, size=1) as own,
+            anyio.create_task_group() as tasks,
+        ):
+            store = cls(database, pool, own, log_limit=log_limit, lease=lease, clock=clock)
+            tasks.start_soon(store._appends.run)
+            tasks.start_soon(store._reads.run)
+            store._wakeups.start(tasks)
+            await _patiently(store.join)
+            yield store
+            tasks.cancel_scope.cancel()
+
+    @property
+    def failing(self) -> bool:
+        return self._pool.availability.failing
+
+    @property
+    def failures(self) -> int:
+        return self._pool.availability.failures
+
+    async def create(
+        self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
+    ) -> None:
+        async def work(connection: Connection) -> None:
+            made = await connection.fetchval(
+                f"INSERT INTO jobs ({JOB}, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+                " ON CONFLICT (id) DO NOTHING RETURNING 1",
+                *self._rows.of_job(job),
+                None if job.state.ended else self.me,
+            )
+            if made is None:  # an earlier try was kept and its answer lost; or else the insertion below fails
+                kept = await connection.fetchval("SELECT created FROM jobs WHERE id = $1", job.id)
+                if kept == job.created:
+                    return
+            await _insert(connection, job.id, events)
+            if key is not None:
+                await connection.execute("UPDATE keys SET outcome = 'job', job_id = $1 WHERE key = $2", job.id, key)
+            if callback is not None:
+                await self._callbacks.add(connection, callback, self.me)
+
+        await self._pool.together(work)
+        self._changed(job.id)
+
+    async def append(self, job: Job, events: Sequence[Event]) -> bool:
+        mine = await self._appends.ask((job, events))
+        if mine:
+            self._changed(job.id)
+        return mine
+
+    async def stop(self, job_id: str, now: float) -> Job | None:
+        async def work(connection: Connection) -> tuple[Job, bool] | None:
+            row = await connection.fetchrow(f"SELECT {JOB} FROM jobs WHERE id = $1 FOR UPDATE", job_id)
+            if row is None:
+                return None
+            job, events = jobs.lose_sight(self._rows.job(row), "watchStopped", now)
+            if events:
+                await connection.execute(
+                    "UPDATE jobs SET state = $2, status = $3, seq = $4, ended = $5, monitor = NULL, epoch = epoch + 1"
+                    " WHERE id = $1",
+                    job_id,
+                    msgspec.json.encode(job.state),
+                    job.state.status,
+                    job.seq,
+                    job.ended,
+                )
+                await _insert(connection, job_id, events)
+                await self._trim(connection, [job])
+            return job, bool(events)
+
+        stopped = await self._pool.together(work) if _is_plain(job_id) else None
+        if stopped is None:
+            return None
+        job, just_now = stopped
+        if just_now:
+            self._changed(job_id)
+            self._wakeups.tell(_STOPPED, job_id)
+        return job
+
+    async def get(self, job_id: str) -> Job | None:
+        if not _is_plain(job_id):
+            return None
+        found = await self._pool.one(f"SELECT {JOB} FROM jobs WHERE id = $1", job_id)
+        return self._rows.job(found[0]) if found else None
+
+    async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
+        asked = [self._reads.ask((job_id, after, limit)) for job_id, after in wanted]
+        try:
+            return [await one for one in asked]
+        finally:
+            for one in asked:
+                if not one.cancel() and not one.cancelled():
+                    one.exception()  # all of a batch fail alike, and the first has been raised
+
+    async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
+        created, job_id = rows.place(before)
+        if not _is_plain(job_id) or not _is_plain(status or ""):
+            return [], None
+        found = await self._pool.one(
+            f"SELECT {JOB} FROM jobs WHERE (created, id) < ($1, $2) AND status = coalesce($3, status)"
+            " ORDER BY created DESC, id DESC LIMIT $4",
+            created,
+            job_id,
+            status,
+            limit + 1,
+        )
+        return rows.page([self._rows.job(row) for row in found], limit)
+
+    async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+        async def work(connection: Connection) -> Reservation | None:
+            while True:
+                made = await connection.fetchval(
+                    "INSERT INTO keys (key, fingerprint, outcome, kept, owner) VALUES ($1, $2, 'inFlight', $3, $4)"
+                    " ON CONFLICT (key) DO NOTHING RETURNING 1",
+                    key,
+                    fingerprint,
+                    now,
+                    self.me,
+                )
+                if made is not None:
+                    return None
+                known = await connection.fetchrow(
+                    "SELECT fingerprint, outcome, job_id, owner FROM keys WHERE key = $1", key
+                )
+                if known is not None:
+                    mark, outcome, job_id, owner = known
+                    return Reservation(mark, outcome, job_id, elsewhere=owner != self.me)
+
+        return await self._pool.together(work)
+
+    async def release(self, key: bytes, made: float) -> None:
+        await self._pool.one(
+            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3", key, made, self.me
+        )
+
+    async def doubt(self, key: bytes, made: float) -> None:
+        await self._pool.one(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+            key,
+            made,
+            self.me,
+        )
+
+    async def forget(self, before: float) -> int:
+        async def work(connection: Connection) -> int:
+            past = [row["id"] for row in await connection.fetch(postgres_sql.PAST, before, _FORGET_AT_ONCE)]
+            for table, column in (("keys", "job_id"), ("callbacks", "job_id"), ("events", "job_id"), ("jobs", "id")):
+                await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::text[])", past)
+            await connection.execute(
+                "DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < $1", before
+            )
+            return len(past)
+
+        return await self._pool.together(work)
+
+    async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
+        if not _is_plain(callback.job_id):
+            return "unknownJob"
+        return await self._pool.together(lambda connection: self._callbacks.add(connection, callback, self.me))
+
+    async def callbacks(self, job_id: str) -> list[Callback]:
+        return self._callbacks.read(await self._pool.one(self._callbacks.OF_JOB, job_id)) if _is_plain(job_id) else []
+
+    async def save_callback(self, callback: Callback) -> bool:
+        return bool(await self._pool.one(self._callbacks.SAVE, *self._callbacks.saved(callback)))
+
+    async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
+        if not _is_plain(job_id + callback_id):
+            return None
+        callback = await self._pool.together(
+            lambda connection: self._callbacks.revive(connection, job_id, callback_id, self.me)
+        )
+        if callback is not None:
+            self._wakeups.tell(_CALLBACK, callback_id)
+        return callback
+
+    async def remove_callback(self, job_id: str, callback_id: str) -> bool:
+        if not _is_plain(job_id + callback_id):
+            return False
+        removed = await self._pool.one(self._callbacks.REMOVE, callback_id, job_id)
+        if removed:
+            self._wakeups.tell(_CALLBACK, callback_id)
+        return bool(removed)
+
+    async def ping(self) -> None:
+        """A write, since a standby that took over too early reads only."""
+        await self._pool.one(
+            "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", _probe()
+        )
+
+    def _changed(self, job_id: str) -> None:
+        self._wakeups.tell(_GROWN, job_id)
+        self.on_change(job_id)
+
+    def _heard(self, kind: str, about: str) -> None:
+        if kind == _GROWN:
+            self.on_change(about)
+        elif kind == _STOPPED:
+            self.on_stop(about)
+        elif kind == _CALLBACK:
+            self.on_callback_change(about)
+
+    async def _append_all(self, asked: Sequence[_Append]) -> list[bool]:
+        """In as many statements as one job has appends; all but always in one."""
+        results: list[bool] = [False] * len(asked)
+        left = list(range(len(asked)))
+        while left:
+            first_of = {asked[place][0].id: place for place in reversed(left)}
+            now = sorted(first_of.values())
+            kept = await self._append_once([asked[place] for place in now])
+            for place in now:
+                results[place] = asked[place][0].id in kept
+            left = [place for place in left if place not in set(now)]
+        return results
+
+    async def _append_once(self, asked: Sequence[_Append]) -> set[str]:
+        states = [
+            (
+                job.id,
+                job.epoch,
+                events[0].seq,
+                msgspec.json.encode(job.state),
+                job.state.status,
+                job.seq,
+                job.ended,
+            )
+            for job, events in asked
+        ]
+        new = [(job.id, event.seq, event.kind, event.turned, event.data) for job, events in asked for event in events]
+        values = (*columns(states, 7), *columns(new, 5))
+        long = [job for job, _ in asked if job.seq > self._log_limit]
+        if not long:
+            return {row["id"] for row in await self._pool.one(postgres_sql.APPEND, *values)}
+
+        async def work(connection: Connection) -> set[str]:
+            kept = {row["id"] for row in await connection.fetch(postgres_sql.APPEND, *values)}
+            await self._trim(connection, [job for job in long if job.id in kept])
+            return kept
+
+        return await self._pool.together(work)
+
+    async def _trim(self, connection: Connection, grown: Sequence[Job]) -> None:
+        long = [(job.id, job.seq) for job in grown if job.seq > self._log_limit]
+        if long:
+            await connection.execute(postgres_sql.TRIM, *columns(long, 2), self._log_limit)
+
+    async def _read_all(self, asked: Sequence[_Wanted]) -> list[Slice | None]:
+        askable = [(job_id if _is_plain(job_id) else "", after, limit) for job_id, after, limit in asked]
+        found = await self._pool.one(postgres_sql.READ, *columns(askable, 3))
+        slices: list[Slice | None] = [None] * len(asked)
+        for place, group in groupby(found, key=itemgetter("place")):
+            slices[place - 1] = _slice(list(group))
+        return slices
+
+
+def _slice(found: Sequence[asyncpg.Record]) -> Slice:
+    head, ended = found[0]["head"], found[0]["ended"]
+    return Slice(
+        head,
+        ended,
+        [Event(row["seq"], row["kind"], row["turned"], row["data"]) for row in found if row["seq"] is not None],
+    )
+
+
+async def _insert(connection: Connection, job_id: str, events: Sequence[Event]) -> None:
+    values = [(job_id, event.seq, event.kind, event.turned, event.data) for event in events]
+    await connection.execute(
+        "INSERT INTO events (job_id, seq, kind, turned, data)"
+        " SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bool[], $5::bytea[])",
+        *columns(values, 5),
+    )
+
+
+async def _patiently(join: Callable[[], Awaitable[None]]) -> None:
+    """A database that is only slow must not end a start."""
+    for _ in range(JOIN_TRIES - 1):
+        try:
+            return await join()
+        except StoreUnavailable:
+            await anyio.sleep(_AGAIN)
+    return await join()
+
+
+def _is_plain(text: str) -> bool:
+    """PostgreSQL has no place for a NUL in a text; nothing of the gateway's has one."""
+    return "\0" not in text
+
+
+def _probe() -> bytes:
+    return secrets.token_bytes(8)

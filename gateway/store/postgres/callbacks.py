@@ -1,0 +1,65 @@
+"""The rows of the callbacks in the shared store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.core.callback import Callback, revived
+from gateway.store import CALLBACKS_PER_JOB
+from gateway.store.postgres.pool import Connection
+from gateway.store.rows import CALLBACK, Rows
+
+_HOW_FAR = "UPDATE callbacks SET state = $3, settled = $4, epoch = $5, tries = $6"
+
+
+class CallbackTable:
+    """Those that take a connection work within the caller's transaction."""
+
+    OF_JOB = f"SELECT {CALLBACK} FROM callbacks WHERE job_id = $1 ORDER BY made, id"
+    SAVE = f"{_HOW_FAR} WHERE id = $1 AND epoch = $2 RETURNING 1"
+    REMOVE = "DELETE FROM callbacks WHERE id = $1 AND job_id = $2 RETURNING 1"
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def read(self, found: Iterable[Iterable[Any]]) -> list[Callback]:
+        return [self._rows.callback(row) for row in found]
+
+    def saved(self, callback: Callback) -> tuple[Any, ...]:
+        """The values of `SAVE`."""
+        tries = msgspec.json.encode(callback.tries)
+        return (callback.id, callback.epoch, callback.state, callback.settled, callback.epoch, tries)
+
+    async def add(
+        self, connection: Connection, callback: Callback, owner: str
+    ) -> Literal["added", "unknownJob", "tooMany"]:
+        # The job's row holds back another registration, and its removal, until this one is in.
+        if await connection.fetchval("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE", callback.job_id) is None:
+            return "unknownJob"
+        there = await connection.fetchval("SELECT count(*) FROM callbacks WHERE job_id = $1", callback.job_id)
+        if there >= CALLBACKS_PER_JOB:
+            return "tooMany"
+        await connection.execute(
+            f"INSERT INTO callbacks ({CALLBACK}, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            *self._rows.of_callback(callback),
+            owner,
+        )
+        return "added"
+
+    async def revive(self, connection: Connection, job_id: str, callback_id: str, owner: str) -> Callback | None:
+        row = await connection.fetchrow(
+            f"SELECT {CALLBACK} FROM callbacks WHERE id = $1 AND job_id = $2 FOR UPDATE", callback_id, job_id
+        )
+        if row is None:
+            return None
+        old = self._rows.callback(row)
+        callback = revived(old)
+        if callback != old:
+            _, _, *how_far = self.saved(callback)
+            await connection.execute(
+                f"{_HOW_FAR}, owner = $7 WHERE id = $1 AND epoch = $2", old.id, old.epoch, *how_far, owner
+            )
+        return callback

@@ -1,0 +1,245 @@
+"""The embedded store: one SQLite file in WAL mode, `synchronous=FULL`, one writing and one reading thread."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.core import job as jobs
+from gateway.core.callback import Callback
+from gateway.core.events import Event, Kind
+from gateway.core.job import Job
+from gateway.store import Reservation, Slice, rows
+from gateway.store.rows import JOB, Rows
+from gateway.store.sqlite.callbacks import CallbackTable
+from gateway.store.sqlite.file import StoreFile
+from gateway.store.sqlite.thread import Lane
+
+_FORGET_AT_ONCE = 500
+
+
+class SQLiteStore:
+    """`log_limit` is the number of events kept per job."""
+
+    def __init__(self, file: StoreFile, *, log_limit: int) -> None:
+        self._file = file
+        self._rows = Rows(file.seal)
+        self._callbacks = CallbackTable(self._rows)
+        self._log_limit = log_limit
+        self.secret = file.secret
+        self.operator_hash = file.operator_hash
+        self.new_operator_key = file.new_operator_key
+        self.on_change: Callable[[str], None] = lambda _job_id: None
+        self._writes = Lane(file.connect, writes=True, name="store-writer")
+        self._reads = Lane(file.connect, writes=False, name="store-reader")
+
+    @classmethod
+    def open(
+        cls, path: Path, *, secret_key: str | None, log_limit: int, owner: str, make_operator_key: bool = False
+    ) -> SQLiteStore:
+        """Open or make the store at `path`; `owner` is how a second process is told of this one.
+
+        Raises StoreRefused. Must be called in the event loop that uses it.
+        """
+        file = StoreFile.open(path, secret_key, owner, make_operator_key=make_operator_key)
+        return cls(file, log_limit=log_limit)
+
+    @property
+    def failing(self) -> bool:
+        return self._writes.availability.failing
+
+    @property
+    def failures(self) -> int:
+        return self._writes.availability.failures + self._reads.availability.failures
+
+    async def create(
+        self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
+    ) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            kept = db.execute("SELECT created FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            if kept == (job.created,):
+                return
+            db.execute(f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.of_job(job))
+            _insert(db, job.id, events)
+            if key is not None:
+                db.execute("UPDATE keys SET outcome = 'job', job_id = ? WHERE key = ?", (job.id, key))
+            if callback is not None:
+                self._callbacks.add(db, callback)
+
+        await self._writes.submit(work, lambda: self.on_change(job.id))
+
+    async def append(self, job: Job, events: Sequence[Event]) -> bool:
+        return await self._writes.submit(
+            lambda db: self._append(db, job, events, job.epoch), lambda: self.on_change(job.id)
+        )
+
+    async def stop(self, job_id: str, now: float) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            if row is None:
+                return None
+            job, events = jobs.lose_sight(self._rows.job(row), "watchStopped", now)
+            if events:
+                self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
+            return job
+
+        return await self._writes.submit(work, lambda: self.on_change(job_id))
+
+    async def get(self, job_id: str) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return None if row is None else self._rows.job(row)
+
+        return await self._reads.submit(work)
+
+    async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
+        def work(db: sqlite3.Connection) -> list[Slice | None]:
+            return [_slice(db, job_id, after, limit) for job_id, after in wanted]
+
+        return await self._reads.submit(work)
+
+    async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
+        created, job_id = rows.place(before)
+
+        def work(db: sqlite3.Connection) -> list[Job]:
+            found = db.execute(
+                f"SELECT {JOB} FROM jobs WHERE (created, id) < (?, ?) AND status = ifnull(?, status)"
+                " ORDER BY created DESC, id DESC LIMIT ?",
+                (created, job_id, status, limit + 1),
+            )
+            return [self._rows.job(row) for row in found]
+
+        return rows.page(await self._reads.submit(work), limit)
+
+    async def claim(self) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            db.execute("UPDATE keys SET outcome = 'unknown' WHERE outcome = 'inFlight'")
+            db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
+            return [self._rows.job(row) for row in db.execute(f"SELECT {JOB} FROM jobs WHERE ended IS NULL")]
+
+        return await self._writes.submit(work)
+
+    async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
+        def work(db: sqlite3.Connection) -> Reservation | None:
+            row = db.execute("SELECT fingerprint, outcome, job_id FROM keys WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                return Reservation(*row)
+            db.execute(
+                "INSERT INTO keys (key, fingerprint, outcome, kept) VALUES (?, ?, 'inFlight', ?)",
+                (key, fingerprint, now),
+            )
+            return None
+
+        return await self._writes.submit(work)
+
+    async def release(self, key: bytes, made: float) -> None:
+        await self._write("DELETE FROM keys WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made)
+
+    async def doubt(self, key: bytes, made: float) -> None:
+        await self._write(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made
+        )
+
+    async def forget(self, before: float) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            past = db.execute(
+                "SELECT id FROM jobs WHERE ended < ?1 AND NOT EXISTS (SELECT 1 FROM callbacks WHERE job_id = jobs.id"
+                " AND (state = 'active' OR (state = 'exhausted' AND settled >= ?1))) LIMIT ?2",
+                (before, _FORGET_AT_ONCE),
+            ).fetchall()
+            db.executemany("DELETE FROM keys WHERE job_id = ?", past)
+            db.executemany("DELETE FROM callbacks WHERE job_id = ?", past)
+            db.executemany("DELETE FROM events WHERE job_id = ?", past)
+            db.executemany("DELETE FROM jobs WHERE id = ?", past)
+            db.execute("DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < ?", (before,))
+            return len(past)
+
+        return await self._writes.submit(work)
+
+    async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
+        return await self._writes.submit(lambda db: self._callbacks.add(db, callback))
+
+    async def callbacks(self, job_id: str) -> list[Callback]:
+        return await self._reads.submit(lambda db: self._callbacks.of_job(db, job_id))
+
+    async def save_callback(self, callback: Callback) -> bool:
+        return await self._writes.submit(lambda db: self._callbacks.save(db, callback, callback.epoch))
+
+    async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
+        return await self._writes.submit(lambda db: self._callbacks.revive(db, job_id, callback_id))
+
+    async def remove_callback(self, job_id: str, callback_id: str) -> bool:
+        return await self._writes.submit(lambda db: self._callbacks.remove(db, job_id, callback_id))
+
+    async def claim_callbacks(self) -> list[Callback]:
+        return await self._writes.submit(self._callbacks.claim)
+
+    async def ping(self) -> None:
+        await self._write("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", secrets.token_bytes(8))
+
+    async def close(self) -> None:
+        await self._writes.close()
+        await self._reads.close()
+        self._file.close()
+
+    async def _write(self, sql: str, *values: Any) -> None:
+        await self._writes.submit(lambda db: db.execute(sql, values).rowcount)
+
+    def _append(self, db: sqlite3.Connection, job: Job, events: Sequence[Event], epoch: int) -> bool:
+        changed = db.execute(
+            "UPDATE jobs SET state = ?, status = ?, seq = ?, epoch = ?, ended = ?, monitor = iif(?, NULL, monitor)"
+            " WHERE id = ? AND epoch = ? AND ended IS NULL",
+            (
+                msgspec.json.encode(job.state),
+                job.state.status,
+                job.seq,
+                job.epoch,
+                job.ended,
+                job.monitor is None,
+                job.id,
+                epoch,
+            ),
+        ).rowcount
+        if changed == 0:
+            return False
+        _insert(db, job.id, events)
+        if job.seq > self._log_limit:
+            _trim(db, job.id, job.seq, self._log_limit)
+        return True
+
+
+def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
+    db.executemany(
+        "INSERT INTO events (job_id, seq, kind, turned, data) VALUES (?, ?, ?, ?, ?)",
+        [(job_id, event.seq, event.kind, event.turned, event.data) for event in events],
+    )
+
+
+def _trim(db: sqlite3.Connection, job_id: str, newest: int, limit: int) -> None:
+    """Keep `limit` events: mere progress goes first, then changes of status, the oldest first; the ends stay."""
+    db.execute(
+        "DELETE FROM events WHERE job_id = :job AND seq IN ("
+        " SELECT seq FROM events WHERE job_id = :job AND seq > 1 AND seq < :newest ORDER BY turned, seq"
+        " LIMIT max(0, (SELECT count(*) FROM events WHERE job_id = :job) - :limit))",
+        {"job": job_id, "newest": newest, "limit": limit},
+    )
+
+
+def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice | None:
+    head = db.execute("SELECT seq, ended FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if head is None:
+        return None
+    rows: list[tuple[int, Kind, int, bytes]] = []
+    if head[0] > after:
+        rows = db.execute(
+            "SELECT seq, kind, turned, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (job_id, after, limit),
+        ).fetchall()
+    return Slice(
+        head[0], head[1] is not None, [Event(seq, kind, bool(turned), data) for seq, kind, turned, data in rows]
+    )

@@ -1,0 +1,226 @@
+"""The store's file: who may open it, whether it is ours, its version and its secrets."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+from gateway.core.errors import StoreRefused
+from gateway.core.keys import hashed
+from gateway.store.sealing import Seal, SealBroken
+
+APPLICATION_ID = 0x47574159  # "GWAY" in the file's header: this file is a gateway's store
+MIGRATIONS = ("schema.sql", "callbacks.sql")
+"""One script a version; a store's `user_version` is how many of them it has had."""
+
+BUSY_TIMEOUT = 1.0
+CHECKED_UP_TO = 64 << 20
+"""Bytes up to which the whole file is checked at start (about a second); a larger one shows its faults when read."""
+
+
+class StoreFile:
+    """An open, locked, current store file. Make it with `open`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self.seal: Seal
+        self.secret: bytes
+        self.operator_hash: bytes | None
+        self.new_operator_key: str | None = None
+        self.is_new = not path.exists() or path.stat().st_size == 0
+
+    @classmethod
+    def open(cls, path: Path, secret_key: str | None, owner: str, *, make_operator_key: bool) -> StoreFile:
+        """`make_operator_key` makes one if the store has none; it can be read from `new_operator_key` this once.
+
+        Raises StoreRefused with a message for the operator; a refused file is left as it was.
+        """
+        path = Path(os.path.realpath(path))
+        if not path.parent.is_dir():
+            raise StoreRefused(
+                f"The store's folder {path.parent} does not exist. Make it (mkdir -p), or set GATEWAY_STORE_URL to a "
+                "file in another one; from the root it has four slashes: sqlite:////var/lib/gateway.db."
+            )
+        try:
+            lock = _lock(path, owner)
+        except OSError as error:
+            raise StoreRefused(_unusable(path, error)) from None
+        file = cls(path, lock)
+        try:
+            file._prepare(secret_key, make_operator_key)
+        except sqlite3.Error as error:
+            file.close()
+            raise StoreRefused(_explained(path, error)) from None
+        except OSError as error:
+            file.close()
+            raise StoreRefused(_unusable(path, error)) from None
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    @property
+    def place(self) -> str:
+        """Where it is, for the operator."""
+        return str(self.path)
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection for one thread, which need not be this one. Every commit is flushed to the disk."""
+        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def _prepare(self, secret_key: str | None, make_operator_key: bool) -> None:
+        if self.is_new:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        found = False
+        if not self.is_new:
+            with closing(self._looking()) as db:
+                self._check(db)
+                found = self._find_secret(db, secret_key)
+        db = self.connect()
+        try:
+            self.path.chmod(0o600)
+            self._migrate(db)
+            if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+                raise StoreRefused(
+                    f"The store {self.path} lies on a file system that SQLite's WAL mode does not work on."
+                )
+            if found:
+                self._seal_what_is_plain(db)
+            else:
+                self._make_secret(db, secret_key)
+            self._find_operator_key(db, make_operator_key)
+        finally:
+            db.close()
+
+    def _looking(self) -> sqlite3.Connection:
+        """A connection that leaves the file as it is, while a writing one would fold a pending log into it on closing.
+        Only a writer can undo what a crash left half done, though; that is what a journal beside the file tells.
+        """
+        mode = "rw" if Path(f"{self.path}-journal").exists() else "ro"
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+        )
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Look before anything is written."""
+        (ours,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if ours != APPLICATION_ID:
+            raise StoreRefused(f"{self.path} is a SQLite database, but not a gateway's store. Name another file.")
+        if version > len(MIGRATIONS):
+            raise StoreRefused(
+                f"The store {self.path} has version {version}; this gateway knows up to {len(MIGRATIONS)}. "
+                "Start the newer gateway that wrote it."
+            )
+        if self.path.stat().st_size <= CHECKED_UP_TO:
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise StoreRefused(
+                    f"The store {self.path} is damaged ({' '.join(verdict.split())}). "
+                    "Restore a backup; nothing was changed."
+                )
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        for number, name in enumerate(MIGRATIONS[version:], version + 1):
+            script = files("gateway.store.sqlite").joinpath(name).read_text()
+            stamps = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}"
+            db.executescript(f"BEGIN IMMEDIATE; {script}; {stamps}; COMMIT")
+        db.execute("BEGIN IMMEDIATE")  # a file that cannot be written is found here, not by the first caller
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+
+    def _find_secret(self, db: sqlite3.Connection, secret_key: str | None) -> bool:
+        """Read the store's secret, which also tells a wrong key; whether there is one."""
+        kept = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('salt', 'secret')"))
+        if len(kept) < 2:
+            return False
+        self.seal = Seal(secret_key, kept["salt"])
+        try:
+            self.secret = self.seal.open(kept["secret"], "secret")
+        except SealBroken:
+            raise StoreRefused(
+                f"The store {self.path} was sealed with another GATEWAY_SECRET_KEY. Set the one it was made with."
+                if self.seal.closed
+                else f"The store {self.path} is sealed. Set the GATEWAY_SECRET_KEY it was made with."
+            ) from None
+        return True
+
+    def _make_secret(self, db: sqlite3.Connection, secret_key: str | None) -> None:
+        salt = secrets.token_bytes(16)
+        self.seal = Seal(secret_key, salt)
+        self.secret = secrets.token_bytes(32)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('salt', ?)", (salt,))
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('secret', ?)", (self.seal.close(self.secret, "secret"),))
+        db.execute("COMMIT")
+
+    def _find_operator_key(self, db: sqlite3.Connection, make: bool) -> None:
+        row = db.execute("SELECT value FROM meta WHERE name = 'operator'").fetchone()
+        if row is None and make:
+            self.new_operator_key = secrets.token_urlsafe(24)
+            row = (hashed(self.new_operator_key),)
+            db.execute("INSERT INTO meta VALUES ('operator', ?)", row)
+        self.operator_hash = row[0] if row is not None else None
+
+    def _seal_what_is_plain(self, db: sqlite3.Connection) -> None:
+        """After GATEWAY_SECRET_KEY was set for the first time."""
+        (kept,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+        if not self.seal.closed or not self.seal.is_plain(kept):
+            return
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.seal.close(self.secret, "secret"),))
+        for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
+            sealed = self.seal.close(self.seal.open(monitor, job_id), job_id)
+            db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
+        for callback_id, receiver in db.execute("SELECT id, receiver FROM callbacks").fetchall():
+            sealed = self.seal.close(self.seal.open(receiver, callback_id), callback_id)
+            db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (sealed, callback_id))
+        db.execute("COMMIT")
+
+
+def _lock(path: Path, owner: str) -> int:
+    """Hold the lock file beside the store for as long as the process lives: the kernel frees it however it dies."""
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise StoreRefused(
+            f"The store {path} is in use by {holder}. One process at a time: stop that one, or name another file."
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} ({owner})\n".encode(), 0)
+    return handle
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    return (
+        f"The store {path} cannot be opened and locked for writing: {(error.strerror or str(error)).lower()}. Let "
+        f"this user write in {path.parent}, or set GATEWAY_STORE_URL to a file where it may."
+    )
+
+
+def _explained(path: Path, error: sqlite3.Error) -> str:
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return f"The store {path} is locked by another program. Close it there and start again."
+    if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
+        return f"The store {path} cannot be written. Let this user write it, or set GATEWAY_STORE_URL to another file."
+    return f"The store {path} cannot be used: {error}. Nothing was overwritten."

@@ -1,0 +1,1 @@
+"""The HTTP face: routes, requests, answers, the documents and the page."""

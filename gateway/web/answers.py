@@ -1,0 +1,174 @@
+"""What every answer of the gateway has in common: ids, headers, the shape of an error."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.core.errors import GatewayError, unavailable
+from gateway.telemetry.logs import EventLog, about
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import OFF, Tracing
+
+_EVERYWHERE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+_CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_NAMES = {404: "notFound", 405: "methodNotAllowed"}
+
+REQUEST_HEADERS = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Gateway-Callback-Events",
+    "Gateway-Callback-Url",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "client-request-id",
+    "traceparent",
+)
+EXPOSED_HEADERS = ("Location", "Retry-After", "request-id", "client-request-id")
+
+NO_ROUTE = "other"
+"""How a request is counted and logged that no route has."""
+
+log = EventLog("gateway.requests")
+
+
+class Envelope:
+    """The outermost layer: gives each request its ids and each answer the headers that all have, counts it, and logs
+    one line. A request that may change something has a span; one that only looks may be a stream, or come every second.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        request_id = str(uuid.uuid4())
+        asked = Headers(scope=scope)
+        named = asked.get("client-request-id", "")
+        client_id = named if _CLIENT_ID.fullmatch(named) else request_id
+        ids = {"request-id": request_id, "client-request-id": client_id}
+        fields = {"request_id": request_id, "client_request_id": client_id if client_id is named else None}
+        own = [(name.encode(), value.encode()) for name, value in ids.items()]
+        scope["gateway.ids"] = ids
+        method = scope["method"]
+        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, asked)
+        scope["gateway.span"] = span
+
+        async def start(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message["headers"] = list(message.get("headers", ()))
+                given = {name.lower(): value for name, value in headers}
+                headers += [line for line in (*_EVERYWHERE, *own) if line[0] not in given]
+                status = message["status"]
+                route = scope.get("gateway.route") or getattr(scope.get("route"), "path", NO_ROUTE)
+                span.name(f"{method} {route}")
+                span.answered(status)
+                self._metrics.requests.labels(route, f"{status // 100}xx").inc()
+                log.info(
+                    "request",
+                    method=method,
+                    route=route,
+                    status=status,
+                    ms=round((time.perf_counter() - begun) * 1000, 1),
+                    upstream_request_id=given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
+                )
+            await send(message)
+
+        before = about.set({**fields, "trace_id": span.trace_id})
+        try:
+            with span:
+                await self._app(scope, receive, start)
+        finally:
+            about.reset(before)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, with refusals in the gateway's shape."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(headers)
+                if response.status_code == 400:
+                    what = bytes(response.body).decode()
+                    message = f"{what}. The operator allows origins with GATEWAY_CORS_ORIGINS."
+                    response = error_answer(scope, GatewayError(400, "corsNotAllowed", message))
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def error_answer(scope: Scope, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in Graph's shape, under upstream's request ids once it has answered."""
+    ids = {**scope["gateway.ids"], **error.ids}
+    content = {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "innerError": {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), **ids},
+        }
+    }
+    answer = json_answer(content, error.status, headers)
+    answer.headers.update(error.ids)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+async def on_gateway_error(request: Request, error: Exception) -> Response:
+    return error_answer(request.scope, cast("GatewayError", error))
+
+
+async def on_store_unavailable(request: Request, error: Exception) -> Response:
+    log.warning("store_unavailable", error=str(error))
+    return error_answer(request.scope, unavailable("The gateway's store is not available now. Try again."))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    http = cast("HTTPException", error)
+    told = GatewayError(http.status_code, _NAMES.get(http.status_code, "invalidRequest"), f"{http.detail}.")
+    return error_answer(request.scope, told, http.headers)
+
+
+async def on_fault(request: Request, _error: Exception) -> Response:
+    return error_answer(request.scope, GatewayError(500, "generalException", "The gateway failed. It is a bug."))

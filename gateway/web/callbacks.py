@@ -1,0 +1,106 @@
+"""The routes of a job's callbacks. All want its jobKey or the operator key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.callbacks.engine import Callbacks
+from gateway.callbacks.receivers import Receivers
+from gateway.core import callback as deliveries
+from gateway.core.errors import GatewayError
+from gateway.core.job import reference
+from gateway.core.keys import new_callback_id
+from gateway.store import CALLBACKS_PER_JOB, Store
+from gateway.telemetry.logs import EventLog
+from gateway.web.access import Access, unknown_job
+from gateway.web.answers import json_answer
+from gateway.web.bodies import body_of, json_object
+
+log = EventLog("gateway.callbacks")
+
+
+class CallbackRoutes:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        callbacks: Callbacks,
+        receivers: Receivers,
+        access: Access,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._callbacks = callbacks
+        self._receivers = receivers
+        self._access = access
+        self._clock = clock
+
+    def table(self) -> list[BaseRoute]:
+        return [
+            Route("/jobs/{job}/callbacks", self.list),
+            Route("/jobs/{job}/callbacks", self.register, methods=["POST"]),
+            Route("/jobs/{job}/callbacks/{callback}", self.remove, methods=["DELETE"]),
+            Route("/jobs/{job}/callbacks/{callback}/retry", self.retry, methods=["POST"]),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        """Register a callback on a job, running or ended."""
+        job_id = self._job(request)
+        given = json_object(await body_of(request))
+        wish = deliveries.wish(given.get("url"), given.get("events"), given.get("secret"))
+        if await self._store.get(job_id) is None:
+            raise unknown_job()
+        await self._receivers.check(wish.url)
+        callback = deliveries.registered(wish, job_id, new_callback_id(), self._clock())
+        match await self._store.add_callback(callback):
+            case "unknownJob":
+                raise unknown_job()
+            case "tooMany":
+                message = f"A job has at most {CALLBACKS_PER_JOB} callbacks. Remove one first."
+                raise GatewayError(409, "tooManyCallbacks", message)
+        self._callbacks.take(callback)
+        log.info("callback_registered", job=reference(job_id), to=callback.origin, wants=callback.events)
+        return json_answer(deliveries.revealed(callback), 201)
+
+    async def list(self, request: Request) -> Response:
+        """A job's callbacks, oldest first."""
+        job_id = self._job(request)
+        found = await self._store.callbacks(job_id)
+        if not found and await self._store.get(job_id) is None:
+            raise unknown_job()
+        return json_answer({"value": [deliveries.shown(callback) for callback in found]})
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a callback: it is told nothing more."""
+        job_id, callback_id = self._job(request), request.path_params["callback"]
+        if not await self._store.remove_callback(job_id, callback_id):
+            raise await self._unknown(job_id)
+        self._callbacks.drop(callback_id)
+        log.info("callback_removed", job=reference(job_id))
+        return Response(status_code=204)
+
+    async def retry(self, request: Request) -> Response:
+        """Try a callback at once, with all its tries; one that was delivered stays so."""
+        job_id, callback_id = self._job(request), request.path_params["callback"]
+        callback = await self._store.revive_callback(job_id, callback_id)
+        if callback is None:
+            raise await self._unknown(job_id)
+        self._callbacks.take(callback)
+        log.info("callback_retried", job=reference(job_id), to=callback.origin)
+        return json_answer(deliveries.shown(callback), 202)
+
+    def _job(self, request: Request) -> str:
+        job_id: str = request.path_params["job"]
+        self._access.check(request, job_id)
+        return job_id
+
+    async def _unknown(self, job_id: str) -> GatewayError:
+        if await self._store.get(job_id) is None:
+            return unknown_job()
+        return GatewayError(
+            404, "callbackNotFound", "The job has no such callback: its id is wrong, or it was removed."
+        )

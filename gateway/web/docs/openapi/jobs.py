@@ -1,0 +1,175 @@
+"""The OpenAPI document's part on jobs: their state, their list, and their streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.job import STATUSES
+from gateway.web.docs.openapi.faults import errors
+from gateway.web.docs.openapi.parts import (
+    JOB,
+    LAST_IDS,
+    TEXT,
+    body,
+    empty_answer,
+    json_answer,
+    parameter,
+    ref,
+    text_answer,
+)
+from gateway.web.docs.openapi.schemas import COMPLETED, FAILED, RUNNING, STARTED
+
+OTHER_JOB = "ammV8QY4cnJ2Zw1E1EmM_LVe"
+
+
+def frame(event_id: str, name: str, data: dict[str, Any]) -> str:
+    """An event on the wire."""
+    return f"id: {event_id}\nevent: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n"
+
+
+ONE = "retry: 2000\n\n" + frame("1", "progress", STARTED) + frame("2", "completed", COMPLETED)
+MANY = (
+    "retry: 2000\n\n"
+    + frame("0,-", "gone", {"jobId": OTHER_JOB})
+    + frame("1,-", "progress", STARTED)
+    + frame("2,-", "completed", COMPLETED)
+)
+_SEEN = empty_answer("the terminal event has been seen: do not come again. EventSource obeys that by itself")
+_KEY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]
+_OPERATOR: list[dict[str, list[str]]] = [{"operatorKey": []}]
+_FOLLOW = (
+    "A new reader gets the log from its start, one with a last id what came after it; an id that is not known gets the "
+    "log from its start. A comment comes while nothing happens. After `completed` or `failed` the stream ends. A "
+    "reader with a last id is never refused for a passing reason: it gets a `retry:` and the end, and comes back."
+)
+
+
+def _stream(example: str) -> dict[str, Any]:
+    told = "Server-Sent Events: `progress`, then `completed` or `failed`, then the end; /asyncapi.json tells of each"
+    answer = text_answer("text/event-stream", told, example, "X-Accel-Buffering")
+    answer["content"]["text/event-stream"]["schema"] = ref("schemas", "StreamEvent")
+    return answer
+
+
+def _state_or_stream() -> dict[str, Any]:
+    state = json_answer(
+        ref("schemas", "State"),
+        "how it ended; or the stream, when `Accept` prefers `text/event-stream`",
+        "X-Accel-Buffering",
+        completed=COMPLETED,
+        failed=FAILED,
+    )
+    state["content"] |= _stream(ONE)["content"]
+    return state
+
+
+PATHS: dict[str, Any] = {
+    "/jobs": {
+        "get": {
+            "operationId": "listJobs",
+            "tags": ["Jobs"],
+            "summary": "List jobs, newest first",
+            "parameters": [
+                parameter("limit", "query", "1 to 200; 50 if left out", 50, pattern="^[1-9][0-9]?$|^1[0-9][0-9]$|^200$")
+                | {"schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}},
+                parameter("status", "query", f"only jobs of this status: {', '.join(STATUSES)}", "completed"),
+                parameter("cursor", "query", "where the next page begins; taken from nextLink"),
+            ],
+            "security": _OPERATOR,
+            "responses": {
+                "200": json_answer(ref("schemas", "Jobs"), "a page of them", page={"value": [RUNNING, COMPLETED]}),
+                **errors("400 invalidRequest", "401 unauthenticated", "503 serviceNotAvailable"),
+            },
+        },
+        "post": {
+            "operationId": "watchMonitor",
+            "tags": ["Jobs"],
+            "summary": "Watch a monitor URL that the caller holds",
+            "requestBody": body(
+                ref("schemas", "MonitorToWatch"),
+                copy={"monitorUrl": "https://contoso.sharepoint.com/_api/v2.0/operations/4A3407B5-88FC-4504-8B21"},
+            ),
+            "security": _OPERATOR,
+            "responses": {
+                "202": ref("responses", "Watched"),
+                **errors(
+                    "400 invalidRequest",
+                    "400 monitorHostNotAllowed",
+                    "401 unauthenticated",
+                    "408 requestTimeout",
+                    "413 requestTooLarge",
+                    "415 unsupportedMediaType",
+                    "503 serviceNotAvailable",
+                ),
+            },
+        },
+    },
+    "/jobs/{job}": {
+        "parameters": [ref("parameters", "job")],
+        "get": {
+            "operationId": "getJob",
+            "tags": ["Jobs"],
+            "summary": "A job's state now",
+            "description": "202 while it runs and 200 when it has ended: a client written for Graph's monitor URL can "
+            "poll this one unchanged. Last ids count when the stream is asked for.",
+            "parameters": LAST_IDS,
+            "responses": {
+                "200": _state_or_stream(),
+                "202": json_answer(ref("schemas", "State"), "it runs", "Retry-After", running=RUNNING),
+                "204": _SEEN,
+                **errors("404 jobNotFound", "503 serviceNotAvailable"),
+            },
+        },
+        "delete": {
+            "operationId": "stopJob",
+            "tags": ["Jobs"],
+            "summary": "Stop watching a job",
+            "description": "The copy itself goes on upstream: Graph has no cancel. The job ends as failed with "
+            "`watchStopped`. Once more, or on a job that has ended, it changes nothing.",
+            "security": _KEY,
+            "responses": {
+                "204": empty_answer("it is not watched any more"),
+                **errors("401 unauthenticated", "404 jobNotFound", "503 serviceNotAvailable"),
+            },
+        },
+    },
+    "/jobs/{job}/events": {
+        "parameters": [ref("parameters", "job")],
+        "get": {
+            "operationId": "followJob",
+            "tags": ["Streams"],
+            "summary": "Follow a job",
+            "description": _FOLLOW,
+            "parameters": LAST_IDS,
+            "responses": {
+                "200": _stream(ONE),
+                "204": _SEEN,
+                **errors("404 jobNotFound", "503 serviceNotAvailable"),
+            },
+        },
+    },
+    "/events": {
+        "get": {
+            "operationId": "followJobs",
+            "tags": ["Streams"],
+            "summary": "Follow several jobs on one stream",
+            "description": "A browser allows about six connections to an origin. An id is the positions in the order "
+            "of the query, joined by commas; a job that nobody knows is told once, as `gone`, and its position is `-`. "
+            "The stream ends when the last job has.",
+            "parameters": [
+                {
+                    **parameter("job", "query", "1 to 200 different jobs", [JOB, OTHER_JOB], required=True),
+                    "schema": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 200, "uniqueItems": True},
+                },
+                *LAST_IDS,
+            ],
+            "responses": {
+                "200": _stream(MANY),
+                "204": _SEEN,
+                **errors("400 invalidRequest", "404 jobNotFound", "503 serviceNotAvailable"),
+            },
+        }
+    },
+}

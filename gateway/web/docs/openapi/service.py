@@ -1,0 +1,68 @@
+"""The OpenAPI document's part on the service itself: whether it works, what it counts, and what tells of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.web.docs.openapi.faults import errors
+from gateway.web.docs.openapi.parts import headers, json_answer, ref, text_answer
+
+_PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
+_METRICS = """\
+# HELP gateway_jobs_running Jobs this process polls.
+# TYPE gateway_jobs_running gauge
+gateway_jobs_running 3.0
+"""
+_FIGURES = text_answer("text/plain", "figures, as OpenMetrics where that is preferred", _METRICS)
+_FIGURES["content"]["application/openmetrics-text"] = {}
+
+
+def _get(name: str, summary: str, answer: dict[str, Any], **others: Any) -> dict[str, Any]:
+    responses = {"200": answer, **errors(), **others}
+    return {"get": {"operationId": name, "tags": ["Service"], "summary": summary, "responses": responses}}
+
+
+def _page(description: str, *named: str) -> dict[str, Any]:
+    return text_answer("text/html", description, "<!doctype html>…", *named)
+
+
+def _document(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    return {"description": description, "headers": headers(), "content": content}
+
+
+PATHS: dict[str, Any] = {
+    "/": _get("page", "The page for people", _page("jobs, followed live", *_PAGE_HEADERS)),
+    "/page/{part}": {
+        "parameters": [ref("parameters", "part")],
+        **_get(
+            "pagePart",
+            "A part of the page for people",
+            {
+                "description": "its style, one of its scripts, or its icon",
+                "headers": headers(*_PAGE_HEADERS),
+                "content": {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")},
+            },
+            **errors("404 notFound"),
+        ),
+    },
+    "/docs": _get(
+        "docs", "This document, to read", _page("the OpenAPI and AsyncAPI documents", "Content-Security-Policy")
+    ),
+    "/openapi.json": _get(
+        "openapi", "This document", _document("OpenAPI 3.1", {"openapi": "3.1.0", "info": {"title": "Copy gateway"}})
+    ),
+    "/asyncapi.json": _get(
+        "asyncapi",
+        "Events and callbacks as an AsyncAPI document",
+        _document("AsyncAPI 3.0", {"asyncapi": "3.0.0", "info": {"title": "Copy gateway"}}),
+    ),
+    "/healthz": _get("health", "Is it alive?", json_answer(ref("schemas", "Status"), "it is", alive={"status": "ok"})),
+    "/readyz": _get(
+        "ready",
+        "Is it ready?",
+        json_answer(ref("schemas", "Status"), "it takes copies", ready={"status": "ready"}),
+        **errors("503 serviceNotAvailable"),
+    ),
+    "/metrics": _get("metrics", "Figures for Prometheus", _FIGURES),
+}

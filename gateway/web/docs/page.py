@@ -1,0 +1,228 @@
+"""The OpenAPI and AsyncAPI documents as a page to read.
+
+Made of the documents alone, so that it says what they say. It has no script, so that its policy can forbid all; a
+browser's own search and links find their way in it. A viewer of the field would be 1 to 3 MB of script that wants
+`unsafe-inline` styles.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from gateway.web.docs.markup import Html, code, commas, element, join, listed, paragraphs, prose, table
+from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.openapi.parts import ALWAYS, FROM_BROWSERS
+from gateway.web.docs.resolved import Operation, curl, examples, follow, operations
+from gateway.web.docs.types import kind, properties
+
+_STYLE = files("gateway.web.docs").joinpath("page.css").read_text()
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The Content-Security-Policy that the page is sent with."""
+
+_KEYS = {"callerToken": "the caller's token for Graph", "jobKey": "the jobKey", "operatorKey": "the operator key"}
+_JSON = "application/json"
+_OR_UPSTREAM = "or upstream's own"
+Section = tuple[Html, Html]
+"""Its part of the contents, and itself."""
+
+
+def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
+    """The whole page."""
+    sections = [*_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(openapi), _errors()]
+    info = openapi["info"]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{info['title']}: routes and events"),
+        element("link", rel="icon", href="data:,"),
+        element("style", Html(_STYLE)),
+    )
+    links = (element("a", f"/{name}", href=name) for name in ("openapi.json", "asyncapi.json"))
+    skip = element("a", "Skip the contents", href="#main", class_="skip")
+    top = element("header", element("h1", info["title"]), element("p", info["summary"], class_="lead"))
+    contents = element("nav", *(entry for entry, _ in sections), aria_label="Contents")
+    main = element(
+        "main",
+        paragraphs(info["description"]),
+        element("p", "The same for programs: ", commas(links, " and "), "."),
+        element("p", "The examples are for a POSIX shell; this gateway is ", element("code", _base(openapi)), "."),
+        *(section for _, section in sections),
+        id="main",
+    )
+    return "<!doctype html>\n" + element("html", head, element("body", skip, top, contents, main), lang="en")
+
+
+def _base(openapi: Mapping[str, Any]) -> str:
+    base: str = openapi["servers"][0]["url"]
+    return base
+
+
+def _section(name: str, title: str, told: str, entries: list[tuple[str, Html]], *body: str) -> Section:
+    inside = listed(*(element("a", text, href=f"#{anchor}") for anchor, text in entries)) if entries else ""
+    contents = join(element("p", element("a", title, href=f"#{name}")), inside)
+    heading = element("h2", title, id=name)
+    return contents, element("section", heading, element("p", prose(told)), *body, aria_labelledby=name)
+
+
+def _routes(openapi: Mapping[str, Any]) -> Iterator[Section]:
+    found = operations(openapi)
+    for tag in openapi["tags"]:
+        forms: dict[str, list[Operation]] = {}  # one thing to do may have many addresses, but has one summary
+        for one in found:
+            if tag["name"] in one.content["tags"]:
+                forms.setdefault(one.content["summary"], []).append(one)
+        entries = [(same[0].name, join(summary)) for summary, same in forms.items()]
+        articles = [_article(openapi, same) for same in forms.values()]
+        yield _section(tag["name"].lower(), tag["name"], tag["description"], entries, *articles)
+
+
+def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
+    """An operation, shown by the first of its addresses."""
+    first = forms[0]
+    content = first.content
+    parts = [
+        element("h3", content["summary"], id=first.name),
+        element("p", _address(first.method, first.path), class_="address"),
+        paragraphs(content.get("description", "")),
+        element("p", _opened(first)),
+        code(curl(_base(openapi), first)),
+    ]
+    if len(forms) > 1:
+        others = (element("span", _address(form.method, form.path), id=form.name) for form in forms[1:])
+        more = element("summary", f"{len(forms) - 1} more addresses")
+        parts.append(element("details", more, listed(*others, class_="plain")))
+    parameters = {(one["in"], one["name"]): one for form in forms for one in form.parameters}
+    if parameters:
+        rows = [(*_named(one), kind(one["schema"]), prose(one["description"])) for one in parameters.values()]
+        parts += [element("h4", "Parameters"), table(("name", "in", "type", "meaning"), rows)]
+    if first.body is not None:
+        media = first.body["content"][_JSON]
+        parts += [element("h4", "Body: ", kind(media["schema"])), *_examples(media)]
+    parts.append(element("h4", "Answers"))
+    parts += [_answer(status, response) for status, response in sorted(first.responses.items())]
+    return element("article", *parts, aria_labelledby=first.name)
+
+
+def _address(method: str, path: str) -> Html:
+    return join(element("b", method, class_="method"), " ", element("code", path))
+
+
+def _opened(operation: Operation) -> Html:
+    if not operation.keys:
+        by_id = any(parameter["name"] == "job" for parameter in operation.parameters)
+        return join("Whoever has the job's id may do it." if by_id else "Open to everybody.")
+    wanted = " or ".join(_KEYS[key] for key in operation.keys)
+    return prose(f"Opened by `Authorization: Bearer …` with {wanted}.")
+
+
+def _named(parameter: Mapping[str, Any]) -> tuple[Html, str]:
+    must = element("span", " required", class_="must") if parameter["required"] else ""
+    return join(element("code", parameter["name"]), must), parameter["in"]
+
+
+def _answer(status: str, response: Mapping[str, Any]) -> Html:
+    bodies = response.get("content", {})
+    codes = [name for name in examples(bodies.get(_JSON, {})) if f"{status} {name}" in FAULTS]
+    told = commas(element("a", element("code", name), href=f"#error-{status}-{name}") for name in codes)
+    if not codes:
+        told = prose(response["description"])
+    passed_on = bool(codes) and response["description"].endswith(_OR_UPSTREAM)
+    if passed_on:
+        told = join(told, ", ", _OR_UPSTREAM)
+    # Upstream's are told of at 4XX and 5XX.
+    named = [] if passed_on else [name for name in response["headers"] if name not in ALWAYS + FROM_BROWSERS]
+    to_headers = commas(element("a", element("code", name), href=f"#header-{name}") for name in named)
+    line = join(element("b", status, class_="status"), " ", told)
+    if codes or not bodies:
+        return element("p", line, join("; with ", to_headers) if named else "", class_="answer")
+    shown = [element("p", "With ", to_headers, ".")] if named else []
+    for name, media in bodies.items():
+        of = (" ", kind(media["schema"])) if "$ref" in media.get("schema", {}) else ()
+        shown += [element("p", element("code", name), *of), *_examples(media)]
+    return element("details", element("summary", line), *shown, class_="answer")
+
+
+def _examples(media: Mapping[str, Any]) -> list[Html]:
+    return [code(value if isinstance(value, str) else _json(value)) for value in examples(media).values()]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def _events(asyncapi: Mapping[str, Any]) -> Section:
+    entries, articles = [], []
+    for name, operation in asyncapi["operations"].items():
+        channel = follow(asyncapi, operation["channel"])
+        anchor = f"events-{name}"
+        entries.append((anchor, join(operation["title"])))
+        parts = [element("h3", operation["title"], id=anchor)]
+        is_stream = channel["address"] is not None
+        if is_stream:
+            address = _address(operation["bindings"]["http"]["method"], channel["address"])
+            parts.append(element("p", address, class_="address"))
+        parts += [element("p", prose(one["description"])) for one in (channel, operation) if "description" in one]
+        for message in (follow(asyncapi, one) for one in channel["messages"].values()):
+            parts += _message(message, is_stream=is_stream)
+        articles.append(element("article", *parts, aria_labelledby=anchor))
+    return _section("events", "Events and callbacks", "What the gateway tells by itself.", entries, *articles)
+
+
+def _message(message: Mapping[str, Any], *, is_stream: bool) -> Iterator[Html]:
+    yield element("h4", element("code", message["title"]), ": ", kind(message["payload"]))
+    yield element("p", prose(message["description"]))
+    example = message["examples"][0]
+    lines = [f"{name}: {value}" for name, value in example["headers"].items()]
+    payload = msgspec.json.encode(example["payload"]).decode()
+    yield code("\n".join([*lines, f"data: {payload}"] if is_stream else [*lines, "", payload]))
+
+
+def _schemas(openapi: Mapping[str, Any]) -> Section:
+    entries, articles = [], []
+    for name, schema in sorted(openapi["components"]["schemas"].items()):
+        if name == "ErrorCode":  # the table of errors tells it
+            continue
+        anchor = f"schema-{name}"
+        entries.append((anchor, element("code", name)))
+        parts = [element("h3", element("code", name), id=anchor), element("p", prose(schema.get("description", "")))]
+        parts += [properties(part) for part in schema.get("allOf", [schema])]
+        parts += [code(_json(example)) for example in schema.get("examples", ())]
+        articles.append(element("article", *parts, aria_labelledby=anchor))
+    return _section("schemas", "Schemas", "What bodies hold.", entries, *articles)
+
+
+def _headers(openapi: Mapping[str, Any]) -> Section:
+    where = dict.fromkeys(ALWAYS, "every answer") | dict.fromkeys(FROM_BROWSERS, "answers to browsers")
+    rows = [
+        (
+            element("code", name, id=f"header-{name}"),
+            where.get(name, "where it is named"),
+            prose(header["description"]),
+            element("code", str(header["example"])),
+        )
+        for name, header in openapi["components"]["headers"].items()
+    ]
+    told = "What answers carry besides their bodies."
+    return _section("headers", "Headers", told, [], table(("name", "on", "meaning", "example"), rows))
+
+
+def _errors() -> Section:
+    rows = []
+    for fault, told in FAULTS.items():
+        status, name = fault.split()
+        anchor = f"error-{status}-{name}"
+        rows.append((status, element("a", element("code", name), id=anchor, href=f"#{anchor}"), prose(told)))
+    told = "Every error of the gateway has one of these codes, and a message that says what was wrong and what to do."
+    return _section("errors", "Errors", told, [], table(("status", "code", "meaning"), rows))

@@ -1,0 +1,61 @@
+"""The page for people at `/`: static files, held in memory, and the policy under which a browser runs them.
+
+They use the public routes alone, and nothing of another address. There is no build step: what lies here is sent.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.core.errors import GatewayError
+
+PAGE = "index.html"
+TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
+PARTS = (
+    "callbacks.js",
+    "card.js",
+    "dom.js",
+    "icon.svg",
+    "ids.js",
+    "job.js",
+    "lines.js",
+    "main.js",
+    "operator.js",
+    "stream.js",
+    "style.css",
+    "words.js",
+)
+_HEADERS = {
+    # Trusted Types: no script of the page can turn a text into markup, whatever a job's error says.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Page:
+    def __init__(self) -> None:
+        folder = files(__name__)
+        self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, *PARTS)}
+
+    def table(self) -> list[BaseRoute]:
+        return [Route("/", self.page), Route("/page/{part}", self.part)]
+
+    async def page(self, _request: Request) -> Response:
+        return self._answer(PAGE)
+
+    async def part(self, request: Request) -> Response:
+        """A style, a script or the icon."""
+        name = request.path_params["part"]
+        if name not in PARTS:
+            raise GatewayError(404, "notFound", "The page has no such part.")
+        return self._answer(name)
+
+    def _answer(self, name: str) -> Response:
+        return Response(self._contents[name], headers=_HEADERS, media_type=TYPES[name.rpartition(".")[2]])
