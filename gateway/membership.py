@@ -9,6 +9,7 @@ else: what else there is to do may be much, and must not cost it.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
@@ -17,8 +18,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
-from gateway.lease import Lease
-from gateway.shares import fair
 from gateway.store import SharedStore
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
@@ -221,3 +220,49 @@ def _drop_all(work: Work, ids: Iterable[str]) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+class Lease:
+    """Whether this process may still act for its rows; `term` in seconds, None when no other gateway shares the store.
+
+    Counted by this machine's monotonic clock, from when the last good renewal was sent: this gateway stops by itself
+    before the store considers it dead.
+    """
+
+    def __init__(self, term: float | None = None) -> None:
+        self._term = term
+        self._until = 0.0
+        self._renewed = anyio.Event()
+
+    @property
+    def holds(self) -> bool:
+        return self._term is None or asyncio.get_running_loop().time() < self._until
+
+    async def held(self) -> None:
+        """Wait until it holds."""
+        while not self.holds:
+            await self._renewed.wait()
+
+    def renewed(self, sent: float) -> None:
+        """The store took a renewal that was sent then, by the event loop's clock."""
+        if self._term is not None:
+            self._until = sent + self._term
+            self._renewed.set()
+            self._renewed = anyio.Event()
+
+
+UNEVEN = 0.05
+"""The part of its share that a gateway may have above it before it hands something on: moving costs a poll or two."""
+
+
+def fair(mine: int, everything: int, members: int) -> tuple[int, int]:
+    """How many to take, if there are any free, and how many to hand on.
+
+    `everything` counts what all `members` have and what nobody has. Since the shares of all add up to it at least, what
+    is free always finds one that may take it.
+    """
+    share = math.ceil(everything / members)
+    over = mine - share
+    if over < 0:
+        return -over, 0
+    return 0, over if over > share * UNEVEN else 0

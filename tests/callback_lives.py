@@ -15,9 +15,8 @@ import msgspec
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Gone, Outcome, registered, wish
-from gateway.core.events import Kind
-from gateway.core.job import Answer, advance
-from gateway.lease import Lease
+from gateway.core.job import Answer, Kind, advance
+from gateway.membership import Lease
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 from gateway.telemetry.metrics import Metrics

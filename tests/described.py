@@ -10,8 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from gateway.web.docs.openapi import document
-from gateway.web.docs.openapi.faults import FAULTS
-from gateway.web.docs.openapi.parts import ALWAYS
+from gateway.web.docs.openapi.components import ALWAYS, FAULTS
 from gateway.web.docs.resolved import Operation, examples, follow
 
 DOCUMENT = document("http://127.0.0.1:8000")

@@ -87,7 +87,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
     )
-    server = Server(config, gateway)
+    server = Server(config, gateway, command="gateway")
     host, port = listening[0].getsockname()[:2]
     serve = asyncio.create_task(server._serve(listening))
     while not server.started:

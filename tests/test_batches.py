@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.postgres.batches import MOST, Batches
+from gateway.store.postgres.pool import MOST, Batches
 from tests.virtual_time import VirtualLoop
 
 pytestmark = pytest.mark.anyio

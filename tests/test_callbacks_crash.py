@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from gateway.callbacks.lanes import PER_HOST, PER_HOST_AGAIN
+from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN
 from tests.callers import Caller, calling
 from tests.fake_receiver import ALLOWED, FakeReceiver, Post, hanging, receiving, saying
 from tests.fake_upstream import FakeUpstream, faking, reset

@@ -17,8 +17,7 @@ import pytest
 from gateway.callbacks import engine as callbacks
 from gateway.core.callback import KINDS, Callback, Delivered, Failed, Gone, Outcome
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Kind
-from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Job, Kind, Target, accepted, advance
 from gateway.store import sqlite
 from tests.callback_lives import (
     BEGUN,

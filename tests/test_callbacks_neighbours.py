@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.callbacks import engine as callbacks
-from gateway.callbacks import lanes
+from gateway.callbacks import limits
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import (
     ALLOWED,
@@ -64,8 +64,8 @@ async def told_soon(gateway: Running, upstream: FakeUpstream, receiver: FakeRece
 
 async def test_a_dead_receiver_holds_its_own_places_only(tmp_path: Path) -> None:
     """So many attempts at once and no more; all its callbacks get their turn; other receivers do not wait."""
-    many = 2 * lanes.PER_HOST + 3
-    most = lanes.PER_HOST + lanes.PER_HOST_AGAIN
+    many = 2 * limits.PER_HOST + 3
+    most = limits.PER_HOST + limits.PER_HOST_AGAIN
     async with (
         faking() as upstream,
         receiving() as dead,
@@ -78,7 +78,7 @@ async def test_a_dead_receiver_holds_its_own_places_only(tmp_path: Path) -> None
             for number in range(many // 2 + 1):
                 await register(gateway, job, f"{dead.url}/{job['jobId']}/{number}")
         await told_soon(gateway, upstream, good)
-        assert dead.open == lanes.PER_HOST
+        assert dead.open == limits.PER_HOST
         await asyncio.sleep(60)
         assert dead.most_open <= most
         assert len({post.path for post in dead.posts}) == 2 * (many // 2 + 1)
@@ -87,7 +87,7 @@ async def test_a_dead_receiver_holds_its_own_places_only(tmp_path: Path) -> None
 async def test_slow_receivers_leave_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many hosts hang: once they are known to, they share a few places, and the others have theirs."""
     for lane in ("QUICK_AT_ONCE", "NEW_AT_ONCE", "AGAIN_AT_ONCE", "LATE_AT_ONCE"):
-        monkeypatch.setattr(lanes, lane, 2)
+        monkeypatch.setattr(limits, lane, 2)
     async with faking() as upstream, receiving() as good, AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(receiving()) for _ in range(6)]
         gateway = await stack.enter_async_context(serving(upstream.url, tmp_path, **ALLOWED))
@@ -108,7 +108,7 @@ async def test_slow_receivers_leave_room(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_what_comes_while_one_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that gives way does so up to the moment of the attempt."""
-    monkeypatch.setattr(lanes, "PER_HOST_AGAIN", 1)
+    monkeypatch.setattr(limits, "PER_HOST_AGAIN", 1)
     async with faking() as upstream, receiving() as receiver, serving(upstream.url, tmp_path, **ALLOWED) as gateway:
         other = await ended(gateway, upstream)
         upstream.on_poll = going(10, end=None)
@@ -169,19 +169,19 @@ async def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
 
 async def test_a_stop_begins_no_attempt(tmp_path: Path) -> None:
     """Neither those that wait for their time nor those that wait for room; the next start takes them all up."""
-    many = lanes.PER_HOST + 4
+    many = limits.PER_HOST + 4
     async with faking() as upstream, receiving() as receiver:
         receiver.answer = hanging
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await ended(gateway, upstream)
             for number in range(many):
                 await register(gateway, job, f"{receiver.url}/{number}")
-            await receiver.told(lanes.PER_HOST)
-        assert len(receiver.posts) == lanes.PER_HOST
+            await receiver.told(limits.PER_HOST)
+        assert len(receiver.posts) == limits.PER_HOST
         receiver.answer = OK
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             await settled(gateway, job, *["delivered"] * many)
-        assert len(receiver.posts) == lanes.PER_HOST + many
+        assert len(receiver.posts) == limits.PER_HOST + many
 
 
 async def test_when_it_is_due_survives_a_restart(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gateway.callbacks.receivers import Receivers
 from gateway.core import callback as deliveries
 from gateway.core import job as jobs
 from gateway.core.callback import SPREAD, WAITS
-from gateway.lease import Lease
+from gateway.membership import Lease
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 from gateway.telemetry.metrics import Metrics

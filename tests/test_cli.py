@@ -23,11 +23,9 @@ import pytest
 import typer
 from aiohttp import web
 
-from gateway.cli.arguments import secret
-from gateway.cli.follow import verdict
-from gateway.cli.item import copy_path, job_url, target
-from gateway.cli.stream import EventStream, Message
-from gateway.cli.words import REMEDIES, ending, known, line, remedy
+from gateway.cli.arguments import copy_path, job_url, secret, target
+from gateway.cli.display import REMEDIES, ending, known, line, remedy
+from gateway.cli.follow import EventStream, Message, verdict
 from gateway.core.job import LostCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running

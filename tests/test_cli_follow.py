@@ -14,8 +14,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.follow import LostError, RefusedError, State, Tail, start
-from gateway.cli.stream import EventStream
+from gateway.cli.follow import EventStream, LostError, RefusedError, State, Tail, start
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import Answer, FakeUpstream, faking, reset
 

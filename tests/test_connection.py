@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 from aiohttp import web
 
-from gateway.core.events import chunk
+from gateway.core.job import chunk
 from gateway.server.connection import MOST_AHEAD
 from tests.fake_upstream import FakeUpstream, faking
 from tests.harness import Running, serving

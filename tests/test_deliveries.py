@@ -11,8 +11,7 @@ import pytest
 from gateway.core import callback as deliveries
 from gateway.core.callback import GIVE_UP_AFTER, WAITS, Callback, Delivered, Failed, Gone, Outcome, Tries, after
 from gateway.core.errors import GatewayError
-from gateway.core.events import Event
-from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Event, Job, Target, accepted, advance
 
 NOW = 1_790_000_000.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.callbacks import lanes
+from gateway.callbacks import limits
 from gateway.outbound import names
-from gateway.server.descriptors import POLL_SECONDS, SPARE, within_descriptors
+from gateway.server.server import POLL_SECONDS, SPARE, within_descriptors
 from tests.harness import settings
 
 
@@ -21,7 +21,7 @@ def streams(hard: int, folder: Path, monkeypatch: pytest.MonkeyPatch, most: int 
 
 def test_what_polls_and_callbacks_may_need_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every attempt may dial several addresses at once."""
-    others = SPARE + 20 * POLL_SECONDS + lanes.AT_ONCE * names.DIALLED
+    others = SPARE + 20 * POLL_SECONDS + limits.AT_ONCE * names.DIALLED
     assert streams(others + 5000, tmp_path, monkeypatch, 5000) == 5000
     assert streams(others + 4999, tmp_path, monkeypatch, 5000) == 4999
 

@@ -11,17 +11,8 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.core.job import FAILED, RUNNING, Answer, ErrorDetail, JobError
-from gateway.graph.dialects import (
-    Lost,
-    NoAnswer,
-    Observation,
-    Reply,
-    Throttled,
-    drive_of_path,
-    interpret,
-    item_of,
-    retry_after,
-)
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, drive_of_path, interpret, item_of
+from gateway.outbound.reply import Reply, retry_after
 
 URL = "https://contoso.sharepoint.com/_api/v2.0/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717?tempauth=eyJhbGciOi"
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.job import Answer, Job, Target, accepted, advance
-from gateway.graph.dialects import Lost, NoAnswer, Reply, Throttled, interpret
+from gateway.graph.dialects import Lost, NoAnswer, Throttled, interpret
+from gateway.outbound.reply import Reply
 
 URL = "https://contoso.sharepoint.com/_api/v2.0/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717?tempauth=eyJhbGciOi"
 BARE = "https://api.onedrive.com/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717"

@@ -19,7 +19,7 @@ from gateway.simulator import Simulator, running
 from gateway.web import docs
 from gateway.web.docs import asyncapi
 from gateway.web.docs.openapi import document
-from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.openapi.components import FAULTS
 from gateway.web.docs.openapi.schemas import NEW_CALLBACK
 from gateway.web.docs.resolved import Operation, curl, operations
 from tests.described import is_told

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.events import Event, Kind, frame
-from gateway.core.job import Answer, JobError, Target, accepted, advance
+from gateway.core.job import Answer, Event, JobError, Kind, Target, accepted, advance, frame
 
 
 @pytest.mark.parametrize(("kind", "terminal"), [("progress", False), ("completed", True), ("failed", True)])

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.events import Event
 from gateway.core.job import (
     FAILED,
     RUNNING,
     Answer,
+    Event,
     Job,
     JobError,
     LostCode,

@@ -12,13 +12,13 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway.callbacks import lanes as lanes_
+from gateway.callbacks import limits
 from gateway.callbacks.engine import Callbacks
-from gateway.callbacks.lanes import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
+from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Failed, Outcome, registered, wish
-from gateway.core.events import Event
-from gateway.lease import Lease
+from gateway.core.job import Event
+from gateway.membership import Lease
 from gateway.store import Slice
 from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
@@ -96,7 +96,7 @@ async def test_one_that_works_never_waits(attempts: Attempts) -> None:
         asked = now()
         await attempts.make(f"good{number}", "good", 0.1, Delivered(), failing=False)
         assert attempts.began[f"good{number}"] == asked
-    assert attempts.most[""] <= lanes_.AT_ONCE
+    assert attempts.most[""] <= limits.AT_ONCE
 
 
 async def test_one_that_nobody_knows_waits_a_moment(attempts: Attempts) -> None:
@@ -126,12 +126,12 @@ async def test_hosts_that_turn_slow_leave_the_quick_their_room(attempts: Attempt
 
 async def test_an_answer_that_takes_its_time(attempts: Attempts) -> None:
     """Is waited for, while there is room for those that do; then it is broken off, to come again."""
-    room = lanes_.LATE_AT_ONCE
-    for number in range(lanes_.NEW_AT_ONCE * 2):
+    room = limits.LATE_AT_ONCE
+    for number in range(limits.NEW_AT_ONCE * 2):
         attempts.begin(str(number), f"host{number}", 10, Delivered())
     await anyio.sleep(30)
     ends = Counter(type(outcome).__name__ for outcome in attempts.told.values())
-    assert ends == {"Delivered": room, "Failed": lanes_.NEW_AT_ONCE * 2 - room}
+    assert ends == {"Delivered": room, "Failed": limits.NEW_AT_ONCE * 2 - room}
     (reason,) = {outcome.reason for outcome in attempts.told.values() if isinstance(outcome, Failed)}
     assert reason == "no answer within 1 s, while too many others gave none either"
     attempts.begin("again", "host1", 10, Delivered(), failing=True)
@@ -188,14 +188,14 @@ async def test_a_host_has_so_many_places(attempts: Attempts) -> None:
 
 async def test_how_many_hosts_are_remembered(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were quick last."""
-    monkeypatch.setattr(lanes_, "QUICK_REMEMBERED", 2)
+    monkeypatch.setattr(limits, "QUICK_REMEMBERED", 2)
     await attempts.known("a", "b", "a", "c")
     assert list(attempts.lanes._known) == ["a", "c"]
 
 
 async def test_a_place_that_nobody_takes_is_not_lost(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     """When whoever waited for it goes in the moment it comes, or went before."""
-    lane = lanes_._NewestFirst(1)
+    lane = limits._NewestFirst(1)
     await lane.acquire()
     gone, waits = (asyncio.create_task(lane.acquire()) for _ in range(2))
     await asyncio.sleep(0)
@@ -262,7 +262,7 @@ async def delivering(recorder: Recorder) -> AsyncIterator[Callable[[str], None]]
 
 async def test_what_failed_comes_again_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it keeps only its like waiting, whatever its host did to others."""
-    monkeypatch.setattr(lanes_, "AGAIN_AT_ONCE", 1)
+    monkeypatch.setattr(limits, "AGAIN_AT_ONCE", 1)
     asked: Counter[str] = Counter()
 
     def behave(url: str) -> tuple[float, Outcome]:
@@ -310,4 +310,4 @@ async def test_receivers_that_work_are_told_at_once() -> None:
                 register(url)
                 await anyio.sleep(1.9)
                 assert recorder.first[url] - when < 2 if "good.example" in url else url in recorder.first
-        assert recorder.most <= lanes_.AT_ONCE
+        assert recorder.most <= limits.AT_ONCE

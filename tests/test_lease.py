@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from gateway.lease import Lease
+from gateway.membership import Lease
 from tests.conftest import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio

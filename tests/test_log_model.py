@@ -12,8 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.core.events import Event
-from gateway.core.job import FAILED, RUNNING, Answer, Job, Target, accepted, advance, lose_sight
+from gateway.core.job import FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_sight
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event
-from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Event, Job, Target, accepted, advance
 from gateway.store import Slice
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database

@@ -11,8 +11,7 @@ import anyio
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.lease import Lease
-from gateway.membership import Membership
+from gateway.membership import Lease, Membership
 from gateway.store import SharedStore, Standing
 from gateway.telemetry.metrics import Metrics
 from tests.virtual_time import VirtualLoop

@@ -16,7 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.graph.items import parse
 from gateway.web.answers import EXPOSED_HEADERS, REQUEST_HEADERS
-from gateway.web.docs.openapi.faults import FAULTS
+from gateway.web.docs.openapi.components import FAULTS
 from gateway.web.docs.resolved import Operation, examples, operations
 from tests.conftest import VIRTUAL_TIME
 from tests.described import DOCUMENT, fits, matches

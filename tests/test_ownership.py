@@ -14,8 +14,7 @@ import asyncpg
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event
-from gateway.core.job import Answer, Target, accepted, advance
+from gateway.core.job import Answer, Event, Target, accepted, advance
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
 from gateway.store.postgres.ownership import PORTION

@@ -8,8 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway.jobs.pacing import Turns
-from gateway.jobs.schedule import HostRate, SteadyRate
+from gateway.jobs.pacing import HostRate, SteadyRate, Turns
 from tests.conftest import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.job import Answer
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
-from gateway.jobs.patience import FRESH, left, recall, waited
+from gateway.jobs.schedule import FRESH, left, recall, waited
 
 
 @pytest.mark.parametrize("code", ["monitorExpired", "monitorUnauthorized"])

@@ -21,7 +21,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from gateway.server.greeting import cannot_listen
+from gateway.server.server import cannot_listen
 from gateway.simulator import Simulator, running
 from tests.fake_upstream import faking
 from tests.harness import FOLDER, OPERATOR, OPERATOR_KEY, TOKEN, Process, events, free_port, tail

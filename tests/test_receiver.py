@@ -16,7 +16,7 @@ import anyio
 import pytest
 from standardwebhooks import Webhook
 
-from gateway.core import signing
+from gateway.core.keys import new_webhook_secret, webhook_headers
 from gateway.simulator import Receiver, Simulator, running
 from tests import node
 from tests.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, lines_of_the_readme, serving, tail
@@ -24,7 +24,7 @@ from tests.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, lines_of_
 pytestmark = pytest.mark.anyio
 
 BODY = b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"status":"completed"}}'
-SECRET = signing.new_secret()
+SECRET = new_webhook_secret()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def post(
     client: aiohttp.ClientSession, simulator: Simulator, query: str = "", *, message: str = "msg_1", **changes: str
 ) -> aiohttp.ClientResponse:
     """The answer, read to its end."""
-    headers = signing.headers(SECRET, message, int(time.time()), BODY)
+    headers = webhook_headers(SECRET, message, int(time.time()), BODY)
     url = f"{simulator.url}/receiver{query}"
     async with client.post(url, data=BODY, headers={**headers, **changes}, allow_redirects=False) as response:
         await response.read()
@@ -55,7 +55,7 @@ async def test_what_came_and_whether_it_is_signed(simulator: Simulator, client: 
     await post(client, simulator)
     (first,) = await received(client, simulator)
     assert first["signature"] == "cannot be checked: no secret is known"
-    for secret in (signing.new_secret(), SECRET):
+    for secret in (new_webhook_secret(), SECRET):
         async with client.put(f"{simulator.url}/receiver/secrets", data=secret) as response:
             assert response.status == 204
     await post(client, simulator)

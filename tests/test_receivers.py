@@ -13,10 +13,11 @@ from ipaddress import ip_network
 import pytest
 from aiohttp import web
 
-from gateway.callbacks.receivers import CONNECT_SECONDS, Receivers
+from gateway.callbacks.receivers import Receivers
 from gateway.core.addresses import ReceiverRule
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from gateway.outbound.names import DIALLED
+from gateway.outbound.sessions import CONNECT_SECONDS
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_names import naming
 from tests.fake_receiver import raw, silent

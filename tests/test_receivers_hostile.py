@@ -8,8 +8,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.callbacks.receivers import ANSWER_LIMIT, ATTEMPT_SECONDS, BODY_LIMIT, Receivers, _Exchange
+from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
+from gateway.outbound.sessions import ANSWER_LIMIT, ATTEMPT_SECONDS, RECEIVER_BODY_LIMIT, BoundedResponse
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import Serve, raw, silent
 
@@ -51,7 +52,7 @@ async def test_an_endless_answer_is_read_a_little_and_dropped(receivers: Receive
     async with raw(serve) as url:
         assert await post(receivers, url) == Delivered()
         await asyncio.wait_for(closed.wait(), 5)
-    assert sent < BODY_LIMIT + (1 << 20)
+    assert sent < RECEIVER_BODY_LIMIT + (1 << 20)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -181,7 +182,7 @@ async def test_floods(receivers: Receivers, begin: bytes, flood: bytes, outcomes
 async def test_what_lies_beyond_the_limit_is_not_read() -> None:
     """Also when it comes in one piece with what lies before it."""
     interim = b"HTTP/1.1 102 P\r\n\r\n"
-    exchange = _Exchange(asyncio.get_running_loop())
+    exchange = BoundedResponse(asyncio.get_running_loop())
     exchange.set_response_params()
     exchange.data_received(interim * 14_000)
     assert len(exchange) == ANSWER_LIMIT // len(interim)
@@ -194,7 +195,7 @@ async def test_a_head_with_all_that_may_be_in_it(receivers: Receivers) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(
-            HEAD + b"".join(b"X-%d: %b\r\n" % (n, b"x" * 4000) for n in range(8)) + b"\r\n" + b"x" * BODY_LIMIT
+            HEAD + b"".join(b"X-%d: %b\r\n" % (n, b"x" * 4000) for n in range(8)) + b"\r\n" + b"x" * RECEIVER_BODY_LIMIT
         )
         await writer.drain()
 

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.schedule import UNSEEN, Bounds, HostRate, Progress, SteadyRate, next_wait, retry_hint
+from gateway.jobs.pacing import HostRate, SteadyRate
+from gateway.jobs.schedule import UNSEEN, Bounds, Progress, next_wait, retry_hint
 from tests.bench.lives import KINDS, compared
 
 BOUNDS = Bounds(0.5, 30.0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.shares import fair
+from gateway.membership import fair
 
 
 @pytest.mark.parametrize(

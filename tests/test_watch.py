@@ -16,11 +16,11 @@ from multidict import CIMultiDict
 
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
-from gateway.graph.dialects import Reply
-from gateway.jobs.pacing import Turns
-from gateway.jobs.schedule import Bounds, SteadyRate
+from gateway.jobs.pacing import SteadyRate, Turns
+from gateway.jobs.schedule import Bounds
 from gateway.jobs.watch import HUNG_AT_ONCE, Host, Means, Watch
-from gateway.lease import Lease
+from gateway.membership import Lease
+from gateway.outbound.reply import Reply
 from gateway.store.sqlite import SQLiteStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF

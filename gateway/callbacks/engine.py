@@ -15,15 +15,14 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from gateway.callbacks.lanes import Lanes, Turn
+from gateway.callbacks.limits import Lanes, Turn
 from gateway.callbacks.receivers import Receivers
 from gateway.core import callback as deliveries
-from gateway.core import signing
 from gateway.core.callback import Callback, Delivered, Failed, Gone, Outcome
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event
-from gateway.core.job import reference
-from gateway.lease import Lease
+from gateway.core.job import Event, reference
+from gateway.core.keys import webhook_headers
+from gateway.membership import Lease
 from gateway.store import Store
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
@@ -255,7 +254,7 @@ class Callbacks:
         callback = subscriber.callback
         message_id, body = deliveries.message(callback, event)
         now = self._clock()
-        headers = signing.headers(callback.secret, message_id, int(now), body)
+        headers = webhook_headers(callback.secret, message_id, int(now), body)
         begun = anyio.current_time()
         with await self._span(callback) as span:
             outcome = await turn.spend(self._receivers.post(callback.url, span.along(headers), body, now))

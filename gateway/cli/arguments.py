@@ -1,10 +1,16 @@
-"""What was typed, or set, as the values a command works with. Raises typer.BadParameter with what would be right."""
+"""Parses what was typed, or set, into the values a command works with. Raises typer.BadParameter."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
+import sys
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
 
@@ -12,7 +18,10 @@ from gateway.core.job import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+"""Where the commands look for a gateway: where `gateway serve` listens by default."""
+VERSIONS = ("v1.0", "beta")
 
 T = TypeVar("T")
 
@@ -46,3 +55,74 @@ def status_word(word: str | None) -> str | None:
     if near and word.lower() not in spelt:
         raise typer.BadParameter(f"{word!r} is no status; did you mean {spelt[near[0]]}?", param_hint="--status")
     return spelt.get(word.lower(), word)
+
+
+def copy_path(item: str) -> str:
+    """The path that copies an item, from its address with or without a version or a host, or from its bare id."""
+    text = item.strip()
+    if re.match(r"https?://", text):
+        text = urlsplit(text).path
+    address = _encoded(text.strip("/"))
+    if not address:
+        raise ValueError("is empty; name an item, for example me/drive/items/01ABC")
+    version, _, rest = address.partition("/")
+    if version not in VERSIONS:
+        version, rest = VERSIONS[0], address
+    if "/" not in rest:
+        rest = f"me/drive/items/{rest}"
+    if ":/" in rest and not rest.endswith(":"):
+        rest += ":"
+    return f"/{version}/{rest}/copy"
+
+
+def target(to: str) -> dict[str, str]:
+    """The parentReference of a target: DRIVE/FOLDER by their ids, or /path in the own drive."""
+    text = to.strip()
+    if text.startswith("/"):
+        return {"path": f"/drive/root:{text.rstrip('/')}"}
+    drive, _, folder = text.partition("/")
+    if not drive or not folder or "/" in folder:
+        raise ValueError("is no target; write DRIVE-ID/FOLDER-ID, or /path/of/a/folder in your own drive")
+    return {"driveId": drive, "id": folder}
+
+
+def job_url(text: str, gateway: str) -> str:
+    """The URL of one job: as the gateway gave it, with or without /events, or its bare id."""
+    if re.fullmatch(r"[\w-]+", text):
+        return f"{origin(gateway)}/jobs/{text}"
+    parts = _split(text, "is no URL; write it as the gateway gave it: http://127.0.0.1:8000/jobs/…")
+    path = parts.path.rstrip("/").removesuffix("/events")
+    if not re.fullmatch(r"(.*/)?jobs/[^/]+", path):
+        raise ValueError("is no job's URL; it ends in /jobs/ and the job's id")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def origin(gateway: str) -> str:
+    """A gateway's URL, without a slash at its end."""
+    parts = _split(gateway, "is no URL of a gateway; write it as http://127.0.0.1:8000")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _split(url: str, complaint: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        whole = False
+    if not whole or not url.isprintable() or " " in url:
+        raise ValueError(complaint)
+    return parts
+
+
+def _encoded(address: str) -> str:
+    """As typed, but what cannot stand in a path is encoded; a percent sign stays where it encodes something already."""
+    percent = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", address)
+    return quote(percent, safe="/:!$&'()*+,;=@%~")
+
+
+def command() -> str:
+    """How this program is called again from the same shell."""
+    called = Path(sys.argv[0])
+    if called.name != "gateway":
+        return f"{shlex.quote(sys.executable)} -m gateway"
+    return "gateway" if shutil.which("gateway") else shlex.quote(str(called))

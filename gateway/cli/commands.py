@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from gateway.invocation import DEFAULT_URL
+from gateway.cli.arguments import DEFAULT_URL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,9 +103,10 @@ def serve(
         from gateway.server import workers as several
 
         raise typer.Exit(several.run(workers))
+    from gateway.cli.arguments import command
     from gateway.server.server import run
 
-    raise typer.Exit(run(worker))
+    raise typer.Exit(run(command(), worker))
 
 
 @app.command(cls=_WithScenarios)
@@ -125,10 +126,10 @@ def simulate(
     """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token will do."""
     import anyio
 
+    from gateway.cli.arguments import command
+    from gateway.cli.display import say
     from gateway.cli.run import WRONG_USE
-    from gateway.cli.words import say
-    from gateway.core.signing import new_secret
-    from gateway.invocation import command
+    from gateway.core.keys import new_webhook_secret
     from gateway.simulator import SCENARIOS, Receiver, serve
 
     if scenario not in SCENARIOS:
@@ -145,7 +146,7 @@ def simulate(
             print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{wish}'")
             print("What comes is shown here:", flush=True)
 
-    secret = new_secret()
+    secret = new_webhook_secret()
     receiving = Receiver(lambda line: print(line, flush=True)) if receiver else None
     if receiving is not None:
         receiving.learn(secret)
@@ -194,9 +195,8 @@ def copy(
 
     GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
     """
-    from gateway.cli.arguments import parsed, secret
+    from gateway.cli.arguments import copy_path, origin, parsed, secret, target
     from gateway.cli.follow import start
-    from gateway.cli.item import copy_path, origin, target
 
     url = parsed(origin, gateway, "--gateway") + parsed(copy_path, item, "ITEM")
     if conflict is not None:
@@ -221,8 +221,7 @@ def tail(
     patience: PatienceOption = 60.0,
 ) -> None:
     """Follow one job to its end. Lost connections and restarts of the gateway are bridged."""
-    from gateway.cli.arguments import parsed
-    from gateway.cli.item import job_url
+    from gateway.cli.arguments import job_url, parsed
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
 
@@ -257,9 +256,8 @@ def jobs(
     """
     import anyio
 
-    from gateway.cli.arguments import parsed, secret, status_word
+    from gateway.cli.arguments import origin, parsed, secret, status_word
     from gateway.cli.display import on_terminal
-    from gateway.cli.item import origin
     from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
 
     where = parsed(origin, gateway, "--gateway")
@@ -323,11 +321,10 @@ def _follow(
     import aiohttp
     import anyio
 
-    from gateway.cli.display import display, on_terminal
+    from gateway.cli.arguments import command
+    from gateway.cli.display import display, ending, on_terminal, say
     from gateway.cli.follow import Tail, verdict
     from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
-    from gateway.cli.words import ending, say
-    from gateway.invocation import command
 
     job = ""
 

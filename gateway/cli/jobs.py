@@ -16,13 +16,16 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from gateway.cli.display import clean, line
 from gateway.cli.follow import (
     CONNECT,
     ENDED,
     PASSING,
+    RETRY,
     SILENCE,
     UNREACHABLE,
     AwayError,
+    EventStream,
     LostError,
     Patience,
     RefusedError,
@@ -33,8 +36,6 @@ from gateway.cli.follow import (
     state_of,
     told,
 )
-from gateway.cli.stream import RETRY, EventStream
-from gateway.cli.words import clean, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

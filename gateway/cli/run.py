@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from gateway.cli.display import advice, say
 from gateway.cli.follow import LostError, RefusedError
-from gateway.cli.words import advice, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,10 +12,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from gateway.cli.display import console
+from gateway.cli.display import clean, console, known, percentage
 from gateway.cli.follow import ENDED, State
 from gateway.cli.jobs import PAGE, Jobs, Watch
-from gateway.cli.words import clean, known, percentage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,8 @@ import msgspec
 
 from gateway.core.addresses import origin
 from gateway.core.errors import invalid
-from gateway.core.events import Event, Kind
-from gateway.core.job import iso
-from gateway.core.signing import is_secret, new_secret
+from gateway.core.job import Event, Kind, iso
+from gateway.core.keys import is_webhook_secret, new_webhook_secret
 
 WAITS = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 """Seconds after each failed attempt. One more failure, and the callback is exhausted."""
@@ -108,8 +107,8 @@ def wish(url: object, events: object, secret: object = None) -> Wish:
     if not wanted or any(kind not in KINDS for kind in wanted):
         raise invalid(f"The callback's events must be one or more of {', '.join(KINDS)}.")
     if secret is None:
-        secret = new_secret()
-    if not isinstance(secret, str) or not is_secret(secret):
+        secret = new_webhook_secret()
+    if not isinstance(secret, str) or not is_webhook_secret(secret):
         raise invalid('The callback\'s secret must be "whsec_" and 24 to 64 bytes in base64, or be left out.')
     return Wish(url, tuple(kind for kind in KINDS if kind in wanted), secret)
 

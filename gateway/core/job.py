@@ -18,8 +18,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.core.events import Event, Kind
-
 RUNNING = ("notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending")
 FAILED = ("failed", "deleteFailed", "cancelled")
 STATUSES = (*RUNNING, "completed", *FAILED)
@@ -201,3 +199,32 @@ def _verdict(status: str, error: JobError | None) -> JobError:
 def _segment(value: str) -> str:
     """An id as one path segment; `!` and `,` stay, as Graph writes them."""
     return quote(value, safe="!,$:'()*;=@&+~")
+
+
+Kind = Literal["progress", "completed", "failed"]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One entry of a log. `data` is the whole state as JSON; `turned` tells a change of status from mere progress."""
+
+    seq: int
+    kind: Kind
+    turned: bool
+    data: bytes
+
+    @property
+    def terminal(self) -> bool:
+        return self.kind != "progress"
+
+    def body(self) -> bytes:
+        """The frame without its id: what every stream that carries the event shares."""
+        return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.data)
+
+
+def frame(event_id: bytes, body: bytes) -> bytes:
+    return b"id: %b\n%b" % (event_id, body)
+
+
+def chunk(data: bytes) -> bytes:
+    """As HTTP/1.1 sends a piece of a body whose length nobody knows."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,8 +1,13 @@
-"""Ids and keys that open something: made, derived and compared here."""
+"""Ids, keys and signatures: each is created, derived and compared here.
+
+A callback is signed as the Standard Webhooks specification says (symmetric, `v1`): HMAC-SHA256 over
+`id.timestamp.body`, under a secret that both ends know.
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 import secrets
@@ -56,3 +61,39 @@ def recognised(given: str | None, *wanted: bytes | None) -> bool:
 
 def _mac(secret: bytes, *parts: bytes) -> bytes:
     return hmac.digest(secret, b"".join(len(part).to_bytes(8, "big") + part for part in parts), "sha256")
+
+
+_WHSEC = "whsec_"
+_SHORTEST_SECRET, _LONGEST_SECRET = 24, 64  # bytes
+
+
+def new_webhook_secret() -> str:
+    return _WHSEC + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def is_webhook_secret(text: str) -> bool:
+    """Whether it is `whsec_` and 24 to 64 bytes in base64."""
+    if not text.startswith(_WHSEC) or not text.isascii():
+        return False
+    try:
+        return _SHORTEST_SECRET <= len(_signing_key(text)) <= _LONGEST_SECRET
+    except binascii.Error:
+        return False
+
+
+def webhook_headers(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers of one attempt; `timestamp` is in seconds since 1970."""
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": webhook_signature(secret, message_id, str(timestamp), body),
+    }
+
+
+def webhook_signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    signed = b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body)
+    return "v1," + base64.b64encode(hmac.digest(_signing_key(secret), signed, "sha256")).decode()
+
+
+def _signing_key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(_WHSEC), validate=True)

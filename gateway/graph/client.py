@@ -6,7 +6,6 @@ are never followed, cookies never kept, proxies never taken from the environment
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
@@ -15,17 +14,13 @@ from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
-from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
+from aiohttp import ClientSession, TraceConfig
 from yarl import URL
 
-from gateway.core.addresses import MonitorRule, is_public, origin, port_of, split
-from gateway.graph.dialects import NoAnswer, Reply
-
-POLL_SECONDS = 10.0
-BODY_LIMIT = 1 << 20
-HEADER_LIMIT = 32 << 10  # a monitor URL of 4 KiB must fit
-
-_IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
+from gateway.core.addresses import MonitorRule, origin, port_of, split
+from gateway.graph.dialects import NoAnswer
+from gateway.outbound.reply import Reply
+from gateway.outbound.sessions import POLL_SECONDS, read_body, upstream_session
 
 
 class NotSent(Exception):
@@ -80,13 +75,10 @@ class Upstream:
         async with AsyncExitStack() as stack:
             trace = TraceConfig()
             trace.on_request_headers_sent.append(_mark_sent)
-            upstream._graph = await stack.enter_async_context(_session(copy_timeout, TCPConnector(limit=0), trace))
-            # One poll a job is in flight at most, so a limit would only make healthy polls wait for hanging ones.
+            upstream._graph = await stack.enter_async_context(upstream_session(copy_timeout, trace))
             upstream._polls = {
-                "own": await stack.enter_async_context(_session(POLL_SECONDS, TCPConnector(limit=0))),
-                "public": await stack.enter_async_context(
-                    _session(POLL_SECONDS, TCPConnector(limit=0, socket_factory=_public_socket))
-                ),
+                "own": await stack.enter_async_context(upstream_session(POLL_SECONDS)),
+                "public": await stack.enter_async_context(upstream_session(POLL_SECONDS, public_only=True)),
             }
             yield upstream
 
@@ -117,7 +109,7 @@ class Upstream:
                 allow_redirects=False,
                 trace_request_ctx=sent,
             ) as response:
-                return Reply(response.status, response.headers, await _body(response) or b"")
+                return Reply(response.status, response.headers, await read_body(response) or b"")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise (Broken if sent else NotSent) from None
 
@@ -139,7 +131,7 @@ class Upstream:
         session: ClientSession = monitor.session
         try:
             async with session.get(monitor.target, headers=headers, allow_redirects=False) as response:
-                body = await _body(response)
+                body = await read_body(response)
                 if body is None:
                     return NoAnswer("more than 1 MiB")
                 return Reply(response.status, response.headers, body)
@@ -149,41 +141,5 @@ class Upstream:
             return NoAnswer(type(error).__name__)
 
 
-def _session(seconds: float, connector: TCPConnector, *traces: TraceConfig) -> ClientSession:
-    return ClientSession(
-        connector=connector,
-        timeout=ClientTimeout(total=seconds),
-        cookie_jar=DummyCookieJar(),
-        headers=_IDENTITY,
-        auto_decompress=False,
-        trust_env=False,
-        max_line_size=HEADER_LIMIT,
-        max_field_size=HEADER_LIMIT,
-        trace_configs=list(traces),
-    )
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body, None past the limit; the connection is then closed, not drained."""
-    length = response.content_length
-    if length is not None and length <= BODY_LIMIT:
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            response.close()
-            return None
-    return bytes(body)
-
-
 async def _mark_sent(_session: ClientSession, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx.append(True)
-
-
-def _public_socket(address: AddrInfoType) -> socket.socket:
-    """Judges what is really dialled, for every address of a name: a resolver alone is bypassed by an IP literal."""
-    family, kind, protocol, _, where = address
-    if not is_public(str(where[0])):
-        raise OSError("not a public address")
-    return socket.socket(family, kind, protocol)

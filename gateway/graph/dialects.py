@@ -11,15 +11,13 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from gateway.core.job import STATUSES, Answer, ErrorDetail, JobError, kind_of
+from gateway.outbound.reply import Reply, retry_after
 
 TEXT_LIMIT = 1024
 WORD_LIMIT = 64
@@ -27,7 +25,6 @@ DETAILS_LIMIT = 20
 
 _KNOWN = {word.lower(): word for word in STATUSES}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_SECONDS = re.compile(r"\d+(\.\d+)?")
 _LAST_ITEM = re.compile(r"/items(?:/|\(')([^/()']+)(?:'\))?/?$")
 _DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
 _ITEM_FACETS = ("file", "folder", "package", "parentReference")
@@ -40,14 +37,6 @@ _LOST: dict[int, LostCode] = {
     404: "monitorExpired",
     410: "monitorExpired",
 }
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """What came over the wire; header names are looked up whatever their case."""
-
-    code: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -108,31 +97,6 @@ def item_of(location: str) -> tuple[str, str | None] | None:
         return None
     drive = _DRIVE.search(path)
     return unquote(item[1]), unquote(drive[1]) if drive else None
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds upstream asks to wait: `Retry-After`, else a used-up `RateLimit`; else None."""
-    if "Retry-After" in headers:
-        return named_wait(headers, now)
-    if headers.get("RateLimit-Remaining", "").strip() == "0":
-        return _wait(headers.get("RateLimit-Reset", ""), headers, now)
-    return None
-
-
-def named_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that `Retry-After` says, as seconds or as a date; else None."""
-    return _wait(headers.get("Retry-After", ""), headers, now)
-
-
-def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
-    """A date is read against the answer's own `Date`, so that neither clock need be right."""
-    value = value.strip()
-    if _SECONDS.fullmatch(value):
-        return float(value)
-    until = _date(value)
-    if until is None:
-        return None
-    return max(0.0, until - (_date(headers.get("Date", "")) or now))
 
 
 def drive_of_path(path: object) -> str | None:
@@ -279,12 +243,3 @@ def _gives_away(text: str, monitor_url: str) -> bool:
         if any(secret.lower() in low or unquote(secret).lower() in low for secret in secrets):
             return True
     return False
-
-
-def _date(value: str) -> float | None:
-    try:
-        found = parsedate_to_datetime(value)
-        # HTTP's old asctime form names no zone: it is GMT, not the zone this process happens to run in
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None

@@ -21,14 +21,14 @@ from gateway.core import callback as deliveries
 from gateway.core import job as jobs
 from gateway.core.callback import Callback, Wish
 from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
-from gateway.core.events import Event
-from gateway.core.job import Answer, Job, Target, advance, reference
+from gateway.core.job import Answer, Event, Job, Target, advance, reference
 from gateway.core.keys import fingerprint, idempotency_id, new_callback_id, new_job_id
 from gateway.graph.client import Broken, NotSent, Upstream
-from gateway.graph.dialects import Reply, drive_of_path, item_of
+from gateway.graph.dialects import drive_of_path, item_of
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
 from gateway.jobs.watch import tell_end
+from gateway.outbound.reply import Reply
 from gateway.store import Store
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics

@@ -12,8 +12,13 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Literal
 
 import msgspec
+
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
+
+LostSight = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
 
 LENGTH_SHARE = 0.0285
 JITTER = 0.03
@@ -128,83 +133,49 @@ def retry_hint(age: float) -> int:
     return min(30, max(1, math.ceil(age * LENGTH_SHARE)))
 
 
-class SteadyRate:
-    """Evenly spaced starts, at most `rate` a second."""
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-        self._free_at = -math.inf
-
-    def ready_at(self, now: float) -> float:
-        return max(self._free_at, now)
-
-    def start(self, now: float) -> None:
-        self._free_at = self.ready_at(now) + 1 / self.rate
-
-
-class HostRate(SteadyRate):
-    """The pace of one host: halved by each throttled answer, grown by each other one and by time.
-
-    Growing by a quarter an answer outweighs halving while fewer than about a quarter of the answers are throttled; time
-    makes up for bursts of them. So a few hostile jobs, which wait out their own `Retry-After` besides, cannot slow the
-    rest. The host pauses as a whole only while most of its jobs are throttled.
+class Memory(msgspec.Struct, frozen=True):
+    """`silent_since` and `lost_since` are monotonic seconds; `asked` is how many seconds of the silence upstream
+    itself asked for; `failures` counts answers in a row that told nothing.
     """
 
-    SLOWEST = 1.0
-    GROWTH = 1.25
-    RECOVERY = 20.0
-    """Seconds after which a host that nobody asks is at its full rate again."""
-    LONGEST_PAUSE = 60.0
+    failures: int = 0
+    silent_since: float | None = None
+    asked: float = 0.0
+    lost: Literal["monitorExpired", "monitorUnauthorized"] | None = None
+    lost_since: float = 0.0
 
-    def __init__(self, rate: float) -> None:
-        super().__init__(rate)
-        self._fastest = rate
-        self._rated_at = -math.inf
-        self._jobs: set[str] = set()
-        self._throttled: set[str] = set()
-        self._paused_until = -math.inf
 
-    def join(self, job_id: str) -> None:
-        self._jobs.add(job_id)
+FRESH = Memory()
 
-    def leave(self, job_id: str) -> bool:
-        """Whether that was the host's last job."""
-        self._jobs.discard(job_id)
-        self._throttled.discard(job_id)
-        return not self._jobs
 
-    def ready_at(self, now: float) -> float:
-        ready = super().ready_at(now)
-        return max(ready, self._paused_until) if self._mostly_throttled() else ready
+def recall(memory: Memory, observed: Observation, sent: float, now: float) -> tuple[Memory, LostSight | None]:
+    """What to remember after an observation whose poll was sent at `sent`, and the verdict if one is due.
 
-    def start(self, now: float) -> None:
-        if self.rate < self._fastest:
-            self._set(self._grown(now), now)
-        super().start(now)
+    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. One alone
+    tells as little as no answer: a monitor that mixes 401 with 500 for days runs out of patience too.
+    """
+    since = sent if memory.silent_since is None else memory.silent_since
+    match observed:
+        case Lost(code=code):
+            if memory.lost == code:
+                return memory, code if sent - memory.lost_since >= TWICE_APART else None
+            return (
+                Memory(memory.failures, silent_since=since, asked=memory.asked, lost=code, lost_since=now),
+                None,
+            )
+        case Throttled() | NoAnswer():
+            return Memory(memory.failures + 1, silent_since=since, asked=memory.asked), None
+        case _:
+            return FRESH, None
 
-    def answered(self, job_id: str, now: float) -> None:
-        self._throttled.discard(job_id)
-        if self.rate < self._fastest:
-            self._set(self._grown(now) * self.GROWTH, now)
 
-    def throttled(self, job_id: str, now: float, wait: float) -> None:
-        """An answer asked for fewer requests; `wait` is how long its job now waits."""
-        self._throttled.add(job_id)
-        self._set(self._grown(now) / 2, now)
-        if self._mostly_throttled():
-            self._paused_until = max(self._paused_until, now + min(wait, self.LONGEST_PAUSE))
+def left(memory: Memory, now: float, patience: float) -> float | None:
+    """Seconds of patience left; None while the monitor answers."""
+    if memory.silent_since is None:
+        return None
+    return patience - (now - memory.silent_since - memory.asked)
 
-    @property
-    def throttled_jobs(self) -> int:
-        """How many jobs' last answer asked for fewer requests."""
-        return len(self._throttled)
 
-    def _grown(self, now: float) -> float:
-        return min(self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY, self._fastest)
-
-    def _set(self, rate: float, now: float) -> None:
-        self.rate = min(max(rate, self.SLOWEST), self._fastest)
-        self._rated_at = now
-
-    def _mostly_throttled(self) -> bool:
-        return 2 * len(self._throttled) > len(self._jobs)
+def waited(memory: Memory, seconds: float) -> Memory:
+    """After a wait that upstream asked for."""
+    return msgspec.structs.replace(memory, asked=memory.asked + seconds)

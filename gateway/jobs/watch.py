@@ -12,14 +12,14 @@ import msgspec
 
 from gateway.core.addresses import host_class
 from gateway.core.errors import told
-from gateway.core.events import Event
-from gateway.core.job import Answer, Job, advance, lose_sight, reference
+from gateway.core.job import Answer, Event, Job, advance, lose_sight, reference
 from gateway.graph.client import Monitor, Upstream
-from gateway.graph.dialects import Lost, NoAnswer, Observation, Reply, Throttled, interpret
-from gateway.jobs import patience
-from gateway.jobs.pacing import TICK, Turns
-from gateway.jobs.schedule import TWICE_APART, Bounds, HostRate, Progress, next_wait
-from gateway.lease import Lease
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
+from gateway.jobs import schedule as patience
+from gateway.jobs.pacing import TICK, HostRate, Turns
+from gateway.jobs.schedule import TWICE_APART, Bounds, Progress, next_wait
+from gateway.membership import Lease
+from gateway.outbound.reply import Reply
 from gateway.store import Store
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics

@@ -6,30 +6,41 @@ uvicorn waits for open answers before it runs the lifespan's end, so streams are
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import socket
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from gateway import settings as settings_
 from gateway.app import VERSION, Gateway, create_app, open_source
+from gateway.callbacks import limits
 from gateway.core.errors import StoreRefused
+from gateway.outbound import names
 from gateway.server.connection import Connection
-from gateway.server.descriptors import within_descriptors
-from gateway.server.greeting import cannot_listen, greet, say
 from gateway.server.sockets import BACKLOG, LOOPBACK, close_all, listen
-from gateway.settings import Settings, SettingsError
+from gateway.settings import PREFIX, Settings, SettingsError
 from gateway.telemetry import logs
 from gateway.telemetry import setup as tracing
 from gateway.telemetry.logs import EventLog
+
+if TYPE_CHECKING:
+    from gateway.store.postgres.database import Database
+    from gateway.store.sqlite.file import StoreFile
 
 KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than clients and proxies do (nginx: 60), since whoever closes first may
 close on a POST that is just coming in."""
 COPIES_SHARE = 0.8
 """Share of the drain that copies in flight may take; the rest is for closing."""
+SPARE = 100
+CALLBACKS = limits.AT_ONCE * names.DIALLED
+"""As many as attempts may have at once."""
+POLL_SECONDS = 10
 
 log = EventLog("gateway")
 
@@ -37,8 +48,9 @@ log = EventLog("gateway")
 class Server(uvicorn.Server):
     """uvicorn's, with the gateway's drain between the signal and the shutdown. A second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, is_worker: bool = False) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, command: str, is_worker: bool = False) -> None:
         super().__init__(config)
+        self._command = command
         self._is_worker = is_worker
         self.crashed = False
         self._gateway = gateway
@@ -65,7 +77,7 @@ class Server(uvicorn.Server):
                 print("ready", flush=True)  # noqa: T201 - for whoever started it
                 self._loop.add_reader(sys.stdin.fileno(), self._left_alone)
             else:
-                greet(self._gateway.settings, self._gateway.source, sockets or [])
+                greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
             log.info("started", version=VERSION, store=self._gateway.source.place)
             if self._signals:
                 self.should_exit = True
@@ -117,7 +129,7 @@ def settings_to_serve() -> Settings | None:
     return settings
 
 
-def run(worker: int = 0) -> int:
+def run(command: str, worker: int = 0) -> int:
     """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings.
 
     A `worker` is one of several on the port. It listens on one of its own besides, so many further on; it writes a line
@@ -160,7 +172,7 @@ def run(worker: int = 0) -> int:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
     )
-    server = Server(config, gateway, is_worker=worker > 0)
+    server = Server(config, gateway, command=command, is_worker=worker > 0)
     try:
         server.run(sockets=listening)
     except SystemExit:
@@ -168,3 +180,70 @@ def run(worker: int = 0) -> int:
     finally:
         traces.close()
     return 1 if server.crashed or not server.started else 0
+
+
+def within_descriptors(settings: Settings) -> Settings:
+    """Raise the descriptor limit as far as it goes; streams beyond it are not offered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    polls = min(settings.max_jobs, int(settings.poll_rate * POLL_SECONDS))
+    room = hard - SPARE - polls - CALLBACKS
+    if room >= settings.max_streams:
+        return settings
+    streams = max(1, room, (hard - SPARE) // 2)
+    streams = min(streams, settings.max_streams)
+    say(
+        f"The descriptor limit is {hard}: at most {streams} streams are served, not {settings.max_streams}. "
+        "Raise it with ulimit -Hn."
+    )
+    return settings.model_copy(update={"max_streams": streams})
+
+
+def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket.socket], command: str) -> None:
+    """Tell the person who started the gateway, once it answers, where it is and what to try.
+
+    `command` is how this program is called from the same shell.
+    """
+    host, port = sockets[0].getsockname()[:2]
+    listens = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    base = settings.public_url or listens
+    say(f"gateway listens on {listens}" + (f", and is called {base}" if base != listens else ""))
+    say(f"  upstream      {settings.upstream_url}")
+    say(f"  store         {source.place}")
+    if source.new_operator_key is not None:
+        say(f"  operator key  {source.new_operator_key}   (made for this store, and shown only now: keep it)")
+    elif settings.operator_key is None and source.operator_hash is None:
+        say(f"  operator key  none, so the operator's routes are shut: set {PREFIX}OPERATOR_KEY to open them")
+    host, port = (Settings.model_fields[name].default for name in ("host", "port"))
+    there = "" if base == f"http://{host}:{port}" else f" --gateway {base}"
+    say("Try next:")
+    say(f"  the page      {base}/")
+    say(f"  a copy        GRAPH_TOKEN=… {command} copy ITEM-ID --to /Documents{there}")
+    say(f"  all jobs      {PREFIX}OPERATOR_KEY=… {command} jobs{there}")
+    say(f"  is it well?   curl {base}/readyz")
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Why not, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        why = f"the port is taken. Stop what listens there, or set {PREFIX}PORT to another one; 0 takes a free one."
+    elif error.errno == errno.EACCES:
+        why = (
+            f"a port this low is not for everybody. Set {PREFIX}PORT to one from 1024 on, behind a proxy that has "
+            "the low one."
+        )
+    elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        why = (
+            f"this machine has no such address. Set {PREFIX}HOST to one that it has, such as 127.0.0.1, or to 0.0.0.0 "
+            "for all of them."
+        )
+    else:
+        why = f"{error.strerror or error}."
+    return f"Cannot listen on {host}, port {port}: {why}"
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command

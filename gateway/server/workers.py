@@ -12,8 +12,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from gateway.server.greeting import cannot_listen, say
-from gateway.server.server import settings_to_serve
+from gateway.server.server import cannot_listen, say, settings_to_serve
 from gateway.server.sockets import LOOPBACK, bound
 from gateway.telemetry import logs
 from gateway.telemetry.logs import EventLog

@@ -2,9 +2,8 @@
 
 from gateway.simulator.catalogue import SCENARIOS, scenario_table
 from gateway.simulator.receiver import Receiver
-from gateway.simulator.record import Asked, Operation
 from gateway.simulator.scenario import Scenario
-from gateway.simulator.server import Simulator
+from gateway.simulator.server import Asked, Operation, Simulator
 from gateway.simulator.serving import running, serve
 
 __all__ = ["SCENARIOS", "Asked", "Operation", "Receiver", "Scenario", "Simulator", "running", "scenario_table", "serve"]

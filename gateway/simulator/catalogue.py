@@ -1,10 +1,14 @@
-"""All scenarios, and the page that tells people how to choose one."""
+"""All scenarios: the page that lists them, and how a request chooses one."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
+from gateway.simulator.answers import GraphError
 from gateway.simulator.normal import NORMAL, REFUSALS
 from gateway.simulator.starts import STARTS
 from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
@@ -12,6 +16,7 @@ from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.simulator.drives import Address
     from gateway.simulator.scenario import Scenario
 
 CHAPTERS = (
@@ -56,6 +61,8 @@ What it was asked: curl {origin}/record     Forget it: curl -X DELETE {origin}/r
 
 Numbers in brackets are the behaviours of the facts sheet that a scenario plays.
 """
+LONGEST = 31 * 86400.0  # seconds
+MOST_STEPS = 1_000_000
 
 
 def scenario_table() -> str:
@@ -86,3 +93,42 @@ def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str,
 
 def _summary(scenario: Scenario) -> str:
     return f"{scenario.summary[:-1]}, at first and at every other poll." if scenario.every > 1 else scenario.summary
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    scenario: Scenario
+    seconds: float
+    steps: int
+    every: int
+    behaviour: str  # @microsoft.graph.conflictBehavior
+    named: bool  # the caller asked for this scenario
+
+
+def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]:
+    """The three as they are, or `ValueError` saying what is wrong with which."""
+    if scenario not in SCENARIOS:
+        raise ValueError(f"There is no scenario {scenario!r}; GET / lists them all.")
+    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+        raise ValueError(f"seconds is {seconds!r}; it must be a number from 0 to {LONGEST:.0f}.")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number from 1 to {MOST_STEPS}.")
+    return scenario, seconds, steps
+
+
+def choose(query: str, address: Address, scenario: str, seconds: float, steps: int) -> Choice:
+    """The caller's choice, or the `GraphError` that says what is wrong with it."""
+    asked = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    leaf = address.leaf if address.leaf in SCENARIOS else None
+    named = asked.get("simulate", leaf)
+    try:
+        name, seconds, steps = checked(
+            named or scenario, float(asked.get("seconds", seconds)), int(asked.get("steps", steps))
+        )
+        every = int(asked.get("every", SCENARIOS[name].every))
+        if every < 1:
+            raise ValueError("every must be a whole number from 1 on.")  # noqa: TRY301
+    except ValueError as error:
+        raise GraphError(400, "invalidRequest", str(error)) from None
+    behaviour = asked.get("@microsoft.graph.conflictBehavior", "fail")
+    return Choice(SCENARIOS[name], seconds, steps, every, behaviour, bool(named))

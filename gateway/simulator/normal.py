@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.simulator.addresses import LIBRARY
 from gateway.simulator.answers import TEXT, Answer, GraphError, document
+from gateway.simulator.drives import LIBRARY
 from gateway.simulator.scenario import Scenario, accepted_at, completed, ending, plain, running
 
 if TYPE_CHECKING:
-    from gateway.simulator.copies import Copy, Moment
+    from gateway.simulator.scenario import Copy, Moment
 
 OPERATION_NOT_FOUND = {"error": {"code": "operationNotFound", "message": "The operation does not exist."}}
 NAME_EXISTS = {"code": "nameAlreadyExists", "message": "Name already exists"}

@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.simulator.addresses import FULL, Address, reference
 from gateway.simulator.answers import GraphError
-from gateway.simulator.copies import DOCUMENTED_SIZE
-from gateway.simulator.tree import Item, Tree
+from gateway.simulator.drives import FULL, Address, Item, Tree, reference
+from gateway.simulator.scenario import DOCUMENTED_SIZE
 
 if TYPE_CHECKING:
-    from gateway.simulator.choice import Choice
+    from gateway.simulator.catalogue import Choice
 
 BEHAVIOURS = ("fail", "rename", "replace")
 

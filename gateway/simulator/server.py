@@ -8,35 +8,34 @@ import secrets
 import time
 import uuid
 from collections import Counter, deque
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.simulator.addresses import Address, address
-from gateway.simulator.answers import HTML, Answer, GraphError, document
-from gateway.simulator.catalogue import listing, page
-from gateway.simulator.choice import Choice, checked, choose
-from gateway.simulator.copies import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins
+from gateway.simulator.answers import HTML, Answer, GraphError, document, send
+from gateway.simulator.catalogue import Choice, checked, choose, listing, page
+from gateway.simulator.drives import Address, Tree, address, new_id
 from gateway.simulator.normal import LOGIN, failed_by_name
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
-from gateway.simulator.record import KEPT, Asked, Operation
 from gateway.simulator.rules import Plan, not_found, plan, source_item
-from gateway.simulator.tree import Tree, new_id
+from gateway.simulator.scenario import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins
 from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
-from gateway.simulator.wire import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from gateway.simulator.scenario import Scenario
+    from gateway.simulator.scenario import Copy, Monitor, Scenario
 
 LARGEST_REQUEST = 4 * 2**20
 DISCARD = 9  # the port of the old discard service: stands for a dead end nobody has opened
 AUDIENCE = {"error": {"code": "unauthenticated", "message": "Invalid audience Uri 'https://graph.microsoft.com/'"}}
 TEXT_PAGE = "text/plain; charset=utf-8"
+KEPT = 10_000  # requests
+SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class Simulator:
@@ -296,3 +295,54 @@ def _token() -> str:
     """Shaped and sized like the JWT in SharePoint's monitor URLs."""
     claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
     return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    at: float  # the simulator's clock
+    time: str  # for people
+    method: str
+    path: str  # raw, without the query
+    query: str
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    kind: str = "other"  # copy, item, monitor, foreign, other
+    operation: str | None = None  # of the copy it started or asked about
+    status: int | None = None  # None while it is unanswered
+
+    @property
+    def authorized(self) -> bool:
+        return "authorization" in self.headers
+
+    def shown(self) -> dict[str, Any]:
+        headers = {name: "redacted" if name in SECRET else value for name, value in self.headers.items()}
+        body = self.body.decode(errors="replace")
+        facts = ("at", "time", "method", "path", "query", "kind", "operation", "status", "authorized")
+        return {name: getattr(self, name) for name in facts} | {"headers": headers, "body": body}
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """A copy that was accepted, and how its monitor was asked."""
+
+    copy: Copy
+    scenario: Scenario
+    monitor: Monitor
+    started: float
+    location: str | None = None  # as it was given out
+    polls: int = 0
+    polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # when, newest last
+    bound: float = 0.0
+    told: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "operation": self.copy.operation,
+            "scenario": self.scenario.name,
+            "started": self.started,
+            "location": self.location,
+            "polls": self.polls,
+            "resourceId": self.copy.resource_id,
+            "driveId": self.copy.drive_id,
+            "name": self.copy.name,
+        }

@@ -1,26 +1,28 @@
-"""Serves a simulator on real sockets, and stops at once whatever still hangs."""
+"""Serves a simulator on real sockets, with two ports that lead nowhere; stops at once whatever still hangs."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from contextlib import ExitStack, asynccontextmanager, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 from aiohttp import web
 
-from gateway.simulator.deadends import DeadEnds
 from gateway.simulator.server import DISCARD, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
 
     from gateway.simulator.receiver import Receiver
 
 PATIENCE = 0.3  # seconds for an answer that is being written when the simulator stops
 WAITING = 2048  # connections: many jobs may knock at the same moment
+FILLING = 4  # connections that fill a queue of none, with some to spare
 
 
 @asynccontextmanager
@@ -90,3 +92,30 @@ async def _stop_accepting(listening: list[socket.socket]) -> None:
 def _reachable(host: str) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{host}]" if ":" in host else host
+
+
+class DeadEnds:
+    def __init__(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._sockets = [socket.socket(family, socket.SOCK_STREAM) for _ in range(2 + FILLING)]
+        refusing, silent, *fillers = self._sockets
+        # Bound and not listening: nobody else gets the port, and a connection to it is refused.
+        refusing.bind((host, 0))
+        silent.bind((host, 0))
+        silent.listen(0)
+        # Nobody accepts; once the queue is full the kernel drops what else knocks.
+        for filler in fillers:
+            filler.settimeout(0)
+            with contextlib.suppress(OSError):
+                filler.connect(silent.getsockname())
+        self.refusing: int = refusing.getsockname()[1]
+        self.silent: int = silent.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for opened in self._sockets:
+            opened.close()

@@ -9,7 +9,7 @@ from gateway.simulator.answers import TEXT, Answer, Delivery, GraphError
 from gateway.simulator.scenario import Scenario, Start, accepted, accepted_at
 
 if TYPE_CHECKING:
-    from gateway.simulator.copies import Copy
+    from gateway.simulator.scenario import Copy
 
 COPIES_AT_ONCE = 10  # in one drive, before "too-many" has had enough
 LONG = 4096  # characters a Location may well have: ARM asks its clients to bear as much

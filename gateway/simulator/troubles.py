@@ -12,7 +12,7 @@ from gateway.simulator.scenario import Monitor, Scenario, accepted_at, completed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.simulator.copies import Moment
+    from gateway.simulator.scenario import Moment
 
 HUGE = 8 * 2**20  # bytes: well beyond any sensible limit for a state
 THROTTLED = {"error": {"code": "activityLimitReached", "message": "The request has been throttled"}}

@@ -14,8 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from gateway.core.callback import Callback
-from gateway.core.events import Event
-from gateway.core.job import Job
+from gateway.core.job import Event, Job
 
 CALLBACKS_PER_JOB = 16
 

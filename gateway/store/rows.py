@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.callback import Callback, Tries
-from gateway.core.events import Kind
-from gateway.core.job import Job, State, Target
+from gateway.core.job import Job, Kind, State, Target
 from gateway.store.sealing import Seal
 
 JOB = "id, created, target, monitor, state, status, seq, epoch, ended"

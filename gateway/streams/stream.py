@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event, chunk, frame
+from gateway.core.job import Event, chunk, frame
 from gateway.store import Slice
 from gateway.streams import cursor
 from gateway.streams.tails import Tail, Tails

@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event, chunk
+from gateway.core.job import Event, chunk
 from gateway.store import Slice, Store
 from gateway.telemetry.logs import EventLog
 

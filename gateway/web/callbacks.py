@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
@@ -16,9 +15,8 @@ from gateway.core.job import reference
 from gateway.core.keys import new_callback_id
 from gateway.store import CALLBACKS_PER_JOB, Store
 from gateway.telemetry.logs import EventLog
-from gateway.web.access import Access, unknown_job
 from gateway.web.answers import json_answer
-from gateway.web.bodies import body_of, json_object
+from gateway.web.requests import Access, body_of, json_object, unknown_job
 
 log = EventLog("gateway.callbacks")
 
@@ -38,14 +36,6 @@ class CallbackRoutes:
         self._receivers = receivers
         self._access = access
         self._clock = clock
-
-    def table(self) -> list[BaseRoute]:
-        return [
-            Route("/jobs/{job}/callbacks", self.list),
-            Route("/jobs/{job}/callbacks", self.register, methods=["POST"]),
-            Route("/jobs/{job}/callbacks/{callback}", self.remove, methods=["DELETE"]),
-            Route("/jobs/{job}/callbacks/{callback}/retry", self.retry, methods=["POST"]),
-        ]
 
     async def register(self, request: Request) -> Response:
         """Register a callback on a job, running or ended."""

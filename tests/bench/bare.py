@@ -10,11 +10,10 @@ import gc
 import random
 import sys
 
-import aiohttp
 import uvloop
 from yarl import URL
 
-from gateway.graph.client import POLL_SECONDS, _session
+from gateway.outbound.sessions import POLL_SECONDS, upstream_session
 
 EVERY = 1.0
 
@@ -24,7 +23,7 @@ async def poll(url: str, jobs: int) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 1000)  # as the gateway has it
-    async with _session(POLL_SECONDS, aiohttp.TCPConnector(limit=0)) as session:
+    async with upstream_session(POLL_SECONDS) as session:
 
         async def follow(monitor: int) -> None:
             target = URL(f"{url}/monitor/{monitor}", encoded=True)

@@ -17,13 +17,13 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from gateway.cli.arguments import command
 from gateway.cli.demo.balancer import HOST
 from gateway.cli.demo.gateways import Gateways, alone, several
+from gateway.cli.display import ending, percentage, say
 from gateway.cli.follow import ENDED, LostError, State, Tail, broken, start, told, verdict
 from gateway.cli.run import INTERRUPTED, until_interrupted
-from gateway.cli.words import ending, percentage, say
-from gateway.core.signing import new_secret
-from gateway.invocation import command
+from gateway.core.keys import new_webhook_secret
 from gateway.simulator import Receiver, Simulator, running
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def _show(
 async def _register(
     session: aiohttp.ClientSession, job: str, receiver_url: str, operator_key: str, receiver: Receiver
 ) -> None:
-    wish = {"url": receiver_url, "secret": new_secret()}
+    wish = {"url": receiver_url, "secret": new_webhook_secret()}
     receiver.learn(wish["secret"])
     _print(
         "",

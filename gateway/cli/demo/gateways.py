@@ -15,8 +15,8 @@ import anyio
 
 import gateway
 from gateway.cli.demo.balancer import HOST, Balancer, balancing
+from gateway.cli.display import say
 from gateway.cli.follow import LostError
-from gateway.cli.words import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence

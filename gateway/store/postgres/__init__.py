@@ -20,15 +20,13 @@ import msgspec
 from gateway.core import job as jobs
 from gateway.core.callback import Callback
 from gateway.core.errors import StoreUnavailable
-from gateway.core.events import Event
-from gateway.core.job import Job
+from gateway.core.job import Event, Job
 from gateway.store import Reservation, Slice, rows
 from gateway.store.postgres import statements as postgres_sql
-from gateway.store.postgres.batches import Batches
 from gateway.store.postgres.callbacks import CallbackTable
 from gateway.store.postgres.database import Database
 from gateway.store.postgres.ownership import Ownership
-from gateway.store.postgres.pool import Connection, Pool, columns
+from gateway.store.postgres.pool import Batches, Connection, Pool, columns
 from gateway.store.postgres.wakeups import Wakeups
 from gateway.store.rows import JOB, Rows
 

@@ -11,12 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.core import job as jobs
-from gateway.core.callback import Callback
-from gateway.core.events import Event, Kind
-from gateway.core.job import Job
-from gateway.store import Reservation, Slice, rows
-from gateway.store.rows import JOB, Rows
-from gateway.store.sqlite.callbacks import CallbackTable
+from gateway.core.callback import Callback, revived
+from gateway.core.job import Event, Job, Kind
+from gateway.store import CALLBACKS_PER_JOB, Reservation, Slice, rows
+from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
 from gateway.store.sqlite.thread import Lane
 
@@ -243,3 +241,61 @@ def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice
     return Slice(
         head[0], head[1] is not None, [Event(seq, kind, bool(turned), data) for seq, kind, turned, data in rows]
     )
+
+
+class CallbackTable:
+    """Each method works within the caller's transaction."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def add(self, db: sqlite3.Connection, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
+        if db.execute("SELECT 1 FROM jobs WHERE id = ?", (callback.job_id,)).fetchone() is None:
+            return "unknownJob"
+        (there,) = db.execute("SELECT count(*) FROM callbacks WHERE job_id = ?", (callback.job_id,)).fetchone()
+        if there >= CALLBACKS_PER_JOB:
+            return "tooMany"
+        db.execute(
+            f"INSERT INTO callbacks ({CALLBACK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._rows.of_callback(callback),
+        )
+        return "added"
+
+    def of_job(self, db: sqlite3.Connection, job_id: str) -> list[Callback]:
+        rows = db.execute(f"SELECT {CALLBACK} FROM callbacks WHERE job_id = ? ORDER BY made, id", (job_id,))
+        return [self._rows.callback(row) for row in rows]
+
+    def save(self, db: sqlite3.Connection, callback: Callback, epoch: int) -> bool:
+        """`epoch` is the one that the row must have."""
+        changed = db.execute(
+            "UPDATE callbacks SET state = ?, settled = ?, epoch = ?, tries = ? WHERE id = ? AND epoch = ?",
+            (
+                callback.state,
+                callback.settled,
+                callback.epoch,
+                msgspec.json.encode(callback.tries),
+                callback.id,
+                epoch,
+            ),
+        )
+        return changed.rowcount > 0
+
+    def revive(self, db: sqlite3.Connection, job_id: str, callback_id: str) -> Callback | None:
+        row = db.execute(
+            f"SELECT {CALLBACK} FROM callbacks WHERE id = ? AND job_id = ?", (callback_id, job_id)
+        ).fetchone()
+        if row is None:
+            return None
+        old = self._rows.callback(row)
+        callback = revived(old)
+        self.save(db, callback, old.epoch)
+        return callback
+
+    def remove(self, db: sqlite3.Connection, job_id: str, callback_id: str) -> bool:
+        return db.execute("DELETE FROM callbacks WHERE id = ? AND job_id = ?", (callback_id, job_id)).rowcount > 0
+
+    def claim(self, db: sqlite3.Connection) -> list[Callback]:
+        db.execute("UPDATE callbacks SET epoch = epoch + 1 WHERE state = 'active'")
+        return [
+            self._rows.callback(row) for row in db.execute(f"SELECT {CALLBACK} FROM callbacks WHERE state = 'active'")
+        ]

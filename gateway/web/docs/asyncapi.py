@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.core.callback import KINDS
-from gateway.core.events import Kind
+from gateway.core.job import Kind
 from gateway.web.docs.openapi import INFO
 from gateway.web.docs.openapi.callbacks import SIGNATURE, STATES, message
+from gateway.web.docs.openapi.components import JOB, PARAMETERS, ref
 from gateway.web.docs.openapi.jobs import OTHER_JOB
-from gateway.web.docs.openapi.parts import JOB, PARAMETERS, ref
 from gateway.web.docs.openapi.schemas import schemas
 
 _ID = {"type": "string", "description": "what a reader sends as Last-Event-ID to go on after it"}

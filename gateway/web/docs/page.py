@@ -16,8 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.web.docs.markup import Html, code, commas, element, join, listed, paragraphs, prose, table
-from gateway.web.docs.openapi.faults import FAULTS
-from gateway.web.docs.openapi.parts import ALWAYS, FROM_BROWSERS
+from gateway.web.docs.openapi.components import ALWAYS, FAULTS, FROM_BROWSERS
 from gateway.web.docs.resolved import Operation, curl, examples, follow, operations
 from gateway.web.docs.types import kind, properties
 

@@ -9,7 +9,6 @@ from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gateway.core.errors import GatewayError
 
@@ -43,9 +42,6 @@ class Page:
     def __init__(self) -> None:
         folder = files(__name__)
         self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, *PARTS)}
-
-    def table(self) -> list[BaseRoute]:
-        return [Route("/", self.page), Route("/page/{part}", self.part)]
 
     async def page(self, _request: Request) -> Response:
         return self._answer(PAGE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.web.docs.openapi import callbacks, copies, faults, jobs, service
-from gateway.web.docs.openapi.parts import HEADERS, PARAMETERS
+from gateway.web.docs.openapi import callbacks, components, copies, jobs, service
+from gateway.web.docs.openapi.components import HEADERS, PARAMETERS
 from gateway.web.docs.openapi.schemas import schemas
 
 _DESCRIPTION = """\
@@ -53,7 +53,7 @@ def document(base: str) -> dict[str, Any]:
         "webhooks": callbacks.WEBHOOKS,
         "components": {
             "schemas": schemas(base),
-            "responses": {**named, **faults.responses(used)},
+            "responses": {**named, **components.responses(used)},
             "parameters": {**PARAMETERS, **copies.PARAMETERS, **callbacks.SIGNATURE},
             "requestBodies": copies.REQUEST_BODIES,
             "headers": HEADERS,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.callback import KINDS
-from gateway.core.events import Kind
-from gateway.web.docs.openapi.faults import errors
-from gateway.web.docs.openapi.parts import CALLBACK, body, empty_answer, json_answer, parameter, ref
+from gateway.core.job import Kind
+from gateway.web.docs.openapi.components import CALLBACK, body, empty_answer, errors, json_answer, parameter, ref
 from gateway.web.docs.openapi.schemas import CALLBACK_FAILING, COMPLETED, FAILED, NEW_CALLBACK, RUNNING
 
 _SECURITY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.docs.openapi.faults import UPSTREAM_HEADERS, errors, or_upstream
-from gateway.web.docs.openapi.parts import body, json_answer, parameter, ref
+from gateway.web.docs.openapi.components import UPSTREAM_HEADERS, body, errors, json_answer, or_upstream, parameter, ref
 from gateway.web.docs.openapi.schemas import NEW_CALLBACK, just_started
 
 _DRIVES = {

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from gateway.core.job import STATUSES
-from gateway.web.docs.openapi.faults import errors
-from gateway.web.docs.openapi.parts import (
+from gateway.web.docs.openapi.components import (
     JOB,
     LAST_IDS,
     TEXT,
     body,
     empty_answer,
+    errors,
     json_answer,
     parameter,
     ref,

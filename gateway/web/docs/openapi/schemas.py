@@ -8,8 +8,7 @@ import msgspec
 
 from gateway.core.callback import KINDS, LONGEST_URL, CallbackState
 from gateway.core.job import STATUSES, JobError, State
-from gateway.web.docs.openapi.faults import CODES, FAULTS, example
-from gateway.web.docs.openapi.parts import CALLBACK, JOB, TEXT, ref
+from gateway.web.docs.openapi.components import CALLBACK, CODES, FAULTS, JOB, TEXT, example, ref
 
 RUNNING = {
     "jobId": JOB,

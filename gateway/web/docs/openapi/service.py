@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.docs.openapi.faults import errors
-from gateway.web.docs.openapi.parts import headers, json_answer, ref, text_answer
+from gateway.web.docs.openapi.components import errors, headers, json_answer, ref, text_answer
 
 _PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
 _METRICS = """\

@@ -1,0 +1,168 @@
+"""The jobs: their list, the state of one, its end by request, and the event streams."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.errors import GatewayError, StoreUnavailable, invalid, unavailable
+from gateway.jobs.schedule import retry_hint
+from gateway.jobs.watch import tell_end
+from gateway.store import Store
+from gateway.streams import cursor
+from gateway.streams.stream import Stream, come_back
+from gateway.streams.tails import Tails
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
+from gateway.web.answers import json_answer
+from gateway.web.requests import Access, PublicUrl, unknown_job
+
+MOST_JOBS = 200
+
+log = EventLog("gateway.routes")
+
+
+class JobRoutes:
+    """`send_timeout` and `stream_max_age` in seconds; `stop_watching` ends a job's poller."""
+
+    def __init__(
+        self,
+        store: Store,
+        tails: Tails,
+        metrics: Metrics,
+        access: Access,
+        public_url: PublicUrl,
+        *,
+        stop_watching: Callable[[str], None],
+        send_timeout: float,
+        stream_max_age: float,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._tails = tails
+        self._metrics = metrics
+        self._access = access
+        self._public_url = public_url
+        self._stop_watching = stop_watching
+        self._send_timeout = send_timeout
+        self._stream_max_age = stream_max_age
+        self._clock = clock
+        self._rng = rng
+
+    async def jobs(self, request: Request) -> Response:
+        """List jobs, newest first."""
+        self._access.check(request)
+        query = request.query_params
+        limit = query.get("limit", "50")
+        if not re.fullmatch(r"\d{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
+            raise invalid(f"limit must be a whole number from 1 to {MOST_JOBS}.")
+        try:
+            found, following = await self._store.page(
+                limit=int(limit), status=query.get("status"), before=query.get("cursor")
+            )
+        except ValueError:
+            raise invalid("cursor is not one that this gateway gave. Take it from nextLink.") from None
+        answer: dict[str, Any] = {"value": [job.state for job in found]}
+        if following is not None:
+            link = request.url.include_query_params(cursor=following)
+            answer["nextLink"] = f"{self._public_url.of(request)}/jobs?{link.query}"
+        return json_answer(answer)
+
+    async def job(self, request: Request) -> Response | Stream:
+        """A job's state now, or its stream when that is preferred."""
+        if prefers_stream(request.headers.get("Accept", "")):
+            return await self.job_events(request)
+        job = await self._store.get(request.path_params["job"])
+        if job is None:
+            raise unknown_job()
+        if job.state.ended:
+            return json_answer(job.state)
+        return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
+
+    async def stop(self, request: Request) -> Response:
+        """Stop watching a job."""
+        job_id = request.path_params["job"]
+        self._access.check(request, job_id)
+        now = self._clock()
+        job = await self._store.stop(job_id, now)
+        if job is None:
+            raise unknown_job()
+        self._stop_watching(job_id)
+        if job.ended == now:  # and not before
+            tell_end(job, self._metrics)
+        return Response(status_code=204)
+
+    async def job_events(self, request: Request) -> Response | Stream:
+        """A job's event stream."""
+        return await self._stream(request, [request.path_params["job"]])
+
+    async def events(self, request: Request) -> Response | Stream:
+        """Several jobs' events on one stream."""
+        job_ids = request.query_params.getlist("job")
+        if not 1 <= len(job_ids) <= MOST_JOBS or len(set(job_ids)) != len(job_ids):
+            raise invalid(f"Name 1 to {MOST_JOBS} different jobs, as ?job=A&job=B.")
+        return await self._stream(request, job_ids)
+
+    async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response | Stream:
+        last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
+        try:
+            self._judge_room()
+            heads = await self._tails.heads(job_ids)
+            self._judge_room()  # many that came at once have waited together
+        except (GatewayError, StoreUnavailable):
+            if request.method == "GET":
+                reason = "draining" if self._tails.draining else "full" if self._tails.full else "store"
+                self._metrics.streams_refused.labels(reason).inc()
+                log.warning("stream_refused", reason=reason, resumed=last is not None)
+            if last is None:
+                raise
+            return come_back(self._rng)  # EventSource would take any status but 200 for the end
+        if all(head is None for head in heads):
+            raise unknown_job()
+        where = cursor.positions(last, [head.head if head else cursor.GONE for head in heads])
+        if all(
+            at == cursor.GONE if head is None else head.ended and at >= head.head
+            for head, at in zip(heads, where, strict=True)
+        ):
+            return Response(status_code=204)
+        return Stream(
+            self._tails,
+            self._metrics,
+            job_ids,
+            heads,
+            where,
+            send_timeout=self._send_timeout,
+            max_age=self._stream_max_age * self._rng.uniform(0.8, 1.0),
+        )
+
+    def _judge_room(self) -> None:
+        """Raises GatewayError when no stream may be opened now."""
+        if self._tails.draining:
+            raise unavailable("The gateway is shutting down. Open the stream again.", 1)
+        if self._tails.full:
+            raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
+
+
+def prefers_stream(accept: str) -> bool:
+    """Whether an `Accept` header names event streams before JSON: by quality, then by order; `*/*` alone is JSON."""
+    stream = json = -1.0
+    first = ""
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if re.fullmatch(r"q=(0(\.\d{0,3})?|1(\.0{0,3})?)", parameter):
+                quality = float(parameter[2:])
+        if kind == "text/event-stream":
+            stream = quality
+            first = first or "stream"
+        elif kind == "application/json":
+            json = quality
+            first = first or "json"
+    return stream > 0 and (stream > json or (stream == json and first == "stream"))

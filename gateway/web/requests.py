@@ -1,0 +1,90 @@
+"""Requests judged before they reach a job: their keys and their bodies."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import anyio
+import msgspec
+from starlette.requests import Request
+
+from gateway.core.errors import GatewayError, invalid
+from gateway.core.keys import bearer, hashed, job_key, recognised
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+
+BODY_LIMIT = 64 << 10
+BODY_SECONDS = 30.0
+
+
+class Access:
+    """`secret` is the store's; `operator_hash` opens everything, and without one the operator's routes are shut."""
+
+    def __init__(self, secret: bytes, operator_hash: bytes | None) -> None:
+        self._secret = secret
+        self._operator_hash = operator_hash
+
+    def check(self, request: Request, job_id: str | None = None) -> None:
+        """Raises GatewayError, 401, unless the request has the operator's key, or that of the job if one is named."""
+        given = bearer(request.headers.get("Authorization"))
+        opens = hashed(job_key(self._secret, job_id)) if job_id is not None else None
+        if recognised(given, self._operator_hash, opens):
+            return
+        wanted = "the operator key" if job_id is None else "the job's jobKey or the operator key"
+        shut = " No operator key is set here." if job_id is None and self._operator_hash is None else ""
+        raise GatewayError(401, "unauthenticated", f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
+
+
+class PublicUrl:
+    """The base of the URLs that are handed out, without a final slash; `configured` is None on loopback."""
+
+    def __init__(self, configured: str | None) -> None:
+        self._configured = configured
+
+    def of(self, request: Request) -> str:
+        """The configured base, else the one that the request itself was sent to."""
+        if self._configured is not None:
+            return self._configured
+        host = request.headers.get("Host", "")
+        if not _HOST.fullmatch(host):
+            server = request.scope.get("server") or ("127.0.0.1", 80)
+            host = f"{server[0]}:{server[1]}"
+        return f"{request.scope['scheme']}://{host}"
+
+
+def unknown_job() -> GatewayError:
+    return GatewayError(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")
+
+
+async def body_of(request: Request) -> bytes:
+    """The request's body, within its limits. Raises GatewayError: 408, 413 or 415."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise GatewayError(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
+    length = request.headers.get("Content-Length", "0")
+    if not length.isdecimal() or int(length) > BODY_LIMIT:
+        raise _too_large()
+    body = bytearray()
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise _too_large()
+    except TimeoutError:
+        raise GatewayError(408, "requestTimeout", f"The body did not come within {BODY_SECONDS:g} seconds.") from None
+    return bytes(body)
+
+
+def _too_large() -> GatewayError:
+    return GatewayError(413, "requestTooLarge", f"The body must be at most {BODY_LIMIT} bytes.")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec leaves bad UTF-8 as it is
+        raise invalid(f"The body must be a JSON object, but it is no JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise invalid("The body must be a JSON object.")
+    return content
