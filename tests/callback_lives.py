@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
-from gateway.core.callback import Callback, Delivered, Gone, Outcome, registered, wish
+from gateway.core.callback import Callback, Delivered, Gone, Outcome, callback_request, new_callback
 from gateway.core.job import Answer, Kind, advance
 from gateway.membership import Lease
 from gateway.store.sqlite import SQLiteStore
@@ -132,8 +132,8 @@ def lived(before_step: Callable[[], None], main: Callable[[], Any]) -> None:
 
 
 def wanting(callback_id: str, job_id: str, kinds: Sequence[Kind]) -> Callback:
-    asked = wish(f"https://receiver.example.com/{callback_id}", list(kinds), SECRET)
-    return registered(asked, job_id, callback_id, BEGUN)
+    asked = callback_request(f"https://receiver.example.com/{callback_id}", list(kinds), SECRET)
+    return new_callback(asked, job_id, callback_id, BEGUN)
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -235,10 +235,10 @@ def test_a_store_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                     assert await here.store.append(job, events)
                     await anyio.sleep(20)
                     (held,) = await here.store.callbacks("j")
-                    assert held.tries.cursor == job.seq - 1
+                    assert held.progress.cursor == job.seq - 1
                 await anyio.sleep(10)
                 (kept,) = await here.store.callbacks("j")
-                assert kept.tries.cursor == job.seq
+                assert kept.progress.cursor == job.seq
             await here.grow("j", LENGTH)
             await here.settled()
 

@@ -135,8 +135,8 @@ async def test_the_waits_between_attempts(tmp_path: Path, monkeypatch: pytest.Mo
         receiver.answer = saying(500)
         job, events = jobs.accepted("j", monitor=None, target=jobs.Target(), now=begun)
         job, last = jobs.advance(job, jobs.Answer(status="completed"), begun)
-        wish = deliveries.wish(receiver.url, None, SECRET)
-        await store.create(job, [*events, *last], None, deliveries.registered(wish, "j", "c", begun))
+        wish = deliveries.callback_request(receiver.url, None, SECRET)
+        await store.create(job, [*events, *last], None, deliveries.new_callback(wish, "j", "c", begun))
         engine = callbacks.Callbacks(
             store, receivers, Metrics(), tasks, Lease(), clock=lambda: begun + now(), rng=random.Random(1)
         )

@@ -9,7 +9,17 @@ import msgspec
 import pytest
 
 from gateway.core import callback as deliveries
-from gateway.core.callback import GIVE_UP_AFTER, WAITS, Callback, Delivered, Failed, Gone, Outcome, Tries, after
+from gateway.core.callback import (
+    GIVE_UP_AFTER,
+    WAITS,
+    Callback,
+    Delivered,
+    DeliveryProgress,
+    Failed,
+    Gone,
+    Outcome,
+    after_attempt,
+)
 from gateway.core.errors import GatewayError
 from gateway.core.job import Answer, Event, Job, Target, accepted, advance
 
@@ -20,8 +30,8 @@ REFUSED = Failed("answered 500")
 
 
 def callback(*events: str, **fields: Any) -> Callback:
-    wish = deliveries.wish(URL, list(events) or None, SECRET)
-    return msgspec.structs.replace(deliveries.registered(wish, "job", "cb", NOW), **fields)
+    wish = deliveries.callback_request(URL, list(events) or None, SECRET)
+    return msgspec.structs.replace(deliveries.new_callback(wish, "job", "cb", NOW), **fields)
 
 
 def log() -> tuple[Job, list[Event]]:
@@ -37,7 +47,7 @@ PROGRESS, LATER, END = log()[1]
 
 
 def tried(one: Callback, event: Event, outcome: Outcome, *, final: bool = False, now: float = NOW) -> Callback:
-    return after(one, event, outcome, final=final, now=now, rng=random.Random(3))
+    return after_attempt(one, event, outcome, final=final, now=now, rng=random.Random(3))
 
 
 @pytest.mark.parametrize(
@@ -60,33 +70,37 @@ def tried(one: Callback, event: Event, outcome: Outcome, *, final: bool = False,
 def test_a_wish_that_cannot_be_met(url: object, events: object, secret: object, words: str) -> None:
     """400, naming what is wrong."""
     with pytest.raises(GatewayError, match=words) as error:
-        deliveries.wish(url, events, secret)
+        deliveries.callback_request(url, events, secret)
     assert error.value.status == 400
 
 
 def test_wishes() -> None:
     """The ends by default; each name once and in order; a secret is made when none is sent."""
-    assert deliveries.wish(URL, None, SECRET) == deliveries.Wish(URL, ("completed", "failed"), SECRET)
-    assert deliveries.wish(URL, ["failed", "progress", "failed"]).events == ("progress", "failed")
-    assert deliveries.wish(URL, None).secret != deliveries.wish(URL, None).secret
+    assert deliveries.callback_request(URL, None, SECRET) == deliveries.CallbackRequest(
+        URL, ("completed", "failed"), SECRET
+    )
+    assert deliveries.callback_request(URL, ["failed", "progress", "failed"]).events == ("progress", "failed")
+    assert deliveries.callback_request(URL, None).secret != deliveries.callback_request(URL, None).secret
 
 
 def test_wishes_by_headers() -> None:
     """The same with commas; without a URL there is none, and events alone are a mistake."""
-    assert deliveries.wish_of_headers(None, None) is None
-    wish = deliveries.wish_of_headers(URL, " progress , completed")
+    assert deliveries.callback_request_from_headers(None, None) is None
+    wish = deliveries.callback_request_from_headers(URL, " progress , completed")
     assert wish is not None
     assert wish.events == ("progress", "completed")
     with pytest.raises(GatewayError, match="needs a Gateway-Callback-Url"):
-        deliveries.wish_of_headers(None, "completed")
+        deliveries.callback_request_from_headers(None, "completed")
     with pytest.raises(GatewayError, match="events must be"):
-        deliveries.wish_of_headers(URL, "")
+        deliveries.callback_request_from_headers(URL, "")
 
 
 def test_the_message_of_an_event_is_always_the_same() -> None:
     """An id of the callback and the event, the time of the event, the state as it was."""
-    message_id, body = deliveries.message(callback(), END)
-    assert (message_id, body) == deliveries.message(callback(tries=Tries(attempts=5, last_error="x")), END)
+    message_id, body = deliveries.webhook_message(callback(), END)
+    assert (message_id, body) == deliveries.webhook_message(
+        callback(progress=DeliveryProgress(attempts=5, last_error="x")), END
+    )
     assert message_id == "msg_cb_3"
     state = msgspec.json.decode(END.data)
     assert msgspec.json.decode(body) == {"type": "job.completed", "timestamp": state["at"], "data": state}
@@ -99,13 +113,13 @@ def test_the_waits_after_failed_attempts() -> None:
     for seed in range(200):
         one, now, rng = callback(), NOW, random.Random(seed)
         for number, wait in enumerate(WAITS):
-            one = after(one, END, REFUSED, final=True, now=now, rng=rng)
-            assert (one.state, one.tries.attempts, one.tries.last_error) == ("active", number + 1, "answered 500")
-            assert deliveries.wait(one, END, now) == pytest.approx(one.tries.due - now)
-            seen[number].add((one.tries.due - now) / wait)
-            now = one.tries.due
-        last = after(one, END, REFUSED, final=True, now=now, rng=rng)
-        assert (last.state, last.settled, last.tries.attempts) == ("exhausted", now, 10)
+            one = after_attempt(one, END, REFUSED, final=True, now=now, rng=rng)
+            assert (one.state, one.progress.attempts, one.progress.last_error) == ("active", number + 1, "answered 500")
+            assert deliveries.wait_before(one, END, now) == pytest.approx(one.progress.due - now)
+            seen[number].add((one.progress.due - now) / wait)
+            now = one.progress.due
+        last = after_attempt(one, END, REFUSED, final=True, now=now, rng=rng)
+        assert (last.state, last.finished_at, last.progress.attempts) == ("exhausted", now, 10)
     for ratios in seen:
         assert 0.8 <= min(ratios) < 0.82
         assert 1.18 < max(ratios) <= 1.2
@@ -113,10 +127,10 @@ def test_the_waits_after_failed_attempts() -> None:
 
 def test_an_event_that_something_newer_replaces_exhausts_nothing() -> None:
     """While the log goes on, the last wait repeats."""
-    one = callback("progress", tries=Tries(tried=2, attempts=9, failures=9, since=NOW, last_error="x"))
+    one = callback("progress", progress=DeliveryProgress(tried=2, attempts=9, failures=9, since=NOW, last_error="x"))
     one = tried(one, LATER, REFUSED)
-    assert (one.state, one.tries.attempts) == ("active", 10)
-    assert one.tries.due - NOW == pytest.approx(WAITS[-1], rel=0.2)
+    assert (one.state, one.progress.attempts) == ("active", 10)
+    assert one.progress.due - NOW == pytest.approx(WAITS[-1], rel=0.2)
     assert tried(one, LATER, REFUSED, final=True).state == "exhausted"
 
 
@@ -124,34 +138,34 @@ def test_success_begins_anew() -> None:
     """With the next event; a terminal one settles it."""
     failing = tried(callback("progress", "completed"), PROGRESS, REFUSED)
     told = tried(failing, LATER, Delivered())
-    assert told.tries == Tries(cursor=2, tried=2, attempts=2)
+    assert told.progress == DeliveryProgress(cursor=2, tried=2, attempts=2)
     assert told.state == "active"
-    assert not deliveries.gives_way(told)
-    assert tried(told, END, REFUSED).tries.attempts == 1
+    assert not deliveries.superseded(told)
+    assert tried(told, END, REFUSED).progress.attempts == 1
     ended = tried(told, END, Delivered(), now=NOW + 5)
-    assert (ended.state, ended.settled, ended.tries.cursor) == ("delivered", NOW + 5, 3)
+    assert (ended.state, ended.finished_at, ended.progress.cursor) == ("delivered", NOW + 5, 3)
 
 
 def test_what_failed_gives_way_to_the_newest() -> None:
     """With its waits kept, but for a terminal event, which is tried at once and has all its tries."""
     one = callback("progress", "completed")
-    assert not deliveries.gives_way(one)
+    assert not deliveries.superseded(one)
     for _ in range(3):
         one = tried(one, PROGRESS, REFUSED)
-    assert deliveries.gives_way(one)
-    assert deliveries.wait(one, LATER, NOW) > 1000
-    assert deliveries.wait(one, END, NOW) == 0
+    assert deliveries.superseded(one)
+    assert deliveries.wait_before(one, LATER, NOW) > 1000
+    assert deliveries.wait_before(one, END, NOW) == 0
     one = tried(one, LATER, REFUSED)
-    assert (one.tries.attempts, one.tries.cursor) == (4, 0)
+    assert (one.progress.attempts, one.progress.cursor) == (4, 0)
     one = tried(one, END, REFUSED, final=True)
-    assert (one.tries.attempts, one.tries.failures) == (1, 1)
-    assert deliveries.wait(one, END, NOW) > 1
+    assert (one.progress.attempts, one.progress.failures) == (1, 1)
+    assert deliveries.wait_before(one, END, NOW) > 1
 
 
 def test_a_clock_set_back_stops_nothing_for_ever() -> None:
     """The wait is a day or so at most."""
     one = tried(callback(), END, REFUSED, now=NOW + 10 * 86400)
-    assert deliveries.wait(one, END, NOW) <= 86400 * 1.2
+    assert deliveries.wait_before(one, END, NOW) <= 86400 * 1.2
 
 
 @pytest.mark.parametrize(
@@ -161,9 +175,11 @@ def test_a_clock_set_back_stops_nothing_for_ever() -> None:
 def test_a_receiver_that_asks_for_time_gets_it(asked: float, least: float, most: float) -> None:
     """Up to a day in all, and without using up a try."""
     for seed in range(50):
-        one = after(callback(), END, Failed("answered 503", asked), final=False, now=NOW, rng=random.Random(seed))
-        assert least <= one.tries.due - NOW <= most
-        assert (one.tries.attempts, one.tries.failures) == (1, 0)
+        one = after_attempt(
+            callback(), END, Failed("answered 503", asked), final=False, now=NOW, rng=random.Random(seed)
+        )
+        assert least <= one.progress.due - NOW <= most
+        assert (one.progress.attempts, one.progress.failures) == (1, 0)
 
 
 def test_a_receiver_that_keeps_asking_for_time_gets_it_for_three_days() -> None:
@@ -171,7 +187,7 @@ def test_a_receiver_that_keeps_asking_for_time_gets_it_for_three_days() -> None:
     one, now, attempts = callback(), NOW, 0
     while one.state == "active":
         one = tried(one, END, Failed("answered 429", 0.0), final=True, now=now)
-        now = max(now, one.tries.due)
+        now = max(now, one.progress.due)
         attempts += 1
     assert one.state == "exhausted"
     assert now - NOW == pytest.approx(GIVE_UP_AFTER, rel=0.01)
@@ -183,12 +199,12 @@ def test_a_receiver_that_asks_for_time_late_gets_it_too() -> None:
     one, now = callback(), NOW
     for _ in WAITS:
         one = tried(one, END, REFUSED, final=True, now=now)
-        now = one.tries.due
+        now = one.progress.due
     begun = now
     while one.state == "active":
-        assert one.tries.failures == len(WAITS)
+        assert one.progress.failures == len(WAITS)
         one = tried(one, END, Failed("answered 429", 3600.0), final=True, now=now)
-        now = max(now, one.tries.due)
+        now = max(now, one.progress.due)
     assert one.state == "exhausted"
     assert now - begun == pytest.approx(GIVE_UP_AFTER, rel=0.05)
 
@@ -196,52 +212,54 @@ def test_a_receiver_that_asks_for_time_late_gets_it_too() -> None:
 def test_asking_for_time_and_failing_otherwise() -> None:
     """Each uses up its own."""
     one = tried(callback(), END, Failed("answered 429", 60.0), final=True)
-    now = one.tries.due
+    now = one.progress.due
     for number in range(len(WAITS)):
         one = tried(one, END, REFUSED, final=True, now=now)
-        assert (one.state, one.tries.failures, one.tries.since) == ("active", number + 1, NOW)
-        now = one.tries.due
+        assert (one.state, one.progress.failures, one.progress.since) == ("active", number + 1, NOW)
+        now = one.progress.due
     assert tried(one, END, REFUSED, final=True, now=now).state == "exhausted"
-    told = tried(callback("progress", "completed", tries=one.tries), LATER, Delivered())
-    assert told.tries.since == 0
+    told = tried(callback("progress", "completed", progress=one.progress), LATER, Delivered())
+    assert told.progress.since == 0
 
 
 def test_gone_ends_it() -> None:
     """At whatever event."""
     one = tried(callback("progress"), PROGRESS, Gone(), now=NOW + 3)
-    assert (one.state, one.settled) == ("gone", NOW + 3)
-    assert "410" in (one.tries.last_error or "")
+    assert (one.state, one.finished_at) == ("gone", NOW + 3)
+    assert "410" in (one.progress.last_error or "")
 
 
 def test_an_error_is_kept_short() -> None:
     """However much a receiver says."""
-    assert len(tried(callback(), END, Failed("x" * 9999)).tries.last_error or "") == deliveries.ERROR_TEXT
+    assert len(tried(callback(), END, Failed("x" * 9999)).progress.last_error or "") == deliveries.ERROR_TEXT
 
 
 def test_a_log_that_holds_nothing_it_wants() -> None:
     """It is delivered: there is nothing to tell."""
-    done = deliveries.finished(callback("failed"), NOW + 9)
-    assert (done.state, done.settled) == ("delivered", NOW + 9)
+    done = deliveries.delivered_all(callback("failed"), NOW + 9)
+    assert (done.state, done.finished_at) == ("delivered", NOW + 9)
 
 
 @pytest.mark.parametrize("state", ["active", "exhausted", "gone"])
 def test_a_revived_one_has_all_its_tries(state: Any) -> None:
     """Due at once, under a new epoch; what is newest goes first, since older events may have come before."""
     one = callback(
-        state=state, settled=NOW, tries=Tries(cursor=1, tried=2, attempts=9, failures=9, since=1, last_error="x")
+        state=state,
+        finished_at=NOW,
+        progress=DeliveryProgress(cursor=1, tried=2, attempts=9, failures=9, since=1, last_error="x"),
     )
-    again = deliveries.revived(one)
-    assert (again.state, again.settled, again.epoch) == ("active", None, one.epoch + 1)
-    assert again.tries == Tries(cursor=1, last_error="x")
-    assert deliveries.gives_way(again)
-    assert deliveries.wait(again, LATER, NOW) == 0
-    assert tried(again, LATER, REFUSED).tries.attempts == 1
+    again = deliveries.retried(one)
+    assert (again.state, again.finished_at, again.epoch) == ("active", None, one.epoch + 1)
+    assert again.progress == DeliveryProgress(cursor=1, last_error="x")
+    assert deliveries.superseded(again)
+    assert deliveries.wait_before(again, LATER, NOW) == 0
+    assert tried(again, LATER, REFUSED).progress.attempts == 1
 
 
 def test_one_that_was_delivered_stays_so() -> None:
     """There is nothing to tell again."""
     told = tried(callback(), END, Delivered())
-    assert deliveries.revived(told) == told
+    assert deliveries.retried(told) == told
 
 
 @pytest.mark.parametrize(
@@ -256,14 +274,19 @@ def test_one_that_was_delivered_stays_so() -> None:
 def test_one_host_has_one_name(url: str, origin: str) -> None:
     """However its URL spells it: what is shown and logged, and by which its attempts are counted."""
     one = callback(url=url)
-    assert one.origin == deliveries.shown(one)["url"] == origin
+    assert one.origin == deliveries.as_listed(one)["url"] == origin
 
 
 def test_what_is_shown() -> None:
     """Its registrant sees all of it once; lists show neither the secret nor where its URL leads."""
     one = callback()
-    assert deliveries.revealed(one) == {"id": "cb", "url": URL, "events": ("completed", "failed"), "secret": SECRET}
-    shown = deliveries.shown(one)
+    assert deliveries.as_registered(one) == {
+        "id": "cb",
+        "url": URL,
+        "events": ("completed", "failed"),
+        "secret": SECRET,
+    }
+    shown = deliveries.as_listed(one)
     assert shown == {
         "id": "cb",
         "url": "https://example.com",
@@ -271,11 +294,11 @@ def test_what_is_shown() -> None:
         "state": "active",
         "attempts": 0,
     }
-    failing = deliveries.shown(tried(one, END, REFUSED))
+    failing = deliveries.as_listed(tried(one, END, REFUSED))
     assert (failing["attempts"], failing["lastError"]) == (1, "answered 500")
     assert failing["nextAttemptAt"].startswith("2026-09-2")
-    assert "nextAttemptAt" not in deliveries.shown(tried(one, END, Gone()))
-    assert "nextAttemptAt" not in deliveries.shown(deliveries.revived(tried(one, END, REFUSED)))
+    assert "nextAttemptAt" not in deliveries.as_listed(tried(one, END, Gone()))
+    assert "nextAttemptAt" not in deliveries.as_listed(deliveries.retried(tried(one, END, REFUSED)))
     for each in (shown, failing):
         assert "hidden" not in str(each)
         assert SECRET not in str(each)

@@ -16,7 +16,7 @@ from gateway.callbacks import limits
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
 from gateway.callbacks.receivers import Receivers
-from gateway.core.callback import Callback, Delivered, Failed, Outcome, registered, wish
+from gateway.core.callback import Callback, Delivered, Failed, Outcome, callback_request, new_callback
 from gateway.core.job import Event
 from gateway.membership import Lease
 from gateway.store import Slice
@@ -254,7 +254,9 @@ async def delivering(recorder: Recorder) -> AsyncIterator[Callable[[str], None]]
         engine.start()
 
         def register(url: str) -> None:
-            engine.take(registered(wish(url, ["completed"], SECRET), f"job of {url}", f"id of {url}", BEGUN))
+            engine.take(
+                new_callback(callback_request(url, ["completed"], SECRET), f"job of {url}", f"id of {url}", BEGUN)
+            )
 
         yield register
         tasks.cancel_scope.cancel()

@@ -76,7 +76,7 @@ async def test_an_ended_job_has_no_owner(lives: PostgresLives) -> None:
     """Nor has a callback that is settled; nobody claims them."""
     one = lives.store
     job = await moved(one, await made(one), "completed")
-    await one.add_callback(wanting(state="delivered", settled=NOW))
+    await one.add_callback(wanting(state="delivered", finished_at=NOW))
     assert await one.holdings("jobs") == set()
     assert await one.holdings("callbacks") == set()
     two = await lives.next()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.callback import Callback, CallbackState, Tries
+from gateway.core.callback import Callback, CallbackState, DeliveryProgress
 from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store import CALLBACKS_PER_JOB, Store
 from tests.stores import Lives, postgres_lives, sqlite_lives
@@ -245,14 +245,14 @@ async def test_everything_survives_reopening(lives: Lives) -> None:
     await store.ping()
 
 
-def wanting(callback_id: str = "c", job_id: str = "j", made: float = NOW, **fields: Any) -> Callback:
+def wanting(callback_id: str = "c", job_id: str = "j", created: float = NOW, **fields: Any) -> Callback:
     callback = Callback(
         id=callback_id,
         job_id=job_id,
         url=f"https://example.com/{callback_id}",
         events=("progress", "failed"),
         secret="whsec_" + "c2VjcmV0" * 4,
-        made=made,
+        created=created,
     )
     return msgspec.structs.replace(callback, **fields)
 
@@ -268,10 +268,14 @@ async def test_callbacks_come_back_as_they_were(store: Store) -> None:
     first = wanting("z", with_copy=True)
     await store.create(job, events, None, first)
     await made(store, "other")
-    tries = Tries(cursor=2, tried=3, attempts=4, failures=3, since=NOW, due=NOW + 0.25, last_error="answered 500")
-    third = await kept(store, wanting("b", made=NOW + 2, state="exhausted", settled=NOW + 9.5, tries=tries))
-    second = await kept(store, wanting("a", made=NOW + 1))
-    fourth = await kept(store, wanting("c", made=NOW + 2))
+    progress = DeliveryProgress(
+        cursor=2, tried=3, attempts=4, failures=3, since=NOW, due=NOW + 0.25, last_error="answered 500"
+    )
+    third = await kept(
+        store, wanting("b", created=NOW + 2, state="exhausted", finished_at=NOW + 9.5, progress=progress)
+    )
+    second = await kept(store, wanting("a", created=NOW + 1))
+    fourth = await kept(store, wanting("c", created=NOW + 2))
     others = await kept(store, wanting("o", "other"))
     assert await store.callbacks("j") == [first, second, third, fourth]
     assert await store.callbacks("other") == [others]
@@ -346,35 +350,37 @@ async def test_how_far_a_callback_is(lives: Lives) -> None:
     store = lives.store
     await made(store)
     first = await kept(store, wanting())
-    told = msgspec.structs.replace(first, tries=Tries(cursor=1, tried=1, attempts=1))
+    told = msgspec.structs.replace(first, progress=DeliveryProgress(cursor=1, tried=1, attempts=1))
     assert await store.save_callback(told)
     assert await store.callbacks("j") == [told]
     store = await lives.next()
     (claimed,) = await store.claim_callbacks()
     assert claimed == msgspec.structs.replace(told, epoch=first.epoch + 1)
-    assert not await store.save_callback(msgspec.structs.replace(first, state="delivered", settled=NOW))
+    assert not await store.save_callback(msgspec.structs.replace(first, state="delivered", finished_at=NOW))
     assert await store.callbacks("j") == [claimed]
     revived = await store.revive_callback("j", "c")
     assert revived is not None
-    assert not await store.save_callback(msgspec.structs.replace(claimed, state="gone", settled=NOW))
-    assert await store.save_callback(msgspec.structs.replace(revived, state="delivered", settled=NOW))
+    assert not await store.save_callback(msgspec.structs.replace(claimed, state="gone", finished_at=NOW))
+    assert await store.save_callback(msgspec.structs.replace(revived, state="delivered", finished_at=NOW))
     (settled,) = await store.callbacks("j")
-    assert (settled.state, settled.settled) == ("delivered", NOW)
+    assert (settled.state, settled.finished_at) == ("delivered", NOW)
 
 
 async def test_reviving_a_callback(store: Store) -> None:
     """Active again, due now and with all its tries, from where it was; one that was delivered stays so."""
     await made(store)
-    failed = Tries(cursor=3, tried=5, attempts=10, failures=10, since=NOW, due=NOW + 9, last_error="answered 500")
+    failed = DeliveryProgress(
+        cursor=3, tried=5, attempts=10, failures=10, since=NOW, due=NOW + 9, last_error="answered 500"
+    )
     states: tuple[CallbackState, ...] = ("active", "exhausted", "gone")
     for state in states:
-        settled = None if state == "active" else NOW + 1
-        old = await kept(store, wanting(state, state=state, settled=settled, tries=failed))
+        finished_at = None if state == "active" else NOW + 1
+        old = await kept(store, wanting(state, state=state, finished_at=finished_at, progress=failed))
         revived = await store.revive_callback("j", state)
-        fresh = Tries(cursor=3, last_error="answered 500")
-        assert revived == msgspec.structs.replace(old, state="active", settled=None, tries=fresh, epoch=2)
+        fresh = DeliveryProgress(cursor=3, last_error="answered 500")
+        assert revived == msgspec.structs.replace(old, state="active", finished_at=None, progress=fresh, epoch=2)
         assert revived in await store.callbacks("j")
-    delivered = await kept(store, wanting("delivered", state="delivered", settled=NOW))
+    delivered = await kept(store, wanting("delivered", state="delivered", finished_at=NOW))
     assert await store.revive_callback("j", "delivered") == delivered
     assert await store.revive_callback("other", "gone") is None
     assert await store.revive_callback("j", "nobody") is None
@@ -397,10 +403,10 @@ async def test_callbacks_go_with_their_job_and_may_spare_it(store: Store) -> Non
     """An ended job stays while one is active, or was exhausted too short a time ago; then all of it goes."""
     spared: dict[str, dict[str, Any]] = {
         "active": {"state": "active"},
-        "exhausted lately": {"state": "exhausted", "settled": NOW + 60},
-        "exhausted": {"state": "exhausted", "settled": NOW + 40},
-        "delivered lately": {"state": "delivered", "settled": NOW + 60},
-        "gone lately": {"state": "gone", "settled": NOW + 60},
+        "exhausted lately": {"state": "exhausted", "finished_at": NOW + 60},
+        "exhausted": {"state": "exhausted", "finished_at": NOW + 40},
+        "delivered lately": {"state": "delivered", "finished_at": NOW + 60},
+        "gone lately": {"state": "gone", "finished_at": NOW + 60},
     }
     for job_id, fields in spared.items():
         await moved(store, await made(store, job_id), "completed")
@@ -418,7 +424,7 @@ async def test_callbacks_go_with_their_job_and_may_spare_it(store: Store) -> Non
 async def test_callbacks_survive_reopening(lives: Lives) -> None:
     """With their cursor, and when they are due."""
     await made(lives.store)
-    tries = Tries(cursor=1, tried=2, attempts=1, due=NOW + 5, last_error="no")
-    callback = await kept(lives.store, wanting(tries=tries))
+    progress = DeliveryProgress(cursor=1, tried=2, attempts=1, due=NOW + 5, last_error="no")
+    callback = await kept(lives.store, wanting(progress=progress))
     store = await lives.next()
     assert await store.callbacks("j") == [callback]

@@ -147,7 +147,7 @@ CALLBACK = Callback(
     url="https://receiver.example.com/url-part",
     events=("completed",),
     secret="whsec_c2VjcmV0LXBhcnQtc2VjcmV0LXBhcnQ=",
-    made=2.0,
+    created=2.0,
 )
 LEGIBLE = (b"receiver.example.com", b"url-part", b"whsec_", b"c2VjcmV0LXBhcnQ")
 

@@ -17,8 +17,18 @@ from anyio.abc import TaskGroup
 
 from gateway.callbacks.limits import Lanes, Turn
 from gateway.callbacks.receivers import Receivers
-from gateway.core import callback as deliveries
-from gateway.core.callback import Callback, Delivered, Failed, Gone, Outcome
+from gateway.core.callback import (
+    Callback,
+    Delivered,
+    Failed,
+    Gone,
+    Outcome,
+    after_attempt,
+    delivered_all,
+    superseded,
+    wait_before,
+    webhook_message,
+)
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, reference
 from gateway.core.keys import webhook_headers
@@ -184,7 +194,7 @@ class Callbacks:
                 if head.head > subscriber.head:
                     subscriber.head = head.head
                     subscriber.news.set()
-                behind = head.head > subscriber.callback.tries.cursor
+                behind = head.head > subscriber.callback.progress.cursor
                 wanted = head.ended or (behind and "progress" in subscriber.callback.events)
                 if wanted and not subscriber.delivering and not self._stopping:
                     subscriber.delivering = True
@@ -211,17 +221,17 @@ class Callbacks:
             callback = subscriber.callback
             if event is None:
                 if ended:
-                    await self._save(subscriber, deliveries.finished(callback, self._clock()))
+                    await self._save(subscriber, delivered_all(callback, self._clock()))
                 elif subscriber.news.is_set():
                     continue
                 return
-            wait = deliveries.wait(callback, event, self._clock())
+            wait = wait_before(callback, event, self._clock())
             if wait > 0:
                 with anyio.move_on_after(wait):
                     await subscriber.news.wait()
                 continue  # whichever it was: what is newest now?
             await self._lease.held()
-            async with self._lanes.turn(callback.origin, failing=deliveries.gives_way(callback)) as turn:
+            async with self._lanes.turn(callback.origin, failing=superseded(callback)) as turn:
                 if not self._still_due(subscriber):
                     continue
                 with self._attempting(subscriber):
@@ -231,19 +241,19 @@ class Callbacks:
 
     def _still_due(self, subscriber: _Subscriber) -> bool:
         """After a wait for room, in which something newer may have come."""
-        newer = subscriber.news.is_set() and deliveries.gives_way(subscriber.callback)
+        newer = subscriber.news.is_set() and superseded(subscriber.callback)
         return not self._stopping and not newer and self._lease.holds
 
     async def _next(self, callback: Callback) -> tuple[Event | None, bool]:
         """The event to tell next, and whether the log has ended. Raises StoreUnavailable."""
         newest = None
-        after = callback.tries.cursor
+        after = callback.progress.cursor
         while True:
             (piece,) = await self._store.read([(callback.job_id, after)], READ_AT_ONCE)
             if piece is None:
                 raise _Forgotten
             wanted = [event for event in piece.events if event.kind in callback.events]
-            if wanted and not deliveries.gives_way(callback):
+            if wanted and not superseded(callback):
                 return wanted[0], piece.ended
             newest = wanted[-1] if wanted else newest
             if not piece.events or piece.events[-1].seq >= piece.head:
@@ -252,20 +262,20 @@ class Callbacks:
 
     async def _attempt(self, subscriber: _Subscriber, event: Event, turn: Turn, *, final: bool) -> None:
         callback = subscriber.callback
-        message_id, body = deliveries.message(callback, event)
+        message_id, body = webhook_message(callback, event)
         now = self._clock()
         headers = webhook_headers(callback.secret, message_id, int(now), body)
         begun = anyio.current_time()
         with await self._span(callback) as span:
             outcome = await turn.spend(self._receivers.post(callback.url, span.along(headers), body, now))
-            told = deliveries.after(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
+            after = after_attempt(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
             span.of_job(callback.job_id)
-            span.say(event=event.kind, attempt=told.tries.attempts)
+            span.say(event=event.kind, attempt=after.progress.attempts)
             if not isinstance(outcome, Delivered):
-                span.fail(told.tries.last_error or "failed")
+                span.fail(after.progress.last_error or "failed")
         self._metrics.callback_duration.observe(anyio.current_time() - begun)
-        await self._save(subscriber, told)
-        self._tell(told, outcome, event)
+        await self._save(subscriber, after)
+        self._tell(after, outcome, event)
 
     async def _span(self, callback: Callback) -> Span:
         """Of an attempt, in the trace of the request that its job came of."""
@@ -306,12 +316,12 @@ class Callbacks:
             self._leave(subscriber)
 
     def _tell(self, callback: Callback, outcome: Outcome, event: Event) -> None:
-        tries = callback.tries
+        progress = callback.progress
         about: dict[str, Any] = {
             "job": reference(callback.job_id),
             "to": callback.origin,
             "sent": event.kind,
-            "attempt": tries.attempts,
+            "attempt": progress.attempts,
         }
         match outcome:
             case Delivered():
@@ -322,8 +332,8 @@ class Callbacks:
                 log.info("callback_gone", **about)
             case Failed():
                 self._metrics.callback_attempts.labels("failed").inc()
-                next_in = round(tries.due - self._clock()) if callback.state == "active" else None
-                log.warning("callback_failed", reason=tries.last_error, next_in=next_in, **about)
+                next_in = round(progress.due - self._clock()) if callback.state == "active" else None
+                log.warning("callback_failed", reason=progress.last_error, next_in=next_in, **about)
         if callback.state == "exhausted":
             self._metrics.callbacks_exhausted.inc()
-            log.error("callback_exhausted", reason=tries.last_error, **about)
+            log.error("callback_exhausted", reason=progress.last_error, **about)

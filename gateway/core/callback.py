@@ -1,8 +1,8 @@
-"""A callback: what it wants to be told, how far it is, and what follows from each attempt. Pure decisions.
+"""A callback: what it wants to be delivered, how far it is, and what follows from each attempt. Pure decisions.
 
 A callback is a subscriber whose cursor is stored. It gets the events it wants in the order of the log. After a failed
-attempt the newest of them takes the place of the rest, so that a receiver that was away is told how things are, not how
-they went; the terminal event is the newest there can be, and is tried at once.
+attempt the newest of them takes the place of the rest, so that a receiver that was away learns the
+present state and not its history. The terminal event is the newest there can be, and is tried at once.
 
 Source of the waits: the Standard Webhooks specification, and the gateway's contract.
 """
@@ -34,7 +34,7 @@ TERMINAL: tuple[Kind, ...] = ("completed", "failed")
 CallbackState = Literal["active", "delivered", "exhausted", "gone"]
 
 
-class Wish(msgspec.Struct, frozen=True):
+class CallbackRequest(msgspec.Struct, frozen=True):
     """What a caller asks for; checked but for where the URL leads."""
 
     url: str
@@ -42,7 +42,7 @@ class Wish(msgspec.Struct, frozen=True):
     secret: str
 
 
-class Tries(msgspec.Struct, frozen=True, omit_defaults=True):
+class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a callback is. `cursor` is the last event delivered or passed over, `tried` the one last attempted.
 
     `attempts` counts those of that event, or of the events that took each other's place, up to a success; `failures`
@@ -59,19 +59,19 @@ class Tries(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """`with_copy` tells the one that a copy request itself registered; `settled` when it left `active`."""
+    """`with_copy` tells the one that a copy request itself registered; `finished_at` is when it left `active`."""
 
     id: str
     job_id: str
     url: str
     events: tuple[Kind, ...]
     secret: str
-    made: float
+    created: float
     with_copy: bool = False
     epoch: int = 1
     state: CallbackState = "active"
-    settled: float | None = None
-    tries: Tries = Tries()
+    finished_at: float | None = None
+    progress: DeliveryProgress = DeliveryProgress()
 
     @property
     def origin(self) -> str:
@@ -97,7 +97,7 @@ class Failed(msgspec.Struct, frozen=True):
 Outcome = Delivered | Gone | Failed
 
 
-def wish(url: object, events: object, secret: object = None) -> Wish:
+def callback_request(url: object, events: object, secret: object = None) -> CallbackRequest:
     """Check what a caller asks for. Raises GatewayError: 400."""
     if not isinstance(url, str) or not 0 < len(url) <= LONGEST_URL:
         raise invalid(f"The callback's url must be a text of at most {LONGEST_URL} characters.")
@@ -110,61 +110,63 @@ def wish(url: object, events: object, secret: object = None) -> Wish:
         secret = new_webhook_secret()
     if not isinstance(secret, str) or not is_webhook_secret(secret):
         raise invalid('The callback\'s secret must be "whsec_" and 24 to 64 bytes in base64, or be left out.')
-    return Wish(url, tuple(kind for kind in KINDS if kind in wanted), secret)
+    return CallbackRequest(url, tuple(kind for kind in KINDS if kind in wanted), secret)
 
 
-def wish_of_headers(url: str | None, events: str | None) -> Wish | None:
+def callback_request_from_headers(url: str | None, events: str | None) -> CallbackRequest | None:
     """The same from the headers of a copy request; None when it has none. Raises GatewayError: 400."""
     if url is None:
         if events is not None:
             raise invalid("Gateway-Callback-Events needs a Gateway-Callback-Url. Nothing was started.")
         return None
-    return wish(url, None if events is None else [kind.strip() for kind in events.split(",")])
+    return callback_request(url, None if events is None else [kind.strip() for kind in events.split(",")])
 
 
-def registered(wish: Wish, job_id: str, callback_id: str, now: float, *, with_copy: bool = False) -> Callback:
+def new_callback(
+    request: CallbackRequest, job_id: str, callback_id: str, now: float, *, with_copy: bool = False
+) -> Callback:
     return Callback(
         id=callback_id,
         job_id=job_id,
-        url=wish.url,
-        events=wish.events,
-        secret=wish.secret,
-        made=now,
+        url=request.url,
+        events=request.events,
+        secret=request.secret,
+        created=now,
         with_copy=with_copy,
     )
 
 
-def message(callback: Callback, event: Event) -> tuple[str, bytes]:
+def webhook_message(callback: Callback, event: Event) -> tuple[str, bytes]:
     """The id and the body of an event's message: the same on every attempt."""
     at = msgspec.json.decode(event.data)["at"]
     body = b'{"type":"job.%b","timestamp":"%b","data":%b}' % (event.kind.encode(), at.encode(), event.data)
     return f"msg_{callback.id}_{event.seq}", body
 
 
-def gives_way(callback: Callback) -> bool:
-    """Whether the newest wanted event is to be told next, instead of the oldest."""
-    return callback.tries.last_error is not None
+def superseded(callback: Callback) -> bool:
+    """Whether the newest wanted event is to be delivered next, instead of the oldest."""
+    return callback.progress.last_error is not None
 
 
-def wait(callback: Callback, event: Event, now: float) -> float:
+def wait_before(callback: Callback, event: Event, now: float) -> float:
     """Seconds until an event may be attempted."""
-    tries = callback.tries
-    if tries.last_error is None or (event.terminal and event.seq != tries.tried):
+    progress = callback.progress
+    if progress.last_error is None or (event.terminal and event.seq != progress.tried):
         return 0.0
-    return min(max(tries.due - now, 0.0), LONGEST_ASKED * (1 + SPREAD))  # a clock set back must not stop it for ever
+    return min(max(progress.due - now, 0.0), LONGEST_ASKED * (1 + SPREAD))  # a clock set back must not stop it for ever
 
 
-def after(
+def after_attempt(
     callback: Callback, event: Event, outcome: Outcome, *, final: bool, now: float, rng: random.Random
 ) -> Callback:
     """The callback after an attempt; `final` when the log has ended, so that no newer event takes this one's place."""
-    old = callback.tries
+    old = callback.progress
     again = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
     attempts = old.attempts + 1 if again else 1
     if isinstance(outcome, Delivered):
-        tries = Tries(cursor=event.seq, tried=event.seq, attempts=attempts)
-        told = msgspec.structs.replace(callback, tries=tries)
-        return _settled(told, "delivered", now) if event.terminal else told
+        progress = DeliveryProgress(cursor=event.seq, tried=event.seq, attempts=attempts)
+        delivered = msgspec.structs.replace(callback, progress=progress)
+        return _ended(delivered, "delivered", now) if event.terminal else delivered
     failures, since = (old.failures, old.since) if again else (0, 0.0)
     if isinstance(outcome, Gone):
         reason, due, over = "410: the receiver wants no more", now, False
@@ -179,7 +181,7 @@ def after(
             failures += 1
             over = failures > len(WAITS)
             due = now + WAITS[min(failures, len(WAITS)) - 1] * rng.uniform(1 - SPREAD, 1 + SPREAD)
-    tries = Tries(
+    progress = DeliveryProgress(
         cursor=old.cursor,
         tried=event.seq,
         attempts=attempts,
@@ -188,46 +190,48 @@ def after(
         due=due,
         last_error=reason,
     )
-    failed = msgspec.structs.replace(callback, tries=tries)
+    failed = msgspec.structs.replace(callback, progress=progress)
     if isinstance(outcome, Gone):
-        return _settled(failed, "gone", now)
-    return _settled(failed, "exhausted", now) if over and final else failed
+        return _ended(failed, "gone", now)
+    return _ended(failed, "exhausted", now) if over and final else failed
 
 
-def finished(callback: Callback, now: float) -> Callback:
+def delivered_all(callback: Callback, now: float) -> Callback:
     """The callback when the log has ended and holds nothing more that it wants."""
-    return _settled(callback, "delivered", now)
+    return _ended(callback, "delivered", now)
 
 
-def revived(callback: Callback) -> Callback:
-    """The callback under a new epoch, due at once and with all its tries; one that has nothing to tell stays so."""
+def retried(callback: Callback) -> Callback:
+    """The callback under a new epoch, due at once and with all its progress; one that has nothing to tell stays so."""
     if callback.state == "delivered":
         return callback
     # It failed, so the newest event may have come through before the older ones: those must not follow it now.
-    tries = Tries(cursor=callback.tries.cursor, last_error=callback.tries.last_error)
-    return msgspec.structs.replace(callback, epoch=callback.epoch + 1, state="active", settled=None, tries=tries)
+    progress = DeliveryProgress(cursor=callback.progress.cursor, last_error=callback.progress.last_error)
+    return msgspec.structs.replace(
+        callback, epoch=callback.epoch + 1, state="active", finished_at=None, progress=progress
+    )
 
 
-def revealed(callback: Callback) -> Mapping[str, Any]:
+def as_registered(callback: Callback) -> Mapping[str, Any]:
     """What its registrant is shown, this once: all that a receiver needs."""
     return {"id": callback.id, "url": callback.url, "events": callback.events, "secret": callback.secret}
 
 
-def shown(callback: Callback) -> Mapping[str, Any]:
+def as_listed(callback: Callback) -> Mapping[str, Any]:
     """What lists show of it: neither its secret nor the secret part of its URL."""
     content: dict[str, Any] = {
         "id": callback.id,
         "url": callback.origin,
         "events": callback.events,
         "state": callback.state,
-        "attempts": callback.tries.attempts,
+        "attempts": callback.progress.attempts,
     }
-    if callback.tries.last_error is not None:
-        content["lastError"] = callback.tries.last_error
-        if callback.state == "active" and callback.tries.due:
-            content["nextAttemptAt"] = iso(callback.tries.due)
+    if callback.progress.last_error is not None:
+        content["lastError"] = callback.progress.last_error
+        if callback.state == "active" and callback.progress.due:
+            content["nextAttemptAt"] = iso(callback.progress.due)
     return content
 
 
-def _settled(callback: Callback, state: CallbackState, now: float) -> Callback:
-    return msgspec.structs.replace(callback, state=state, settled=now)
+def _ended(callback: Callback, state: CallbackState, now: float) -> Callback:
+    return msgspec.structs.replace(callback, state=state, finished_at=now)

@@ -17,9 +17,8 @@ import msgspec
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
-from gateway.core import callback as deliveries
 from gateway.core import job as jobs
-from gateway.core.callback import Callback, Wish
+from gateway.core.callback import Callback, CallbackRequest, new_callback
 from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
 from gateway.core.job import Answer, Event, Job, Target, advance, reference
 from gateway.core.keys import fingerprint, idempotency_id, new_callback_id, new_job_id
@@ -56,7 +55,7 @@ class CopyRequest(msgspec.Struct, frozen=True):
     body: bytes
     headers: Mapping[str, str]
     idempotency_key: str | None = None
-    callback: Wish | None = None
+    callback: CallbackRequest | None = None
     trace: str | None = None
 
     def mark(self) -> bytes:
@@ -224,7 +223,7 @@ class Copies:
             return await self._post(request, key)
         raise outcome_unknown("The gateway had to shut down before upstream answered.")
 
-    async def _check(self, callback: Wish) -> None:
+    async def _check(self, callback: CallbackRequest) -> None:
         """Before the copy has a place: a name that hangs takes none, and a drain ends this with nothing started."""
         self._judge_room()
         scope = anyio.CancelScope()
@@ -286,7 +285,7 @@ class Copies:
         callback = None
         if request.callback is not None:
             now = self._clock()
-            callback = deliveries.registered(request.callback, job.id, new_callback_id(), now, with_copy=True)
+            callback = new_callback(request.callback, job.id, new_callback_id(), now, with_copy=True)
         await self._keep(job, events, key, callback)
         self._poller.watch(job)
         if callback is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.callback import Callback, Tries
+from gateway.core.callback import Callback, DeliveryProgress
 from gateway.core.job import Job, Kind, State, Target
 from gateway.store.sealing import Seal
 
@@ -23,7 +23,7 @@ CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch
 _read_state = msgspec.json.Decoder(State).decode
 _read_target = msgspec.json.Decoder(Target).decode
 _read_kinds = msgspec.json.Decoder(tuple[Kind, ...]).decode
-_read_tries = msgspec.json.Decoder(Tries).decode
+_read_progress = msgspec.json.Decoder(DeliveryProgress).decode
 
 
 class _Receiver(msgspec.Struct, frozen=True):
@@ -73,16 +73,16 @@ class Rows:
             callback.job_id,
             self._seal.close(receiver, callback.id),
             msgspec.json.encode(callback.events),
-            callback.made,
+            callback.created,
             callback.with_copy,
             callback.state,
-            callback.settled,
+            callback.finished_at,
             callback.epoch,
-            msgspec.json.encode(callback.tries),
+            msgspec.json.encode(callback.progress),
         )
 
     def callback(self, row: Iterable[Any]) -> Callback:
-        callback_id, job_id, sealed, kinds, made, with_copy, state, settled, epoch, tries = row
+        callback_id, job_id, sealed, kinds, created, with_copy, state, finished_at, epoch, progress = row
         receiver = _read_receiver(self._seal.open(sealed, callback_id))
         return Callback(
             id=callback_id,
@@ -90,12 +90,12 @@ class Rows:
             url=receiver.url,
             secret=receiver.secret,
             events=_read_kinds(kinds),
-            made=made,
+            created=created,
             with_copy=bool(with_copy),
             state=state,
-            settled=settled,
+            finished_at=finished_at,
             epoch=epoch,
-            tries=_read_tries(tries),
+            progress=_read_progress(progress),
         )
 
 

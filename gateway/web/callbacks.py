@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
-from gateway.core import callback as deliveries
+from gateway.core.callback import as_listed, as_registered, callback_request, new_callback
 from gateway.core.errors import GatewayError
 from gateway.core.job import reference
 from gateway.core.keys import new_callback_id
@@ -41,11 +41,11 @@ class CallbackRoutes:
         """Register a callback on a job, running or ended."""
         job_id = self._job(request)
         given = json_object(await body_of(request))
-        wish = deliveries.wish(given.get("url"), given.get("events"), given.get("secret"))
+        wish = callback_request(given.get("url"), given.get("events"), given.get("secret"))
         if await self._store.get(job_id) is None:
             raise unknown_job()
         await self._receivers.check(wish.url)
-        callback = deliveries.registered(wish, job_id, new_callback_id(), self._clock())
+        callback = new_callback(wish, job_id, new_callback_id(), self._clock())
         match await self._store.add_callback(callback):
             case "unknownJob":
                 raise unknown_job()
@@ -54,7 +54,7 @@ class CallbackRoutes:
                 raise GatewayError(409, "tooManyCallbacks", message)
         self._callbacks.take(callback)
         log.info("callback_registered", job=reference(job_id), to=callback.origin, wants=callback.events)
-        return json_answer(deliveries.revealed(callback), 201)
+        return json_answer(as_registered(callback), 201)
 
     async def list(self, request: Request) -> Response:
         """A job's callbacks, oldest first."""
@@ -62,7 +62,7 @@ class CallbackRoutes:
         found = await self._store.callbacks(job_id)
         if not found and await self._store.get(job_id) is None:
             raise unknown_job()
-        return json_answer({"value": [deliveries.shown(callback) for callback in found]})
+        return json_answer({"value": [as_listed(callback) for callback in found]})
 
     async def remove(self, request: Request) -> Response:
         """Remove a callback: it is told nothing more."""
@@ -81,7 +81,7 @@ class CallbackRoutes:
             raise await self._unknown(job_id)
         self._callbacks.take(callback)
         log.info("callback_retried", job=reference(job_id), to=callback.origin)
-        return json_answer(deliveries.shown(callback), 202)
+        return json_answer(as_listed(callback), 202)
 
     def _job(self, request: Request) -> str:
         job_id: str = request.path_params["job"]

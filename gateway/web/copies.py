@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.callback import revealed, wish_of_headers
+from gateway.core.callback import as_registered, callback_request_from_headers
 from gateway.core.errors import invalid
 from gateway.core.job import Job, Target
 from gateway.core.keys import job_key
@@ -55,7 +55,9 @@ class CopyRoutes:
             path += "?" + query.decode("latin-1")
         if asked.action == "read":
             return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
-        callback = wish_of_headers(*(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS))
+        callback = callback_request_from_headers(
+            *(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS)
+        )
         body = await body_of(request)
         json_object(body)
         headers = _taken(request, _UPSTREAM_HEADERS)
@@ -94,7 +96,7 @@ class CopyRoutes:
             "jobKey": job_key(self._secret, job.id),
         }
         if started.callback is not None:
-            content["callback"] = revealed(started.callback)
+            content["callback"] = as_registered(started.callback)
         request.scope["gateway.span"].of_job(job.id)
         answer = json_answer(content, 202, {"Location": location})
         for name in ("request-id", "client-request-id"):

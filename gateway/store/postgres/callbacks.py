@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.core.callback import Callback, revived
+from gateway.core.callback import Callback, retried
 from gateway.store import CALLBACKS_PER_JOB
 from gateway.store.postgres.pool import Connection
 from gateway.store.rows import CALLBACK, Rows
@@ -30,8 +30,8 @@ class CallbackTable:
 
     def saved(self, callback: Callback) -> tuple[Any, ...]:
         """The values of `SAVE`."""
-        tries = msgspec.json.encode(callback.tries)
-        return (callback.id, callback.epoch, callback.state, callback.settled, callback.epoch, tries)
+        tries = msgspec.json.encode(callback.progress)
+        return (callback.id, callback.epoch, callback.state, callback.finished_at, callback.epoch, tries)
 
     async def add(
         self, connection: Connection, callback: Callback, owner: str
@@ -56,7 +56,7 @@ class CallbackTable:
         if row is None:
             return None
         old = self._rows.callback(row)
-        callback = revived(old)
+        callback = retried(old)
         if callback != old:
             _, _, *how_far = self.saved(callback)
             await connection.execute(

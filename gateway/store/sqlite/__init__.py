@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.core import job as jobs
-from gateway.core.callback import Callback, revived
+from gateway.core.callback import Callback, retried
 from gateway.core.job import Event, Job, Kind
 from gateway.store import CALLBACKS_PER_JOB, Reservation, Slice, rows
 from gateway.store.rows import CALLBACK, JOB, Rows
@@ -271,9 +271,9 @@ class CallbackTable:
             "UPDATE callbacks SET state = ?, settled = ?, epoch = ?, tries = ? WHERE id = ? AND epoch = ?",
             (
                 callback.state,
-                callback.settled,
+                callback.finished_at,
                 callback.epoch,
-                msgspec.json.encode(callback.tries),
+                msgspec.json.encode(callback.progress),
                 callback.id,
                 epoch,
             ),
@@ -287,7 +287,7 @@ class CallbackTable:
         if row is None:
             return None
         old = self._rows.callback(row)
-        callback = revived(old)
+        callback = retried(old)
         self.save(db, callback, old.epoch)
         return callback
 
