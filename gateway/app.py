@@ -23,10 +23,10 @@ from gateway.core.keys import hashed
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
-from gateway.jobs.pacing import SteadyRate, Turns
+from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.poller import Poller
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, Means
+from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
 from gateway.membership import Lease, Membership
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
@@ -39,7 +39,7 @@ from gateway.telemetry.tracing import OFF, Tracing
 from gateway.web import routes
 from gateway.web.answers import (
     Cors,
-    Envelope,
+    RequestMiddleware,
     on_fault,
     on_gateway_error,
     on_http_exception,
@@ -105,7 +105,7 @@ class Gateway:
         app: ASGIApp = self._starlette
         if settings.cors_origins:
             app = Cors(app, settings.cors_origins)
-        self._app = Envelope(app, self._metrics, tracing)
+        self._app = RequestMiddleware(app, self._metrics, tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)
@@ -183,7 +183,7 @@ class Gateway:
 
         store.on_change = wake
         tails.start(tasks)
-        means = Means(
+        context = PollContext(
             store=store,
             upstream=upstream,
             metrics=metrics,
@@ -192,12 +192,12 @@ class Gateway:
             deadline=settings.job_deadline,
             clock=clock,
             rng=self._rng,
-            turns=Turns(SteadyRate(settings.poll_rate)),
-            hung_lane=anyio.Semaphore(HUNG_AT_ONCE),
+            start_queue=StartQueue(RateLimit(settings.poll_rate)),
+            hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
             lease=lease,
             tracing=self._tracing,
         )
-        self._poller = poller = Poller(means, tasks, rate=settings.poll_rate)
+        self._poller = poller = Poller(context, tasks, rate=settings.poll_rate)
         callbacks.start()
         if shared is None:
             poller.take_up(await store.claim())
@@ -302,7 +302,7 @@ class Gateway:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
             try:
                 await keys.catch_up()
-                while await store.forget(clock() - retention):
+                while await store.delete_expired(clock() - retention):
                     pass
             except StoreUnavailable as error:
                 log.warning("retention_delayed", error=str(error))

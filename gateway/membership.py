@@ -41,7 +41,7 @@ class Work(Protocol):
     def drop(self, row_id: str) -> None:
         """Do no more for one."""
 
-    def surrender(self, most: int) -> Sequence[str]:
+    def give_up(self, most: int) -> Sequence[str]:
         """Do no more for as many, and which; not those that something is just being done for."""
 
     def resume(self, rows: Iterable[Any]) -> None:
@@ -71,10 +71,10 @@ class Membership:
         self._shares: dict[Table, tuple[int, int]] = {}
         self._renewed_at = 0.0
         self._patient_until = 0.0
-        self._bury_at = 0.0
+        self._expire_at = 0.0
         self._compare_at = 0.0
         self._unclaimed: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
-        self._surrendered: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
+        self._given_up: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
         self.members = 1
         """How many gateways lived at the last look, this one among them."""
@@ -118,7 +118,7 @@ class Membership:
 
     async def _keep_sharing(self) -> None:
         while True:
-            for step in (self._bury, self._even_out, self._compare):
+            for step in (self._expire_members, self._even_out, self._compare):
                 try:
                     if self._lease.holds and not self._retiring:
                         await step()
@@ -132,7 +132,7 @@ class Membership:
     async def _renew(self) -> None:
         sent = _now()
         held = {table: len(work.held()) for table, work in self._works.items()}
-        said = {table: number + len(self._surrendered[table]) for table, number in held.items()}
+        said = {table: number + len(self._given_up[table]) for table, number in held.items()}
         standing = await self._store.renew(said["jobs"], said["callbacks"], patience=self._tick * 2)
         if sent - self._renewed_at > OUTAGE_TICKS * self._tick or standing is None:
             self._patient_until = sent + self._store.lease
@@ -142,8 +142,8 @@ class Membership:
         self._silent = standing.silent > 0
         # Judged by what it had when the others' figures were read: it may have got more since then.
         self._shares = {
-            "jobs": fair(held["jobs"], standing.jobs, standing.members),
-            "callbacks": fair(held["callbacks"], standing.callbacks, standing.members),
+            "jobs": rebalance(held["jobs"], standing.jobs, standing.members),
+            "callbacks": rebalance(held["callbacks"], standing.callbacks, standing.members),
         }
         self._renewed_at = sent
         self._lease.renewed(sent)
@@ -155,24 +155,24 @@ class Membership:
         self._metrics.leases_lost.inc()
         for table, work in self._works.items():
             _drop_all(work, work.held())
-            self._surrendered[table].clear()
+            self._given_up[table].clear()
         await self._store.join()
         self._lease.renewed(sent)
 
-    async def _bury(self) -> None:
+    async def _expire_members(self) -> None:
         """Those that are silent, at once; rows whose owner is on no list, stored after it left, by and by."""
         now = _now()
-        if now >= self._patient_until and (self._silent or now >= self._bury_at):
-            for name in await self._store.bury():
+        if now >= self._patient_until and (self._silent or now >= self._expire_at):
+            for name in await self._store.expire_members():
                 log.warning("gateway_given_up", name=name)
-            self._bury_at = now + self._store.lease / 2
+            self._expire_at = now + self._store.lease / 2
 
     async def _even_out(self) -> None:
         """Once for each renewal: what is done here shows in the next."""
         shares, self._shares = self._shares, {}
         for table, work in self._works.items():
             take, give = shares.get(table, (0, 0))
-            await self._hand_on(table, work.surrender(give) if give else ())
+            await self._release(table, work.give_up(give) if give else ())
             await self._take_over(table, take)
 
     async def _take_over(self, table: Table, most: int) -> None:
@@ -198,16 +198,16 @@ class Membership:
             now = work.held()
             _drop_all(work, (before & now) - owned)
             unclaimed = owned - now
-            await self._hand_on(table, unclaimed & self._unclaimed[table])
+            await self._release(table, unclaimed & self._unclaimed[table])
             self._unclaimed[table] = unclaimed
 
-    async def _hand_on(self, table: Table, ids: Iterable[str]) -> None:
+    async def _release(self, table: Table, ids: Iterable[str]) -> None:
         """What cannot be handed on now is remembered: nobody does anything for it here any more."""
-        idle = self._surrendered[table]
+        idle = self._given_up[table]
         idle.update(ids)
         idle -= self._works[table].held()
         if idle:
-            await self._store.hand_on(table, list(idle))
+            await self._store.release(table, list(idle))
             self._metrics.handed_on.labels(table).inc(len(idle))
             log.info("handed_on", table=table, count=len(idle))
             idle.clear()
@@ -255,7 +255,7 @@ UNEVEN = 0.05
 """The part of its share that a gateway may have above it before it hands something on: moving costs a poll or two."""
 
 
-def fair(mine: int, everything: int, members: int) -> tuple[int, int]:
+def rebalance(mine: int, everything: int, members: int) -> tuple[int, int]:
     """How many to take, if there are any free, and how many to hand on.
 
     `everything` counts what all `members` have and what nobody has. Since the shares of all add up to it at least, what

@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             for one in error.errors(include_url=False):
                 name = str(one["loc"][0])
-                problems[name] = f"{PREFIX}{name.upper()}: {told(one, cls.model_fields[name])}"
+                problems[name] = f"{PREFIX}{name.upper()}: {problem_text(one, cls.model_fields[name])}"
         if problems:
             order = list(cls.model_fields)
             raise SettingsError([problems[name] for name in sorted(problems, key=order.index)])
@@ -248,8 +248,8 @@ def _between(given: Mapping[str, Any]) -> dict[str, str]:
     problems = {}
     if given.get("public_url") is None and not is_loopback(host):
         problems["public_url"] = (
-            f"must be set when {PREFIX}HOST ({shown(host)}) is not a loopback address: to the URL that callers know "
-            "the gateway by, such as https://gateway.example.com"
+            f"must be set when {PREFIX}HOST ({safe_repr(host)}) is not a loopback address: to the URL that callers "
+            "know the gateway by, such as https://gateway.example.com"
         )
     if given.get("operator_key") is None and shared:
         problems["operator_key"] = f"must be set with PostgreSQL, the same for all gateways: {MAKE_A_KEY}"
@@ -258,15 +258,15 @@ def _between(given: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{PREFIX}{name.upper()}: {words}" for name, words in problems.items()}
 
 
-def told(problem: Mapping[str, Any], field: FieldInfo) -> str:
+def problem_text(problem: Mapping[str, Any], field: FieldInfo) -> str:
     """One of pydantic's errors: what would be right, and what is there."""
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"must be {_wanted(field)}"
     if get_origin(field.annotation) is tuple or message.endswith(MAKE_A_KEY):  # its wrong parts are named; it is secret
         return message
-    return f"{message} (it is {shown(problem['input'])})"
+    return f"{message} (it is {safe_repr(problem['input'])})"
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """A value as it was given, unless it may hold a secret: a URL with user info holds a password."""
     text = str(value)
     if _SECRET.search(text):
@@ -276,7 +276,7 @@ def shown(value: object) -> str:
 
 def each(values: tuple[str, ...], parse: Callable[[str], object], wanted: str) -> tuple[str, ...]:
     """The values, all of which can be parsed. Raises ValueError that names those which cannot."""
-    wrong = [shown(value) for value in values if not _parses(value, parse)]
+    wrong = [safe_repr(value) for value in values if not _parses(value, parse)]
     if wrong:
         raise ValueError(f"each must be {wanted}; what is not: {', '.join(wrong)}")
     return values

@@ -67,7 +67,7 @@ class PostgresLives(Lives):
         dead = self.store
         store = await self.join()
         await self.expire(dead)
-        assert await store.bury() == [dead.me]
+        assert await store.expire_members() == [dead.me]
         return store
 
 

@@ -24,8 +24,8 @@ import pytest
 from rich.cells import cell_len
 
 from gateway.cli import jobs as cli_jobs
-from gateway.cli.jobs import Jobs, Roster
-from gateway.cli.table import Room, age, heading, row
+from gateway.cli.jobs import Jobs, JobTable
+from gateway.cli.table import Layout, age, heading, row
 from gateway.simulator import Simulator, running
 from tests.harness import OPERATOR_KEY, TOKEN, Process, free_port, tail
 from tests.test_cli import gateway, simulated
@@ -41,31 +41,31 @@ def job(name: str, status: str, at: str = "2026-11-25T11:59:00.000Z", **more: An
 
 def test_the_newer_word_of_a_job_counts() -> None:
     """Whether it came by the list or by a stream, and nothing follows an end."""
-    roster = Roster()
-    roster.listed([job("b", "inProgress", "2"), job("a", "notStarted", "1")])
-    assert roster.running == ["b", "a"]
-    roster.told(job("b", "waiting", "3"))
-    roster.listed([job("c", "notStarted", "4"), job("b", "inProgress", "2"), job("a", "notStarted", "1")])
-    assert [state["status"] for state in roster.states.values()] == ["notStarted", "waiting", "notStarted"]
-    roster.told(job("a", "completed", "5"))
-    roster.told(job("a", "inProgress", "6"))
-    assert roster.running == ["c", "b"]
-    roster.told(job("nobody", "inProgress", "7"))
-    roster.gone("c")
-    assert list(roster.states) == ["b", "a"]
+    table = JobTable()
+    table.listed([job("b", "inProgress", "2"), job("a", "notStarted", "1")])
+    assert table.running == ["b", "a"]
+    table.update(job("b", "waiting", "3"))
+    table.listed([job("c", "notStarted", "4"), job("b", "inProgress", "2"), job("a", "notStarted", "1")])
+    assert [state["status"] for state in table.states.values()] == ["notStarted", "waiting", "notStarted"]
+    table.update(job("a", "completed", "5"))
+    table.update(job("a", "inProgress", "6"))
+    assert table.running == ["c", "b"]
+    table.update(job("nobody", "inProgress", "7"))
+    table.gone("c")
+    assert list(table.states) == ["b", "a"]
 
 
 def test_a_stream_of_other_jobs_goes_on_where_each_was() -> None:
     """A new one from its start; ids of another number of jobs, or of one that is gone, move nobody."""
-    roster = Roster()
-    roster.listed([job(name, "inProgress") for name in "abc"])
-    roster.read_up_to(["b", "c"], "7,9")
-    assert roster.last_id(["a", "b", "c"]) == "0,7,9"
-    roster.read_up_to(["a", "b", "c"], "1,-,10")
-    roster.read_up_to(["a"], "5,5")
-    assert roster.last_id(["c", "b", "a"]) == "10,7,1"
-    roster.listed([job("a", "inProgress")])
-    assert roster.last_id(["a", "b"]) == "1,0"
+    table = JobTable()
+    table.listed([job(name, "inProgress") for name in "abc"])
+    table.read_up_to(["b", "c"], "7,9")
+    assert table.last_id(["a", "b", "c"]) == "0,7,9"
+    table.read_up_to(["a", "b", "c"], "1,-,10")
+    table.read_up_to(["a"], "5,5")
+    assert table.last_id(["c", "b", "a"]) == "10,7,1"
+    table.listed([job("a", "inProgress")])
+    assert table.last_id(["a", "b"]) == "1,0"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
@@ -73,7 +73,7 @@ def test_a_row_fits(width: int) -> None:
     """Whatever upstream said; why a job failed is there as a whole, and nothing in it is markup or steers."""
     message = "[bold]Größe[/bold] [link=x]語語語[/link] \x1b[2J:smile: " + "words " * 10
     error = {"code": "quotaLimitReached", "message": message, "origin": "upstream"}
-    room = Room.of(width)
+    room = Layout.of(width)
     states = [
         job("x" * 24, "failed", error=error),
         job("y" * 24, "inProgress", statusDescription="22/40; " * 20),

@@ -13,14 +13,14 @@ from gateway.core.job import Answer, Event, JobError, Kind, Target, accepted, ad
 @pytest.mark.parametrize(("kind", "terminal"), [("progress", False), ("completed", True), ("failed", True)])
 def test_the_kinds_of_an_event(kind: Kind, terminal: bool) -> None:
     """Everything but progress ends a log, and the kind is the frame's `event:`."""
-    event = Event(3, kind, turned=True, data=b"{}")
+    event = Event(3, kind, status_changed=True, data=b"{}")
     assert event.terminal is terminal
     assert event.body() == b"event: %b\ndata: {}\n\n" % kind.encode()
 
 
 def test_a_frame_is_the_contracts() -> None:
     """The id, the kind, the state, an empty line; an id of several positions goes in as it is."""
-    body = Event(7, "completed", turned=True, data=b'{"jobId":"j"}').body()
+    body = Event(7, "completed", status_changed=True, data=b'{"jobId":"j"}').body()
     assert frame(b"7", body) == b'id: 7\nevent: completed\ndata: {"jobId":"j"}\n\n'
     assert frame(b"7,-,3", body).startswith(b"id: 7,-,3\nevent: ")
 

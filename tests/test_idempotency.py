@@ -176,7 +176,7 @@ async def test_a_key_whose_keeping_got_no_answer(kept: bool, tmp_path: Path, mon
         assert upstream.copies() == 1
 
 
-@pytest.mark.parametrize("what", ["doubt", "release"])
+@pytest.mark.parametrize("what", ["mark_unknown", "release_key"])
 async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store is away it cannot be; then it is, before anything else is asked of it."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
@@ -185,22 +185,22 @@ async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, mon
         async def away(_key: bytes, _made: float) -> None:
             raise StoreUnavailable("away")
 
-        upstream.on_copy = reset if what == "doubt" else answering(lambda: web.json_response({}, status=403))
+        upstream.on_copy = reset if what == "mark_unknown" else answering(lambda: web.json_response({}, status=403))
         with monkeypatch.context() as now:
             now.setattr(store, what, away)
             status, _, _ = await post(gateway, Idempotency_Key="k")
-            assert status == (502 if what == "doubt" else 403)
+            assert status == (502 if what == "mark_unknown" else 403)
             assert (await post(gateway, Idempotency_Key="k"))[0] == 503
         upstream.on_copy = upstream.accept
         status, _, _ = await post(gateway, Idempotency_Key="k")
-        assert status == (502 if what == "doubt" else 202)
+        assert status == (502 if what == "mark_unknown" else 202)
 
 
 async def test_a_repeat_while_an_earlier_outcome_is_being_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However they meet, one copy: the late release is the earlier attempt's, and a third hears of the second."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         store = gateway.gateway._copies._store
-        reserve, release = store.reserve, store.release
+        reserve, release = store.reserve, store.release_key
         released, go_on = asyncio.Event(), asyncio.Event()
 
         async def lost(key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
@@ -214,7 +214,7 @@ async def test_a_repeat_while_an_earlier_outcome_is_being_kept(tmp_path: Path, m
             await release(key, made)
 
         monkeypatch.setattr(store, "reserve", lost)
-        monkeypatch.setattr(store, "release", slow)
+        monkeypatch.setattr(store, "release_key", slow)
         assert (await post(gateway, Idempotency_Key="k"))[0] == 503
         second = asyncio.create_task(post(gateway, Idempotency_Key="k"))
         await released.wait()

@@ -23,7 +23,7 @@ from gateway.core.job import (
     advance,
     iso,
     kind_of,
-    lose_sight,
+    lose_track,
     reference,
 )
 from gateway.graph.items import parse
@@ -46,7 +46,7 @@ def new(**target: str) -> Job:
 def test_a_job_begins_with_event_1() -> None:
     """Event 1 is notStarted at 0.0, and carries the whole state."""
     job, (event,) = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
-    assert (event.seq, event.kind, event.turned) == (1, "progress", True)
+    assert (event.seq, event.kind, event.status_changed) == (1, "progress", True)
     assert event.data == (
         b'{"jobId":"j","operation":"ItemCopy","status":"notStarted","percentageComplete":0.0,'
         b'"at":"2026-09-21T14:13:20.500Z"}'
@@ -75,7 +75,7 @@ def test_an_event_only_when_something_changed() -> None:
     assert len(events) == 1
     assert advance(job, answer, NOW + 9) == (job, [])
     _, (event,) = advance(job, Answer(status="inProgress", percentage=10.0, description="b"), NOW + 9)
-    assert event.turned is False
+    assert event.status_changed is False
 
 
 RICH = Answer(
@@ -116,7 +116,7 @@ def test_which_change_is_an_event(change: dict[str, Any], events: int) -> None:
     assert len(added) == events
     assert moved.seq == job.seq + events
     assert moved.state.at == (iso(NOW + 60) if events else iso(NOW))
-    assert [event.turned for event in added] == [change.keys() == {"status"}] * events
+    assert [event.status_changed for event in added] == [change.keys() == {"status"}] * events
 
 
 def test_a_drive_once_named_still_holds_when_a_later_answer_leaves_it_out() -> None:
@@ -133,7 +133,7 @@ def test_a_terminal_state_absorbs(ending: str, after: str) -> None:
 
     def step(job: Job, word: str) -> tuple[Job, list[Event]]:
         if word in LOST:
-            return lose_sight(job, word, NOW + 9)
+            return lose_track(job, word, NOW + 9)
         return advance(job, Answer(status=word, percentage=99.0, description="late", resource_id="01Z"), NOW + 9)
 
     ended, _ = step(new(), ending)
@@ -144,7 +144,7 @@ def test_a_terminal_state_absorbs(ending: str, after: str) -> None:
 def test_losing_sight_keeps_what_was_seen() -> None:
     """The percentage and the result's place as far as they were known; only the verdict is new."""
     job, _ = advance(new(prefix="me/drive"), RICH, NOW)
-    lost, _ = lose_sight(job, "monitorUnreachable", NOW)
+    lost, _ = lose_track(job, "monitorUnreachable", NOW)
     kept = msgspec.structs.replace(lost.state, status="inProgress", error=None)
     assert kept == job.state
     assert lost.monitor is None
@@ -216,13 +216,13 @@ def test_no_id_climbs_out_of_its_segment(item_id: str) -> None:
 @pytest.mark.parametrize("code", LOST)
 def test_losing_sight_is_a_failure_of_the_gateways(code: LostCode) -> None:
     """The gateway's own codes say that the copy itself may have gone on."""
-    job, (event,) = lose_sight(new(), code, NOW)
+    job, (event,) = lose_track(new(), code, NOW)
     assert event.kind == "failed"
     assert job.state.status == "failed"
     assert job.state.error is not None
     assert (job.state.error.code, job.state.error.origin) == (code, "gateway")
     assert "may have gone on" in job.state.error.message
-    assert lose_sight(job, "deadlineExceeded", NOW) == (job, [])
+    assert lose_track(job, "deadlineExceeded", NOW) == (job, [])
 
 
 def test_a_failed_job_without_a_reason_still_has_an_error() -> None:
@@ -252,7 +252,7 @@ def test_any_order_of_answers_gives_a_proper_log(steps: list[Answer | LostCode])
     """Numbers rise by one, percentages never fall, one terminal event at most, and nothing follows it."""
     job, log = accepted("j", monitor="https://h/m", target=Target(prefix="me/drive"), now=NOW)
     for step in steps:
-        job, events = advance(job, step, NOW) if isinstance(step, Answer) else lose_sight(job, step, NOW)
+        job, events = advance(job, step, NOW) if isinstance(step, Answer) else lose_track(job, step, NOW)
         log += events
     assert [event.seq for event in log] == list(range(1, len(log) + 1))
     assert not any(event.terminal for event in log[:-1])

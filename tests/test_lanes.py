@@ -14,7 +14,7 @@ import pytest
 
 from gateway.callbacks import limits
 from gateway.callbacks.engine import Callbacks
-from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Lanes
+from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SLOW, Limits
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Failed, Outcome, callback_request, new_callback
 from gateway.core.job import Event
@@ -48,7 +48,7 @@ class Attempts:
     """Attempts at hosts in lanes; how they went, and when, by the names they are given."""
 
     def __init__(self, tasks: Any) -> None:
-        self.lanes = Lanes()
+        self.limits = Limits()
         self.began: dict[str, float] = {}
         self.told: dict[str, Outcome] = {}
         self.at_once: Counter[str] = Counter()
@@ -56,13 +56,13 @@ class Attempts:
         self._tasks = tasks
 
     async def make(self, name: str, host: str, seconds: float, outcome: Outcome, *, failing: bool) -> None:
-        async with self.lanes.turn(host, failing=failing) as turn:
+        async with self.limits.turn(host, failing=failing) as turn:
             self.began[name] = now()
             for counted in (host, ""):
                 self.at_once[counted] += 1
                 self.most[counted] = max(self.most[counted], self.at_once[counted])
             try:
-                self.told[name] = await turn.spend(answer(seconds, outcome))
+                self.told[name] = await turn.run(answer(seconds, outcome))
             finally:
                 self.at_once.subtract([host, ""])
 
@@ -142,7 +142,7 @@ async def test_an_answer_that_takes_its_time(attempts: Attempts) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.9])
 async def test_what_makes_a_host_quick(attempts: Attempts, seconds: float) -> None:
     """That it took what it was sent, in time; until it does not."""
-    known = attempts.lanes._known
+    known = attempts.limits._known
     await attempts.make("1", "host", seconds, REFUSED, failing=False)
     assert not known
     await attempts.make("2", "host", seconds, Delivered(), failing=False)
@@ -159,10 +159,10 @@ async def test_one_quick_path_says_nothing_while_others_are_slow(attempts: Attem
     attempts.begin("slow", "host", 14)
     await anyio.sleep(2)
     await attempts.make("quick", "host", 0.1, Delivered(), failing=False)
-    assert not attempts.lanes._known
+    assert not attempts.limits._known
     await anyio.sleep(14)
     await attempts.known("host")
-    assert list(attempts.lanes._known) == ["host"]
+    assert list(attempts.limits._known) == ["host"]
 
 
 async def test_an_attempt_that_is_broken_off_was_slow(attempts: Attempts) -> None:
@@ -170,8 +170,8 @@ async def test_an_attempt_that_is_broken_off_was_slow(attempts: Attempts) -> Non
     await attempts.known("host")
     with anyio.move_on_after(0.5):
         await attempts.make("removed", "host", 14, REFUSED, failing=False)
-    assert not attempts.lanes._known
-    assert not attempts.lanes._hosts
+    assert not attempts.limits._known
+    assert not attempts.limits._hosts
 
 
 async def test_a_host_has_so_many_places(attempts: Attempts) -> None:
@@ -190,7 +190,7 @@ async def test_how_many_hosts_are_remembered(attempts: Attempts, monkeypatch: py
     """Those that were quick last."""
     monkeypatch.setattr(limits, "QUICK_REMEMBERED", 2)
     await attempts.known("a", "b", "a", "c")
-    assert list(attempts.lanes._known) == ["a", "c"]
+    assert list(attempts.limits._known) == ["a", "c"]
 
 
 async def test_a_place_that_nobody_takes_is_not_lost(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ class Ended:
     """In the place of the store: every job has ended."""
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
-        last = Event(seq=2, kind="completed", turned=True, data=b'{"at":"2026-01-01T00:00:00Z"}')
+        last = Event(seq=2, kind="completed", status_changed=True, data=b'{"at":"2026-01-01T00:00:00Z"}')
         return [Slice(head=2, ended=True, events=[last] if after < 2 else []) for _, after in wanted]
 
     async def save_callback(self, callback: Callback) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.core.job import FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_sight
+from gateway.core.job import FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_track
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 
@@ -63,7 +63,7 @@ class Log(RuleBasedStateMachine):
     @rule(owner=st.integers(0, 9))
     def some_owner_gives_up(self, owner: int) -> None:
         place = owner % len(self.owners)
-        job, events = lose_sight(self.owners[place], "deadlineExceeded", 2.0)
+        job, events = lose_track(self.owners[place], "deadlineExceeded", 2.0)
         if events:
             self.write(place, job, events)
 

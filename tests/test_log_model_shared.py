@@ -144,7 +144,7 @@ class SharedLog(RuleBasedStateMachine):
         if cut is not None:
             wire.cut_after(*cut)
         try:
-            await store.bury()
+            await store.expire_members()
             claimed = await store.claim()
         except StoreUnavailable:
             claimed = []

@@ -24,7 +24,7 @@ import pytest
 from aiohttp import web
 
 from gateway.telemetry import logs
-from gateway.telemetry.logs import EventLog, Lines, Sparing, Words, about, without_secrets
+from gateway.telemetry.logs import EventLog, JSONFormatter, RateLimitFilter, TextFormatter, context, without_secrets
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_upstream import answering, faking
 from tests.harness import COPY_BODY, FOLDER, TOKEN, Process, serving, tail
@@ -89,10 +89,10 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_line_is_an_object(written: io.StringIO) -> None:
     """With the fields of what is being done; what has no value is left out."""
-    token = about.set({"request_id": "r", "trace_id": None})
+    token = context.set({"request_id": "r", "trace_id": None})
     log = EventLog("gateway.test")
     log.info("it_happened", job="ab", count=3, ms=1.5, nothing=None, many=("a", "b"), odd=Path("x"))
-    about.reset(token)
+    context.reset(token)
     (line,) = lines(written)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {
@@ -149,7 +149,7 @@ def test_words_of_others_are_cut(text: str, cut: str) -> None:
 
 def test_many_of_one_warning_are_counted() -> None:
     """Sixty a minute; the next minute's first says how many were left out. What is no warning is always written."""
-    sparing = Sparing()
+    sparing = RateLimitFilter()
 
     def let_through(event: str, at: float, level: int = logging.WARNING, *, fields: bool = True) -> Any:
         record = logging.LogRecord("gateway.test", level, "", 0, event, None, None)
@@ -165,14 +165,14 @@ def test_many_of_one_warning_are_counted() -> None:
     assert all(let_through("copy_unknown", 2) for _ in range(100))
     first = let_through("one", 61)
     assert first is not None
-    assert json.loads(Lines().format(first))["left_out"] == 40
+    assert json.loads(JSONFormatter().format(first))["left_out"] == 40
     second = let_through("one", 62)
     assert second is not None
-    assert "left_out" not in Lines().format(second)
+    assert "left_out" not in JSONFormatter().format(second)
     assert sum(let_through(f"words {n}", 0.5, fields=False) is not None for n in range(100)) == logs.A_MINUTE
     again = let_through("words that differ", 61, fields=False)
     assert again is not None
-    assert json.loads(Lines().format(again)) | {"time": ""} == {
+    assert json.loads(JSONFormatter().format(again)) | {"time": ""} == {
         "time": "",
         "level": "warning",
         "logger": "gateway.test",
@@ -185,7 +185,7 @@ def test_many_of_one_warning_are_counted() -> None:
 def test_words_for_a_person() -> None:
     record = logging.LogRecord("gateway.test", logging.WARNING, "", 0, "it_happened", None, None)
     record.fields = {"job": "ab12", "seconds": 1.0, "reason": 'two "words"\n', "none": None, "trace_id": "0123456789"}
-    said = Words().format(record)
+    said = TextFormatter().format(record)
     assert re.fullmatch(
         r'\d\d:\d\d:\d\d warning it_happened job=ab12 seconds=1 reason="two \\"words\\"\\n" trace_id=01234567', said
     )

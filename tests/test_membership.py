@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.membership import Lease, Membership
-from gateway.store import SharedStore, Standing
+from gateway.store import ClusterView, SharedStore
 from gateway.telemetry.metrics import Metrics
 from tests.virtual_time import VirtualLoop
 
@@ -34,7 +34,7 @@ class ScriptedStore:
     term = 0.75 * LEASE
 
     def __init__(self) -> None:
-        self.others = Standing(members=1, jobs=0, callbacks=0)
+        self.others = ClusterView(members=1, jobs=0, callbacks=0)
         self.alive = True
         self.free: list[str] = []
         self.owned: set[str] = set()
@@ -55,22 +55,22 @@ class ScriptedStore:
         self.joined += 1
         self.alive = True
 
-    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> Standing | None:
+    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
         assert patience > 0
         await self._asked("renew")
         self.renewals.append(anyio.current_time())
         if not self.alive:
             return None
         others = self.others
-        return Standing(
+        return ClusterView(
             members=others.members,
             jobs=others.jobs + jobs + len(self.free),
             callbacks=others.callbacks + callbacks,
             silent=others.silent,
         )
 
-    async def bury(self) -> list[str]:
-        await self._asked("bury")
+    async def expire_members(self) -> list[str]:
+        await self._asked("expire_members")
         self.burials.append(anyio.current_time())
         return []
 
@@ -83,9 +83,9 @@ class ScriptedStore:
     async def claim_callbacks(self, most: int) -> list[str]:
         raise AssertionError(most)
 
-    async def hand_on(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
+    async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         assert table == "jobs"
-        await self._asked("hand_on")
+        await self._asked("release")
         self.handed_on += ids
         self.owned -= set(ids)
 
@@ -106,7 +106,7 @@ class Jobs:
     def drop(self, row_id: str) -> None:
         self.ids.pop(row_id, None)
 
-    def surrender(self, most: int) -> Sequence[str]:
+    def give_up(self, most: int) -> Sequence[str]:
         given = list(self.ids)[:most]
         for job_id in given:
             self.drop(job_id)
@@ -163,8 +163,8 @@ async def test_a_claim_that_hangs_costs_no_lease() -> None:
 async def test_a_burial_that_fails_keeps_nothing_else_from_being_done() -> None:
     """What is free is taken all the same."""
     async with playing() as scene:
-        scene.store.away = {"bury"}
-        scene.store.others = Standing(members=2, jobs=0, callbacks=0, silent=1)
+        scene.store.away = {"expire_members"}
+        scene.store.others = ClusterView(members=2, jobs=0, callbacks=0, silent=1)
         await anyio.sleep(LEASE)
         scene.store.free = ["a"]
         await anyio.sleep(LEASE / 2)
@@ -177,7 +177,7 @@ async def test_who_is_silent_is_buried_soon() -> None:
         await anyio.sleep(2 * LEASE)
         regular = len(scene.store.burials)
         assert 2 <= regular <= 5
-        scene.store.others = Standing(members=1, jobs=0, callbacks=0, silent=1)
+        scene.store.others = ClusterView(members=1, jobs=0, callbacks=0, silent=1)
         await anyio.sleep(LEASE / 4)
         assert len(scene.store.burials) > regular
 
@@ -192,7 +192,7 @@ async def test_after_an_outage_the_others_get_the_time_of_a_lease(seconds: float
         scene.store.away = {"renew"}
         await anyio.sleep(seconds)
         scene.store.away = set()
-        scene.store.others = Standing(members=1, jobs=0, callbacks=0, silent=2)
+        scene.store.others = ClusterView(members=1, jobs=0, callbacks=0, silent=2)
         scene.store.burials.clear()
         back = len(scene.store.renewals)
         await anyio.sleep(2 * LEASE)
@@ -206,7 +206,7 @@ async def test_who_was_given_up_begins_anew_and_is_patient() -> None:
         await anyio.sleep(LEASE)
         assert len(scene.jobs.ids) == 2
         scene.store.alive = False
-        scene.store.others = Standing(members=1, jobs=2, callbacks=0, silent=1)
+        scene.store.others = ClusterView(members=1, jobs=2, callbacks=0, silent=1)
         scene.store.owned.clear()
         scene.store.burials.clear()
         told = anyio.current_time()
@@ -221,11 +221,11 @@ async def test_what_could_not_be_handed_on_is_handed_on_later() -> None:
     async with playing() as scene:
         scene.store.free = [f"j{number}" for number in range(10)]
         await anyio.sleep(LEASE)
-        scene.store.away = {"hand_on"}
-        scene.store.others = Standing(members=2, jobs=0, callbacks=0)
+        scene.store.away = {"release"}
+        scene.store.others = ClusterView(members=2, jobs=0, callbacks=0)
         await anyio.sleep(LEASE / 2)
         assert len(scene.jobs.ids) == 5
-        scene.store.others = Standing(members=2, jobs=5, callbacks=0)
+        scene.store.others = ClusterView(members=2, jobs=5, callbacks=0)
         scene.store.away = set()
         await anyio.sleep(LEASE / 4)
         assert len(scene.store.handed_on) == 5

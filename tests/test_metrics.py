@@ -304,14 +304,14 @@ async def test_jobs_change_hands(upstream: FakeUpstream, tmp_path: Path, databas
             assert value(found, "gateway_members") == 2
             assert value(found, "gateway_lease_held") == 1
             assert value(found, "gateway_build_info", store="postgresql", version=VERSION) == 1
-            await one.gateway._membership._store._pool.one("DELETE FROM gateways")  # type: ignore[union-attr]
+            await one.gateway._membership._store._pool.execute("DELETE FROM gateways")  # type: ignore[union-attr]
             while not value(series(await scraped(one)), "gateway_leases_lost_total"):  # noqa: ASYNC110 - it has to be asked
                 await anyio.sleep(0.1)
 
 
 async def test_the_lease_is_seen_to_lapse(upstream: FakeUpstream, tmp_path: Path) -> None:
     async with serving(upstream.url, tmp_path) as gateway:
-        lease = gateway.gateway._poller._means.lease
+        lease = gateway.gateway._poller._context.lease
         lease._term = 1.0
         assert value(series(await scraped(gateway)), "gateway_lease_held") == 0
 

@@ -16,7 +16,7 @@ import pytest
 from gateway.callbacks.receivers import Receivers
 from gateway.core.errors import GatewayError
 from gateway.outbound import names as names_
-from gateway.outbound.names import CHECKS_PER_DOMAIN, DIALLED, LOOK_UP_SECONDS, Names, NoAddress, NotLookedUp, few
+from gateway.outbound.names import CHECKS_PER_DOMAIN, DIALLED, LOOK_UP_SECONDS, LookupTimeout, Names, NoAddress, few
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_names import FakeNames, naming
 
@@ -76,7 +76,7 @@ async def test_a_name_that_leads_nowhere(names: Names) -> None:
         with pytest.raises(NoAddress):
             await names.check(host)
     for host in ("good.broken.example", "x.hang.example"):
-        with pytest.raises(NotLookedUp):
+        with pytest.raises(LookupTimeout):
             await names.check(host)
 
 
@@ -152,7 +152,7 @@ async def test_all_together_have_so_many_places(server: FakeNames, monkeypatch: 
             for number in range(3):
                 tasks.start_soon(names.check, f"hang.d{number}.test")
             await server.heard("hang.d2.test")
-            with pytest.raises(NotLookedUp, match="too many"):
+            with pytest.raises(LookupTimeout, match="too many"):
                 await names.check("good.example")
             assert await names.check("127.0.0.1") == ["127.0.0.1"]
             assert await names.dialled("good.example") == [PUBLIC]
@@ -196,9 +196,9 @@ async def test_closing_leaves_nothing_behind(server: FakeNames) -> None:
         with Names([server.server]) as names:
             waiting = asyncio.create_task(names.check(f"{number}.hang.example"))
             await server.heard(f"{number}.hang.example")
-        with pytest.raises(NotLookedUp):
+        with pytest.raises(LookupTimeout):
             await waiting
-        with pytest.raises(NotLookedUp):
+        with pytest.raises(LookupTimeout):
             await names.check("good.example")
     _go_down_to(before)
     assert _descriptors() == before

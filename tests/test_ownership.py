@@ -47,8 +47,8 @@ async def test_what_each_gateway_hears_of_the_others(lives: PostgresLives) -> No
     await one.add_callback(wanting(job_id="a"))
     assert await renewed(one, 2, 1) == (2, 2, 1)
     assert await renewed(two) == (2, 2, 1)
-    await one.hand_on("jobs", ["a"])
-    await one.hand_on("callbacks", ["c"])
+    await one.release("jobs", ["a"])
+    await one.release("callbacks", ["c"])
     assert await renewed(two) == (2, 2, 1)
     assert [job.id for job in await two.claim(5)] == ["a"]
     assert [callback.id for callback in await two.claim_callbacks(5)] == ["c"]
@@ -64,7 +64,7 @@ async def test_a_claim_takes_what_is_free_and_no_more(lives: PostgresLives) -> N
     jobs = [await made(one, f"j{number}") for number in range(20)]
     assert await one.claim() == []
     rivals = [await lives.join() for _ in range(3)]
-    await one.hand_on("jobs", [job.id for job in jobs[:15]])
+    await one.release("jobs", [job.id for job in jobs[:15]])
     claimed = await asyncio.gather(*(rival.claim(6) for rival in rivals))
     ids = [job.id for jobs in claimed for job in jobs]
     assert sorted(ids) == sorted(job.id for job in jobs[:15])
@@ -91,9 +91,9 @@ async def test_a_gateway_that_was_silent_for_too_long_has_nothing(lives: Postgre
     job = await made(dead)
     await dead.reserve(b"k", b"f", NOW)
     two = await lives.join()
-    assert await two.bury() == []
+    assert await two.expire_members() == []
     await lives.expire(dead)
-    assert await dead.bury() == [dead.me]
+    assert await dead.expire_members() == [dead.me]
     assert await renewed(dead) is None
     assert await dead.claim() == []
     (claimed,) = await two.claim()
@@ -115,11 +115,11 @@ async def test_a_renewal_comes_before_a_burial_or_not_at_all(lives: PostgresLive
         store = await lives.join()
         await made(store, store.me)
         await lives.expire(store)
-        standing, buried = await asyncio.gather(renewed(store), watcher.bury())
+        standing, buried = await asyncio.gather(renewed(store), watcher.expire_members())
         assert (standing is None) == (store.me in buried)
         assert (await store.holdings("jobs") == set()) == (store.me in buried)
         await store.leave()
-        await watcher.bury()
+        await watcher.expire_members()
 
 
 async def test_a_reservation_of_another_gateway(lives: PostgresLives) -> None:
@@ -144,7 +144,7 @@ async def test_leaving(lives: PostgresLives) -> None:
     assert len(await two.claim_callbacks()) == 1
     await made(one, "late")
     assert await two.claim() == []
-    assert await two.bury() == []
+    assert await two.expire_members() == []
     assert [job.id for job in await two.claim()] == ["late"]
 
 
@@ -221,18 +221,18 @@ async def test_a_gateway_that_hangs_in_a_transaction_holds_up_nobody(lives: Post
 
     async def hangs() -> None:
         with pytest.raises(StoreUnavailable):
-            await one._pool.together(hang)
+            await one._pool.transaction(hang)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hangs)
         await hanging.wait()
         await lives.expire(one)
         with anyio.fail_after(1):
-            assert await two.bury() == [one.me]
+            assert await two.expire_members() == [one.me]
             assert await two.claim() == []
         with anyio.fail_after(4):
             while True:
-                await two.bury()
+                await two.expire_members()
                 if claimed := await two.claim():
                     break
                 await anyio.sleep(0.05)
@@ -274,7 +274,7 @@ async def test_a_gateway_that_dies_at_any_message(database_url: str, direction: 
                 wire.mend()
                 await lives.expire(dying)
             successor = lives.store
-            await successor.bury()
+            await successor.expire_members()
             claimed = await successor.claim()
             job = await successor.get(job_id)
             if job is None:
@@ -335,7 +335,7 @@ async def test_an_append_whose_answer_was_lost_may_be_repeated(database_url: str
                 assert await log(lives.store, job.id) == [1, 2]
             assert kept_before > 0
             await lives.expire(store)
-            await lives.store.bury()
+            await lives.store.expire_members()
             await lives.store.claim()
             assert not await store.append(job, events)
 
@@ -347,12 +347,12 @@ async def test_much_changes_hands_in_portions(lives: PostgresLives) -> None:
     for first in range(0, many, 100):
         await asyncio.gather(*(made(dead, f"j{number}") for number in range(first, min(first + 100, many))))
     await lives.expire(dead)
-    await two.bury()
+    await two.expire_members()
     sizes = []
     while jobs := await two.claim(many):
         sizes.append(len(jobs))
     assert sizes == [PORTION, PORTION, 5]
-    await two.hand_on("jobs", [f"j{number}" for number in range(PORTION + 1)])
+    await two.release("jobs", [f"j{number}" for number in range(PORTION + 1)])
     await two.leave()
     assert len(await (await lives.join()).holdings("jobs")) == 0
     third = lives.store
@@ -368,17 +368,17 @@ async def test_a_row_that_somebody_holds_stops_no_burial(lives: PostgresLives, d
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", frozen.me)
-        assert await three.bury() == [dead.me]
+        assert await three.expire_members() == [dead.me]
         assert [job.id for job in await three.claim()] == ["j"]
     await connection.close()
-    assert await three.bury() == [frozen.me]
+    assert await three.expire_members() == [frozen.me]
 
 
 async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
     """They have a connection of their own."""
     async with anyio.create_task_group() as tasks:
         for _ in range(SIZE + 5):
-            tasks.start_soon(lives.store._pool.one, "SELECT pg_sleep(3)")
+            tasks.start_soon(lives.store._pool.execute, "SELECT pg_sleep(3)")
         await anyio.sleep(0.5)
         with anyio.fail_after(1):
             assert await renewed(lives.store) == (1, 0, 0)
@@ -388,8 +388,8 @@ async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
 async def test_what_is_given_up_here_ends_there(lives: PostgresLives) -> None:
     """A statement may take little longer than it is waited for, in a transaction or not."""
     limit = "SELECT current_setting('statement_timeout')"
-    assert (await lives.store._pool.one(limit))[0][0] == "6s"
-    (row,) = await lives.store._pool.together(lambda connection: connection.fetch(limit))
+    assert (await lives.store._pool.execute(limit))[0][0] == "6s"
+    (row,) = await lives.store._pool.transaction(lambda connection: connection.fetch(limit))
     assert row[0] == "6s"
 
 
@@ -398,7 +398,7 @@ async def test_a_row_under_another_key_stops_no_claim(lives: PostgresLives, data
     one = lives.store
     await made(one, "good")
     await made(one, "bad")
-    await one.hand_on("jobs", ["good", "bad"])
+    await one.release("jobs", ["good", "bad"])
     connection = await asyncpg.connect(database_url)
     await connection.execute("UPDATE jobs SET monitor = decode('01ff', 'hex') WHERE id = 'bad'")
     await connection.close()

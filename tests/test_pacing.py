@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway.jobs.pacing import HostRate, SteadyRate, Turns
+from gateway.jobs.pacing import AdaptiveRate, RateLimit, StartQueue
 from tests.conftest import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 class Starts:
     """Who had a turn, and when."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: StartQueue) -> None:
         self.turns = turns
         self.seen: list[tuple[str, float]] = []
 
@@ -41,7 +41,7 @@ class Starts:
 
 async def test_a_free_turn_is_had_at_once() -> None:
     """Whoever comes slower than the rate never waits."""
-    starts = Starts(Turns(SteadyRate(10)))
+    starts = Starts(StartQueue(RateLimit(10)))
     for name in "abc":
         await starts.wait(name)
         await anyio.sleep(1)
@@ -50,7 +50,7 @@ async def test_a_free_turn_is_had_at_once() -> None:
 
 async def test_a_crowd_starts_in_order_and_evenly_spaced() -> None:
     """First come, first served, however many come at once."""
-    starts = Starts(Turns(SteadyRate(10)))
+    starts = Starts(StartQueue(RateLimit(10)))
     async with anyio.create_task_group() as tasks:
         for name in "abcdef":
             tasks.start_soon(starts.wait, name)
@@ -60,7 +60,7 @@ async def test_a_crowd_starts_in_order_and_evenly_spaced() -> None:
 
 async def test_the_rate_holds_over_a_long_crowd() -> None:
     """A thousand starts at 500 a second take two seconds, no less and hardly more."""
-    starts = Starts(Turns(SteadyRate(500)))
+    starts = Starts(StartQueue(RateLimit(500)))
     async with anyio.create_task_group() as tasks:
         for _ in range(1001):
             tasks.start_soon(starts.wait, "x")
@@ -71,7 +71,7 @@ async def test_the_rate_holds_over_a_long_crowd() -> None:
 
 async def test_nobody_overtakes_those_who_wait() -> None:
     """A newcomer queues even at the very moment the rate has a start to give."""
-    starts = Starts(Turns(SteadyRate(1)))
+    starts = Starts(StartQueue(RateLimit(1)))
     async with anyio.create_task_group() as tasks:
         for name in "ab":
             tasks.start_soon(starts.wait, name)
@@ -82,7 +82,7 @@ async def test_nobody_overtakes_those_who_wait() -> None:
 
 async def test_a_cancelled_wait_takes_no_turn() -> None:
     """Neither at the head of the queue nor within it; those behind move up."""
-    starts = Starts(Turns(SteadyRate(1)))
+    starts = Starts(StartQueue(RateLimit(1)))
     await starts.wait("a")
     scopes = {name: anyio.CancelScope() for name in "bcde"}
 
@@ -102,7 +102,7 @@ async def test_a_cancelled_wait_takes_no_turn() -> None:
 
 async def test_a_queue_of_the_cancelled_holds_up_nobody() -> None:
     """Who comes after they all left waits for the rate and no longer."""
-    starts = Starts(Turns(SteadyRate(1)))
+    starts = Starts(StartQueue(RateLimit(1)))
     await starts.wait("a")
     for _ in range(3):
         with anyio.move_on_after(0.1):
@@ -116,10 +116,10 @@ async def test_a_queue_of_the_cancelled_holds_up_nobody() -> None:
 
 async def test_a_pause_that_ends_early_lets_the_queue_go() -> None:
     """`look` after an answer is enough: nobody waits for a timer that was set before."""
-    rate = HostRate(100)
+    rate = AdaptiveRate(100)
     rate.join("job")
     rate.throttled("job", 0.0, 60.0)
-    starts = Starts(Turns(rate))
+    starts = Starts(StartQueue(rate))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(starts.wait, "a")
         await anyio.sleep(20)
@@ -131,9 +131,9 @@ async def test_a_pause_that_ends_early_lets_the_queue_go() -> None:
 
 async def test_a_pause_that_begins_late_holds_the_queue() -> None:
     """Those whose timer was already set wait for the pause to end."""
-    rate = HostRate(1)
+    rate = AdaptiveRate(1)
     rate.join("job")
-    starts = Starts(Turns(rate))
+    starts = Starts(StartQueue(rate))
     await starts.wait("a")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(starts.wait, "b")
@@ -145,7 +145,7 @@ async def test_a_pause_that_begins_late_holds_the_queue() -> None:
 async def test_many_turns_within_a_tick_take_no_timer_each() -> None:
     """At ten thousand a second ten of them fall into each millisecond, and none makes the loop turn in vain."""
     loop = asyncio.get_running_loop()
-    turns = Turns(SteadyRate(10_000))
+    turns = StartQueue(RateLimit(10_000))
     looks = 0
     look = turns.look
 

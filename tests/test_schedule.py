@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.pacing import HostRate, SteadyRate
+from gateway.jobs.pacing import AdaptiveRate, RateLimit
 from gateway.jobs.schedule import UNSEEN, Bounds, Progress, next_wait, retry_hint
 from tests.bench.lives import KINDS, compared
 
@@ -128,8 +128,8 @@ def test_progress_foretells_the_end() -> None:
 def test_what_came_last_counts_the_more_the_nearer_the_end_is() -> None:
     """Half of what was left, at half the pace, moves the forecast by half; a tenth of it, by a tenth."""
     begun = Progress(0, 0).seen(50, 50)
-    assert begun.seen(75, 100).takes == 1.5
-    assert begun.seen(55, 60).takes == 1.1
+    assert begun.seen(75, 100).seconds_per_percent == 1.5
+    assert begun.seen(55, 60).seconds_per_percent == 1.1
 
 
 def test_a_poller_of_the_gateway_is_asked_to_wait_for_whole_seconds() -> None:
@@ -139,7 +139,7 @@ def test_a_poller_of_the_gateway_is_asked_to_wait_for_whole_seconds() -> None:
 
 def test_a_steady_rate_spaces_starts_evenly() -> None:
     """No burst makes up for idle time."""
-    rate = SteadyRate(10)
+    rate = RateLimit(10)
     rate.start(100.0)
     assert rate.ready_at(100.0) == 100.1
     rate.start(100.05)
@@ -150,7 +150,7 @@ def test_a_steady_rate_spaces_starts_evenly() -> None:
 
 def test_a_host_is_halved_by_throttling_and_grows_back() -> None:
     """Each throttled answer halves the rate, down to one a second; others and time raise it again."""
-    host = HostRate(64)
+    host = AdaptiveRate(64)
     for job in "abcdefghij":
         host.join(job)
     host.throttled("a", 0.0, 1.0)
@@ -168,7 +168,7 @@ def test_a_host_is_halved_by_throttling_and_grows_back() -> None:
 
 def test_a_host_slower_than_one_a_second_keeps_its_own_rate() -> None:
     """The floor does not lift a rate that the operator set below it."""
-    host = HostRate(0.5)
+    host = AdaptiveRate(0.5)
     host.join("a")
     host.throttled("a", 0.0, 1.0)
     assert host.rate == 0.5
@@ -176,7 +176,7 @@ def test_a_host_slower_than_one_a_second_keeps_its_own_rate() -> None:
 
 def test_a_host_pauses_only_while_most_of_its_jobs_are_throttled() -> None:
     """One of two is not most; two of three are; the pause is a minute at most, and over when one answers."""
-    host = HostRate(10)
+    host = AdaptiveRate(10)
     for job in "abc":
         host.join(job)
     host.throttled("a", 0.0, 600.0)
@@ -195,7 +195,7 @@ def test_a_host_pauses_only_while_most_of_its_jobs_are_throttled() -> None:
 @given(st.lists(st.integers(0, 19), min_size=200, max_size=400), st.randoms(use_true_random=False))
 def test_one_hostile_job_of_many_does_not_slow_the_host(order: list[int], rng: random.Random) -> None:
     """A job that is always throttled, polled no more often than its nineteen neighbours, leaves the rate high."""
-    host = HostRate(500)
+    host = AdaptiveRate(500)
     for job in range(20):
         host.join(str(job))
     now = 0.0
@@ -218,7 +218,7 @@ STEPS = st.lists(
 @given(STEPS, st.sampled_from([0.2, 1.0, 7.0, 500.0]))
 def test_a_hosts_rate_and_pause_keep_their_bounds(steps: list[tuple[str, str, float]], fastest: float) -> None:
     """Under any history: never above the operator's rate, never below one a second, never silent for over a minute."""
-    host = HostRate(fastest)
+    host = AdaptiveRate(fastest)
     for job in "abcde":
         host.join(job)
     now = 0.0
@@ -238,13 +238,13 @@ def test_a_hosts_rate_and_pause_keep_their_bounds(steps: list[tuple[str, str, fl
             case _:
                 host.join(job)
         assert min(1.0, fastest) <= host.rate <= fastest
-        assert now <= host.ready_at(now) <= now + max(HostRate.LONGEST_PAUSE, 1 / min(1.0, fastest))
+        assert now <= host.ready_at(now) <= now + max(AdaptiveRate.LONGEST_PAUSE, 1 / min(1.0, fastest))
 
 
 @given(st.sets(st.integers(0, 9)), st.integers(1, 10))
 def test_most_means_more_than_half(throttled: set[int], jobs: int) -> None:
     """The host pauses exactly when more than half of the jobs it has are throttled."""
-    host = HostRate(1000)
+    host = AdaptiveRate(1000)
     for job in range(jobs):
         host.join(str(job))
     for job in throttled:
@@ -256,7 +256,7 @@ def test_most_means_more_than_half(throttled: set[int], jobs: int) -> None:
 
 def test_a_job_that_left_does_not_count() -> None:
     """Neither among the throttled nor among all; the last one out is told so."""
-    host = HostRate(10)
+    host = AdaptiveRate(10)
     for job in "abc":
         host.join(job)
     host.throttled("a", 0.0, 30.0)
@@ -271,7 +271,7 @@ def test_a_job_that_left_does_not_count() -> None:
 
 def test_time_alone_brings_a_host_back() -> None:
     """Twenty seconds after a storm of throttled answers the next start is made at the full rate."""
-    host = HostRate(100)
+    host = AdaptiveRate(100)
     host.join("a")
     for _ in range(20):
         host.throttled("a", 0.0, 0.0)

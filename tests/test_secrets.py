@@ -15,7 +15,7 @@ from aiohttp import web
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.simulator import SCENARIOS, Simulator, running
-from gateway.telemetry.logs import Lines, Words
+from gateway.telemetry.logs import JSONFormatter, TextFormatter
 from gateway.telemetry.opentelemetry import OpenTelemetry
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import ALLOWED, SECRET, ask, going, in_turn, receiving, register, saying, shown
@@ -53,7 +53,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Traced:
 
 def lines(caplog: pytest.LogCaptureFixture) -> str:
     """All that was logged, as it is written."""
-    return "\n".join(form.format(record) for record in caplog.records for form in (Lines(), Words()))
+    return "\n".join(form.format(record) for record in caplog.records for form in (JSONFormatter(), TextFormatter()))
 
 
 async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, traced: Traced) -> None:

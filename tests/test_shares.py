@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.membership import fair
+from gateway.membership import rebalance
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from gateway.membership import fair
 )
 def test_a_share(mine: int, everything: int, members: int, take: int, give: int) -> None:
     """All of it for one alone; a little too much is not worth the moving."""
-    assert fair(mine, everything, members) == (take, give)
+    assert rebalance(mine, everything, members) == (take, give)
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=8), st.integers(0, 500), st.integers(0, 1000))
@@ -40,7 +40,7 @@ def test_it_evens_out(held: list[int], free: int, seed: int) -> None:
         order = list(range(len(held)))
         rng.shuffle(order)
         for place in order:
-            take, give = fair(held[place], sum(held) + free, len(held))
+            take, give = rebalance(held[place], sum(held) + free, len(held))
             taken = min(take, free)
             held[place] += taken - give
             free += give - taken

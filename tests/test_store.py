@@ -164,21 +164,21 @@ async def test_idempotency_keys(store: Store) -> None:
     known = await store.reserve(b"k", b"f", NOW)
     assert known is not None
     assert (known.outcome, known.job_id) == ("job", "j")
-    await store.release(b"k", NOW)
-    await store.doubt(b"k", NOW)
+    await store.release_key(b"k", NOW)
+    await store.mark_unknown(b"k", NOW)
     known = await store.reserve(b"k", b"f", NOW)
     assert known is not None
     assert known.outcome == "job"
     assert await store.reserve(b"free", b"f", NOW) is None
-    await store.release(b"free", NOW)
+    await store.release_key(b"free", NOW)
     assert await store.reserve(b"free", b"f", NOW + 1) is None
-    await store.release(b"free", NOW)  # late, for the attempt before
-    await store.doubt(b"free", NOW)
+    await store.release_key(b"free", NOW)  # late, for the attempt before
+    await store.mark_unknown(b"free", NOW)
     known = await store.reserve(b"free", b"f", NOW + 2)
     assert known is not None
     assert known.outcome == "inFlight"
-    await store.doubt(b"free", NOW + 1)
-    await store.release(b"free", NOW + 1)
+    await store.mark_unknown(b"free", NOW + 1)
+    await store.release_key(b"free", NOW + 1)
     known = await store.reserve(b"free", b"f", NOW)
     assert known is not None
     assert known.outcome == "unknown"
@@ -201,8 +201,8 @@ async def test_forgetting(store: Store) -> None:
     await moved(store, await made(store, "young"), "completed", now=NOW + 100)
     await made(store, "running")
     await store.reserve(b"doubt", b"f", NOW)
-    await store.doubt(b"doubt", NOW)
-    assert await store.forget(NOW + 50) == 1
+    await store.mark_unknown(b"doubt", NOW)
+    assert await store.delete_expired(NOW + 50) == 1
     assert await store.get("old") is None
     assert await store.get("young") is not None
     assert await store.get("running") is not None
@@ -411,14 +411,14 @@ async def test_callbacks_go_with_their_job_and_may_spare_it(store: Store) -> Non
     for job_id, fields in spared.items():
         await moved(store, await made(store, job_id), "completed")
         await kept(store, wanting(f"c {job_id}", job_id, **fields))
-    assert await store.forget(NOW + 50) == 3
+    assert await store.delete_expired(NOW + 50) == 3
     left = [job_id for job_id in spared if await store.get(job_id)]
     assert left == ["active", "exhausted lately"]
     assert [job_id for job_id in spared if await store.callbacks(job_id)] == left
     assert not await store.save_callback(wanting("c exhausted", "exhausted"))
     assert await store.add_callback(wanting("new", "exhausted")) == "unknownJob"
     assert await store.remove_callback("active", "c active")
-    assert await store.forget(NOW + 70) == 2
+    assert await store.delete_expired(NOW + 70) == 2
 
 
 async def test_callbacks_survive_reopening(lives: Lives) -> None:

@@ -16,9 +16,9 @@ from multidict import CIMultiDict
 
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
-from gateway.jobs.pacing import SteadyRate, Turns
+from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, Host, Means, Watch
+from gateway.jobs.watch import HUNG_AT_ONCE, Host, PollContext, Watch
 from gateway.membership import Lease
 from gateway.outbound.reply import Reply
 from gateway.store.sqlite import SQLiteStore
@@ -69,7 +69,7 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     await store.create(job, events, None)
     upstream: Any = Late(loop.time() + DEADLINE + (late or 0.0) - (late is None) * 1e-3, status)
     metrics = Metrics()
-    means = Means(
+    context = PollContext(
         store=store,
         upstream=upstream,
         metrics=metrics,
@@ -78,14 +78,14 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
         deadline=DEADLINE,
         clock=lambda: created,
         rng=random.Random(1),
-        turns=Turns(SteadyRate(1000)),
-        hung_lane=anyio.Semaphore(HUNG_AT_ONCE),
+        start_queue=StartQueue(RateLimit(1000)),
+        hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
         lease=Lease(None),
         tracing=OFF,
     )
     monitor = Monitor("https://h/m", None, None, "h:443")
     begun = loop.time()
-    watch = Watch(job, monitor, Host("h:443", 1000, metrics), means)
+    watch = Watch(job, monitor, Host("h:443", 1000, metrics), context)
     if late is None:
         upstream.as_it_comes = watch._break_off
     await watch.run(1.0)

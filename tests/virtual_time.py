@@ -10,7 +10,7 @@ import asyncio
 import selectors
 from typing import Any
 
-from gateway.store.sqlite.thread import Lane
+from gateway.store.sqlite.thread import SQLiteThread
 
 _LOOKS = 3
 """How often loopback is looked at before the clock jumps; it delivers within the sender's call, so once would do."""
@@ -53,4 +53,4 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def _threads_work() -> bool:
-    return Lane.waiting() > 0
+    return SQLiteThread.waiting() > 0

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from gateway.callbacks.limits import Lanes, Turn
+from gateway.callbacks.limits import Limits, Turn
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import (
     Callback,
@@ -91,7 +91,7 @@ class Callbacks:
         self._rng = rng
         self._active: dict[str, _Subscriber] = {}
         self._of_job: dict[str, set[_Subscriber]] = {}
-        self._lanes = Lanes()
+        self._limits = Limits()
         self._in_flight: set[_Subscriber] = set()
         self._grown: set[str] = set()
         self._news = anyio.Event()
@@ -114,7 +114,7 @@ class Callbacks:
         """The ids of the callbacks that are delivered here."""
         return set(self._active)
 
-    def surrender(self, most: int) -> list[str]:
+    def give_up(self, most: int) -> list[str]:
         """Deliver for as many callbacks no more, and which; none with an attempt in flight."""
         idle = [name for name, subscriber in self._active.items() if subscriber not in self._in_flight]
         for callback_id in idle[:most]:
@@ -231,7 +231,7 @@ class Callbacks:
                     await subscriber.news.wait()
                 continue  # whichever it was: what is newest now?
             await self._lease.held()
-            async with self._lanes.turn(callback.origin, failing=superseded(callback)) as turn:
+            async with self._limits.turn(callback.origin, failing=superseded(callback)) as turn:
                 if not self._still_due(subscriber):
                     continue
                 with self._attempting(subscriber):
@@ -267,15 +267,15 @@ class Callbacks:
         headers = webhook_headers(callback.secret, message_id, int(now), body)
         begun = anyio.current_time()
         with await self._span(callback) as span:
-            outcome = await turn.spend(self._receivers.post(callback.url, span.along(headers), body, now))
+            outcome = await turn.run(self._receivers.post(callback.url, span.along(headers), body, now))
             after = after_attempt(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
             span.of_job(callback.job_id)
-            span.say(event=event.kind, attempt=after.progress.attempts)
+            span.set_attributes(event=event.kind, attempt=after.progress.attempts)
             if not isinstance(outcome, Delivered):
                 span.fail(after.progress.last_error or "failed")
         self._metrics.callback_duration.observe(anyio.current_time() - begun)
         await self._save(subscriber, after)
-        self._tell(after, outcome, event)
+        self._report(after, outcome, event)
 
     async def _span(self, callback: Callback) -> Span:
         """Of an attempt, in the trace of the request that its job came of."""
@@ -315,9 +315,9 @@ class Callbacks:
         if callback.state != "active":
             self._leave(subscriber)
 
-    def _tell(self, callback: Callback, outcome: Outcome, event: Event) -> None:
+    def _report(self, callback: Callback, outcome: Outcome, event: Event) -> None:
         progress = callback.progress
-        about: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "job": reference(callback.job_id),
             "to": callback.origin,
             "sent": event.kind,
@@ -326,14 +326,14 @@ class Callbacks:
         match outcome:
             case Delivered():
                 self._metrics.callback_attempts.labels("delivered").inc()
-                log.info("callback_delivered", **about)
+                log.info("callback_delivered", **fields)
             case Gone():
                 self._metrics.callback_attempts.labels("gone").inc()
-                log.info("callback_gone", **about)
+                log.info("callback_gone", **fields)
             case Failed():
                 self._metrics.callback_attempts.labels("failed").inc()
                 next_in = round(progress.due - self._clock()) if callback.state == "active" else None
-                log.warning("callback_failed", reason=progress.last_error, next_in=next_in, **about)
+                log.warning("callback_failed", reason=progress.last_error, next_in=next_in, **fields)
         if callback.state == "exhausted":
             self._metrics.callbacks_exhausted.inc()
-            log.error("callback_exhausted", reason=progress.last_error, **about)
+            log.error("callback_exhausted", reason=progress.last_error, **fields)

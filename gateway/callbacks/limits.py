@@ -29,7 +29,7 @@ SLOW = 1.0
 QUICK_REMEMBERED = 10_000
 
 
-class Lanes:
+class Limits:
     def __init__(self) -> None:
         self._quick = anyio.Semaphore(QUICK_AT_ONCE)
         self._new = _NewestFirst(NEW_AT_ONCE)
@@ -71,36 +71,36 @@ class Lanes:
 class Turn:
     """Room for one attempt, in `lane`; `late` is where it may go on."""
 
-    def __init__(self, lanes: Lanes, name: str, host: _Host, lane: _Lane, late: anyio.Semaphore | None) -> None:
+    def __init__(self, limits: Limits, name: str, host: _Host, lane: _Lane, late: anyio.Semaphore | None) -> None:
         self.lane = lane
-        self._lanes = lanes
+        self._limits = limits
         self._name = name
         self._host = host
         self._late = late
         self._slow = False
 
-    async def spend(self, attempt: Awaitable[Outcome]) -> Outcome:
+    async def run(self, attempt: Awaitable[Outcome]) -> Outcome:
         """How the attempt went."""
         scope = anyio.CancelScope()
-        timer = asyncio.get_running_loop().call_later(SLOW, self._dawdle, scope)
+        timer = asyncio.get_running_loop().call_later(SLOW, self._mark_slow, scope)
         try:
             with scope:
                 outcome = await attempt
                 if isinstance(outcome, Delivered) and not self._host.slow:
-                    self._lanes.learn(self._name, quick=True)
+                    self._limits.learn(self._name, quick=True)
                 return outcome
         except BaseException:
-            self._lanes.learn(self._name, quick=False)  # nobody knows how long it would have taken
+            self._limits.learn(self._name, quick=False)  # nobody knows how long it would have taken
             raise
         finally:
             timer.cancel()
             self._host.slow -= self._slow
         return Failed(f"no answer within {SLOW:g} s, while too many others gave none either")
 
-    def _dawdle(self, scope: anyio.CancelScope) -> None:
+    def _mark_slow(self, scope: anyio.CancelScope) -> None:
         self._slow = True
         self._host.slow += 1
-        self._lanes.learn(self._name, quick=False)
+        self._limits.learn(self._name, quick=False)
         if self._late is None:
             return
         try:

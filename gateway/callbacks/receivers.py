@@ -18,7 +18,7 @@ from yarl import URL
 from gateway.core.addresses import Network, ReceiverRule, port_of, split
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from gateway.core.errors import GatewayError, unavailable
-from gateway.outbound.names import Names, NoAddress, NotLookedUp
+from gateway.outbound.names import LookupTimeout, Names, NoAddress
 from gateway.outbound.reply import named_wait
 from gateway.outbound.sessions import (
     ATTEMPT_SECONDS,
@@ -70,7 +70,7 @@ class Receivers:
                 found = await self._names.check(parts.hostname or "")
             except NoAddress:
                 found = []
-            except NotLookedUp:
+            except LookupTimeout:
                 raise unavailable(
                     "The host of the callback's url could not be looked up now. Nothing was started or registered: "
                     "try again."
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
         return "TLS: no secure connection could be made"
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
-        if isinstance(cause, NotLookedUp):
+        if isinstance(cause, LookupTimeout):
             return "its name could not be looked up"
         return (
             _NO_ALLOWED_ADDRESS if isinstance(cause, NoAddress | AddressRefused) else "the connection was not accepted"

@@ -127,7 +127,7 @@ def simulate(
     import anyio
 
     from gateway.cli.arguments import command
-    from gateway.cli.display import say
+    from gateway.cli.display import stderr_line
     from gateway.cli.run import WRONG_USE
     from gateway.core.keys import new_webhook_secret
     from gateway.simulator import SCENARIOS, Receiver, serve
@@ -158,10 +158,10 @@ def simulate(
         anyio.run(run)
     except OSError as error:
         why = os.strerror(error.errno).lower() if error.errno else str(error)
-        say(f"cannot listen on {host}, port {port}: {why}; choose others with --host and --port")
+        stderr_line(f"cannot listen on {host}, port {port}: {why}; choose others with --host and --port")
         raise typer.Exit(WRONG_USE) from None
     except ValueError as error:
-        say(str(error))
+        stderr_line(str(error))
         raise typer.Exit(WRONG_USE) from None
 
 
@@ -322,7 +322,7 @@ def _follow(
     import anyio
 
     from gateway.cli.arguments import command
-    from gateway.cli.display import display, ending, on_terminal, say
+    from gateway.cli.display import display, ending, on_terminal, stderr_line
     from gateway.cli.follow import Tail, verdict
     from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
 
@@ -338,11 +338,11 @@ def _follow(
     def follow() -> int:
         state = anyio.run(until_interrupted, run)
         if state is None:
-            say(f"The copy goes on. Follow it again: {command()} tail {job}" if job else lost)
+            stderr_line(f"The copy goes on. Follow it again: {command()} tail {job}" if job else lost)
             return INTERRUPTED
         status = verdict(state)
         if status != COMPLETED:
-            say(ending(state))
+            stderr_line(ending(state))
         elif on_terminal():
             print(ending(state))
         return status

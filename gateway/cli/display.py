@@ -57,7 +57,7 @@ class PlainLines:
         print(line(state), flush=True)
 
     def notice(self, text: str) -> None:
-        say(text)
+        stderr_line(text)
 
 
 class ProgressBar:
@@ -186,6 +186,6 @@ def clean(text: Any) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
 
 
-def say(text: str) -> None:
+def stderr_line(text: str) -> None:
     """A line for the person, beside the output."""
     print(f"gateway: {clean(text)}", file=sys.stderr, flush=True)

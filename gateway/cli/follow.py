@@ -151,7 +151,7 @@ class Tail:
             self._patience.renew()
 
     def _answered(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
-        words = told(response, body)
+        words = answer_text(response, body)
         if response.status in PASSING:
             return AwayError(words, retry_after(response.headers))
         if self._patience.met:
@@ -165,7 +165,7 @@ class Tail:
             body = await response.read()
         state = json_object(body)
         if response.status != 200 or state.get("status") not in ENDED:
-            raise LostError(f"the job has ended, but the gateway does not say how: {told(response, body)}")
+            raise LostError(f"the job has ended, but the gateway does not say how: {answer_text(response, body)}")
         self._show(state)
         return state
 
@@ -198,7 +198,7 @@ async def start(
         else:
             if not (waiting.met and response.status == 409 and _code(answer) == IN_FLIGHT):
                 return _started(response, answer)
-            words, wait = told(response, answer), BUSY
+            words, wait = answer_text(response, answer), BUSY
         try:
             await waiting.wait(words, wait)
         except LostError as lost:
@@ -206,7 +206,7 @@ async def start(
 
 
 def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
-    words = told(response, answer)
+    words = answer_text(response, answer)
     if response.status == 202 and "Location" in response.headers and "jobId" in json_object(answer):
         return str(response.url.join(URL(response.headers["Location"], encoded=True)))
     if 400 <= response.status < 500:
@@ -224,7 +224,7 @@ def verdict(state: State) -> int:
     return 3 if isinstance(error, dict) and error.get("origin") == "gateway" else 1
 
 
-def told(response: aiohttp.ClientResponse, body: bytes) -> str:
+def answer_text(response: aiohttp.ClientResponse, body: bytes) -> str:
     """An answer in words: the error's message if it has Graph's shape."""
     error = json_object(body).get("error")
     if isinstance(error, dict) and error.get("message"):

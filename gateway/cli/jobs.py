@@ -30,11 +30,11 @@ from gateway.cli.follow import (
     Patience,
     RefusedError,
     State,
+    answer_text,
     broken,
     json_object,
     retry_after,
     state_of,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ PAGE = 200  # jobs in one answer, and on one stream
 GONE = "-"
 
 
-class Roster:
+class JobTable:
     """What is known of the jobs, newest first, and how far each one's events were read."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Roster:
         self.states = {job: self._newer(job, state) for state in states if (job := str(state.get("jobId")))}
         self._read = {job: number for job, number in self._read.items() if job in self.states}
 
-    def told(self, state: State) -> None:
+    def update(self, state: State) -> None:
         """An event of one of them."""
         job = str(state.get("jobId"))
         if job in self.states:
@@ -123,10 +123,10 @@ class Jobs:
                 "was started with, or the key it showed at its first start; with neither, it lists no jobs"
             )
         if response.status in PASSING:
-            raise AwayError(told(response, body), retry_after(response.headers))
+            raise AwayError(answer_text(response, body), retry_after(response.headers))
         answer = json_object(body)
         if response.status != 200 or not isinstance(answer.get("value"), list):
-            raise RefusedError(f"{self.origin} is no gateway, it seems: {told(response, body)}")
+            raise RefusedError(f"{self.origin} is no gateway, it seems: {answer_text(response, body)}")
         return answer
 
     async def once(self) -> list[State]:
@@ -140,10 +140,10 @@ class Jobs:
 
 
 class Watch:
-    """Keeps a roster of what `jobs` finds up to date; `changed` is called when there is something new to show."""
+    """Keeps a table of what `jobs` finds up to date; `changed` is called when there is something new to show."""
 
     def __init__(self, jobs: Jobs, *, patience: float, changed: Callable[[], None]) -> None:
-        self.roster = Roster()
+        self.table = JobTable()
         self.patience = Patience(patience, lambda _: changed())
         self._jobs = jobs
         self._changed = changed
@@ -187,17 +187,17 @@ class Watch:
 
     def _list_is(self, states: Sequence[State]) -> None:
         self.patience.renew()
-        self.roster.listed(states)
+        self.table.listed(states)
         self._listed.set()
         self._listed = anyio.Event()
-        if not {*self.roster.running} <= {*self._following}:
+        if not {*self.table.running} <= {*self._following}:
             self._reading.cancel()
         self._changed()
 
     async def _follow(self) -> NoReturn:
         """One stream after the other, of all that run; a job that is new has a new one begun."""
         while True:
-            self._following = self.roster.running[:PAGE]
+            self._following = self.table.running[:PAGE]
             if not self._following:
                 await self._listed.wait()
                 continue
@@ -212,7 +212,7 @@ class Watch:
     async def _read(self, jobs: Sequence[str]) -> float:
         """Follow these to their end, or to the stream's; after how many seconds to come back."""
         stream = EventStream()
-        stream.last_id = self.roster.last_id(jobs)
+        stream.last_id = self.table.last_id(jobs)
         query = "&".join(f"job={quote(job, safe='')}" for job in jobs)
         headers = {"Accept": "text/event-stream", "Last-Event-ID": stream.last_id}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
@@ -225,10 +225,10 @@ class Watch:
                 for message in stream.feed(chunk):
                     state = state_of(message)
                     if message.event == "gone":
-                        self.roster.gone(str(state.get("jobId")))
+                        self.table.gone(str(state.get("jobId")))
                     else:
-                        self.roster.told(state)
-                    self.roster.read_up_to(jobs, message.id)
+                        self.table.update(state)
+                    self.table.read_up_to(jobs, message.id)
                     self._changed()
         return stream.retry
 

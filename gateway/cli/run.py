@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from gateway.cli.display import advice, say
+from gateway.cli.display import advice, stderr_line
 from gateway.cli.follow import LostError, RefusedError
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def exit_status(run: Callable[[], int]) -> int:
     try:
         return run()
     except RefusedError as error:
-        say(advice(str(error)))
+        stderr_line(advice(str(error)))
         return WRONG_USE
     except LostError as error:
-        say(advice(str(error)))
+        stderr_line(advice(str(error)))
         return LOST
     except BrokenPipeError:
         # Whoever read our output has left; the interpreter must not try to flush the rest at its end.

@@ -30,7 +30,7 @@ FAILURE = 6  # most lines below a job
 _PLAIN = Console(color_system=None)  # which wrapping asks for its tabs only
 
 
-class Room(NamedTuple):
+class Layout(NamedTuple):
     """Cells in all and for a status, and whether there are any for what else can be shown.
 
     What is known of a job stands beside it, or below; why one failed is always shown as a whole, or nearly.
@@ -43,7 +43,7 @@ class Room(NamedTuple):
     beside: bool
 
     @classmethod
-    def of(cls, width: int) -> Room:
+    def of(cls, width: int) -> Layout:
         return cls(width, status=13 if width >= 60 else 10, age=width >= 60, bar=width >= 110, beside=width >= 80)
 
 
@@ -103,11 +103,11 @@ class LiveTable:
 
     def _lines(self) -> list[Text]:
         """The table as far as it fits, without the last line of the screen."""
-        states = list(self._watch.roster.states.values()) if self._watch is not None else []
+        states = list(self._watch.table.states.values()) if self._watch is not None else []
         if not states:
             return [_line((self._nothing, "bold"), (f"at {self._title}", ""))]
         width, height = self._console.size
-        room, now = Room.of(width), datetime.now(UTC)
+        room, now = Layout.of(width), datetime.now(UTC)
         lines: list[Text] = []
         shown = 0
         for state in states:
@@ -123,13 +123,13 @@ class LiveTable:
         return [_line((counted, "bold"), (f"at {self._title}", "")), heading(room), *lines]
 
 
-def heading(room: Room) -> Text:
+def heading(room: Layout) -> Text:
     cells = [f"{'JOB':<{JOB}}", f"{'STATUS':<{room.status}}", f"{'%':>{PERCENT}}"]
     cells += [" " * BAR] * room.bar + [f"{'CHANGED':>{AGE}}"] * room.age + ["WHAT IS KNOWN"] * room.beside
     return _line((" ".join(cells).rstrip(), "dim"))
 
 
-def row(state: State, room: Room, now: datetime) -> Iterator[Text]:
+def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     """One job: a line, and a second one when there is more to say than room beside."""
     status, done = clean(state.get("status", "")), percentage(state)
     style = {"completed": "green"}.get(status, "red" if status in ENDED else "cyan")

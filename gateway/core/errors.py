@@ -34,7 +34,7 @@ class StoreRefused(Exception):
     """The store at hand is in use, is no store of ours, or is newer than this gateway."""
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What went wrong with the store, for the log; of an error that nobody foresaw its kind, since it may hold data."""
     return str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
 

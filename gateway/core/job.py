@@ -161,7 +161,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     return _moved(job, new, now)
 
 
-def lose_sight(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
+def lose_track(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
     """The job after the gateway gave up watching it."""
     if job.state.ended:
         return job, []
@@ -184,7 +184,7 @@ def _moved(job: Job, state: State, now: float) -> tuple[Job, list[Event]]:
     event = Event(
         seq=seq,
         kind=state.kind,
-        turned=seq == 1 or state.status != job.state.status,
+        status_changed=seq == 1 or state.status != job.state.status,
         data=msgspec.json.encode(state),
     )
     if state.ended:
@@ -209,7 +209,7 @@ class Event(msgspec.Struct, frozen=True):
 
     seq: int
     kind: Kind
-    turned: bool
+    status_changed: bool
     data: bytes
 
     @property

@@ -145,15 +145,15 @@ class Copies:
             reply, ids = refused.reply, request_ids(refused.reply.headers)
             if refused.may_run:
                 outcome = "outcomeUnknown"
-                log.warning("copy_unknown", status=reply.code, **_told(ids))
+                log.warning("copy_unknown", status=reply.code, **_id_fields(ids))
             else:
                 outcome = "refused"
-                log.info("copy_refused", status=reply.code, **_told(ids))
+                log.info("copy_refused", status=reply.code, **_id_fields(ids))
             raise
         except GatewayError as error:
             outcome = error.code
             if error.code in _MAY_RUN:
-                log.warning("copy_unknown", code=error.code, **_told(error.ids))
+                log.warning("copy_unknown", code=error.code, **_id_fields(error.ids))
             else:
                 log.info("copy_not_started", code=error.code)
             raise
@@ -294,7 +294,7 @@ class Copies:
             "copy_started",
             job=reference(job.id),
             callback=None if callback is None else callback.origin,
-            **_told(request_ids(reply.headers)),
+            **_id_fields(request_ids(reply.headers)),
         )
         if job.state.ended:
             tell_end(job, self._metrics)
@@ -339,7 +339,7 @@ def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in found.items() if _ID.fullmatch(value)}
 
 
-def _told(ids: Mapping[str, str]) -> dict[str, Any]:
+def _id_fields(ids: Mapping[str, str]) -> dict[str, Any]:
     """Upstream's own id, which its support asks for; the client's stands in the line anyway, if it named one."""
     return {"upstream_request_id": ids.get("request-id")}
 

@@ -18,7 +18,7 @@ MOST_UNSETTLED = 10_000
 class Keys:
     """`key` is always the id of a key as its caller's own.
 
-    Each attempt at one is told by when it was made, so that what is done for an earlier one, however late, leaves the
+    An attempt at a key is identified by its time of creation, so that a late write of an earlier attempt leaves the
     next alone.
     """
 
@@ -35,15 +35,15 @@ class Keys:
         """
         if key in self._in_flight:
             raise _in_progress() if self._in_flight[key][0] == mark else _reused()
-        made = self._clock()
-        self._in_flight[key] = (mark, made)
+        created = self._clock()
+        self._in_flight[key] = (mark, created)
         taken = False
         try:
             await self.catch_up()
             try:
-                known = await self._store.reserve(key, mark, made)
+                known = await self._store.reserve(key, mark, created)
             except StoreUnavailable:
-                self._remember(key, made, no_effect=True)  # it may have been kept, and the answer lost
+                self._remember(key, created, no_effect=True)  # it may have been kept, and the answer lost
                 raise
             taken = known is None
             return None if known is None else await self._earlier(known, mark)
@@ -63,8 +63,8 @@ class Keys:
     async def catch_up(self) -> None:
         """Keep what became of keys for which the store could not do so at once. Raises StoreUnavailable."""
         while self._unsettled:
-            (key, made), no_effect = self._unsettled.popitem()
-            await self._keep(key, made, no_effect=no_effect)
+            (key, created), no_effect = self._unsettled.popitem()
+            await self._keep(key, created, no_effect=no_effect)
 
     async def _earlier(self, known: Reservation, mark: bytes) -> Job:
         if known.fingerprint != mark:
@@ -77,16 +77,16 @@ class Keys:
             raise _in_progress()
         raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
 
-    async def _keep(self, key: bytes, made: float, *, no_effect: bool) -> None:
+    async def _keep(self, key: bytes, created: float, *, no_effect: bool) -> None:
         try:
-            await (self._store.release(key, made) if no_effect else self._store.doubt(key, made))
+            await (self._store.release_key(key, created) if no_effect else self._store.mark_unknown(key, created))
         except StoreUnavailable:
-            self._remember(key, made, no_effect=no_effect)
+            self._remember(key, created, no_effect=no_effect)
             raise
 
-    def _remember(self, key: bytes, made: float, *, no_effect: bool) -> None:
+    def _remember(self, key: bytes, created: float, *, no_effect: bool) -> None:
         if len(self._unsettled) < MOST_UNSETTLED:
-            self._unsettled[key, made] = no_effect
+            self._unsettled[key, created] = no_effect
 
 
 def _in_progress() -> GatewayError:

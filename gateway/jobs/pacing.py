@@ -11,7 +11,7 @@ TICK = 0.001
 runs at once, over and over until the clock has moved. Starts still come no more often than the rate allows."""
 
 
-class SteadyRate:
+class RateLimit:
     """Evenly spaced starts, at most `rate` a second."""
 
     def __init__(self, rate: float) -> None:
@@ -25,7 +25,7 @@ class SteadyRate:
         self._free_at = self.ready_at(now) + 1 / self.rate
 
 
-class HostRate(SteadyRate):
+class AdaptiveRate(RateLimit):
     """The pace of one host: halved by each throttled answer, grown by each other one and by time.
 
     Growing by a quarter an answer outweighs halving while fewer than about a quarter of the answers are throttled; time
@@ -93,10 +93,10 @@ class HostRate(SteadyRate):
         return 2 * len(self._throttled) > len(self._jobs)
 
 
-class Turns:
+class StartQueue:
     """One queue under one rate. Call `look` after anything that may have changed the rate."""
 
-    def __init__(self, rate: SteadyRate) -> None:
+    def __init__(self, rate: RateLimit) -> None:
         self._rate = rate
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from gateway.core.job import Job
 from gateway.jobs.schedule import UNSEEN, next_wait
-from gateway.jobs.watch import Host, Means, Watch
+from gateway.jobs.watch import Host, PollContext, Watch
 
 STOP_GRACE = 1.0
 """Seconds that polls in flight get to finish when the gateway stops."""
@@ -26,8 +26,8 @@ TAKEN_UP_AT_ONCE, TAKE_UP_PAUSE = 50, 0.01
 class Poller:
     """`rate` is the most polls a second of the whole process."""
 
-    def __init__(self, means: Means, tasks: TaskGroup, *, rate: float) -> None:
-        self._means = means
+    def __init__(self, context: PollContext, tasks: TaskGroup, *, rate: float) -> None:
+        self._context = context
         self._tasks = tasks
         self._rate = rate
         self._hosts: dict[str, Host] = {}
@@ -66,23 +66,23 @@ class Poller:
         """Take up jobs from the store, their polls spread over the wait that each one's age calls for, of which so many
         seconds are over.
         """
-        means = self._means
+        context = self._context
         for job in unfinished:
             wait = next_wait(
-                age=means.clock() - job.created,
+                age=context.clock() - job.created,
                 progress=UNSEEN,
                 now=0.0,
                 failures=0,
                 retry_after=None,
-                bounds=means.bounds,
-                rng=means.rng,
+                bounds=context.bounds,
+                rng=context.rng,
             )
-            self._begin(job, means.rng.uniform(0, max(wait - waited, 0.0)))
+            self._begin(job, context.rng.uniform(0, max(wait - waited, 0.0)))
 
     def watch(self, job: Job) -> None:
         """Poll a new job from now on."""
         if not job.state.ended:
-            self._begin(job, self._means.bounds.shortest)
+            self._begin(job, self._context.bounds.shortest)
 
     def held(self) -> set[str]:
         """The ids of the jobs that are polled here."""
@@ -96,7 +96,7 @@ class Poller:
             self._leave(watch)
             watch.cancel()
 
-    def surrender(self, most: int) -> list[str]:
+    def give_up(self, most: int) -> list[str]:
         """Poll as many jobs no more, and which; none whose poll is in flight."""
         between = [job_id for job_id, watch in self._watches.items() if not watch.polling]
         for job_id in between[:most]:
@@ -123,14 +123,14 @@ class Poller:
             if old.epoch >= job.epoch:
                 return
             self.drop(job.id)
-        monitor = self._means.upstream.monitor(job.monitor or "")
+        monitor = self._context.upstream.monitor(job.monitor or "")
         place = monitor.host if monitor else ""
         host = self._hosts.get(place)
         if host is None:
-            host = self._hosts[place] = Host(place, self._rate, self._means.metrics)
+            host = self._hosts[place] = Host(place, self._rate, self._context.metrics)
         host.rate.join(job.id)
-        host.turns.look()
-        watch = self._watches[job.id] = Watch(job, monitor, host, self._means)
+        host.start_queue.look()
+        watch = self._watches[job.id] = Watch(job, monitor, host, self._context)
         self._tasks.start_soon(self._run, watch, wait)
 
     async def _run(self, watch: Watch, wait: float) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
 
-LostSight = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
+LostTrack = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
 
 LENGTH_SHARE = 0.0285
 JITTER = 0.03
@@ -53,14 +53,14 @@ class Bounds(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """A job's progress as seen so far: the newest percentage, when it was first seen, and what the changes were like.
 
-    `takes` is how many seconds one percent takes, the newer changes counting more the nearer the end is; `step` is the
-    size of the changes in percent. Both are 0 before the first change.
+    `seconds_per_percent` is the pace, the newer changes counting more the nearer the end is; `step` is the size of the
+    changes in percent. Both are 0 before the first change.
     """
 
     newest_at: float
     newest: float
     changes: int = 0
-    takes: float = 0.0
+    seconds_per_percent: float = 0.0
     step: float = 0.0
 
     def seen(self, percentage: float, now: float) -> Progress:
@@ -70,14 +70,14 @@ class Progress(msgspec.Struct, frozen=True):
         if self.changes == 0:
             return Progress(now, percentage, 1, took / grown, grown)
         weight = min(1.0, max(grown / (100 - self.newest), 0.02))
-        takes = (1 - weight) * self.takes + weight * took / grown
-        return Progress(now, percentage, self.changes + 1, takes, (self.step + grown) / 2)
+        seconds_per_percent = (1 - weight) * self.seconds_per_percent + weight * took / grown
+        return Progress(now, percentage, self.changes + 1, seconds_per_percent, (self.step + grown) / 2)
 
     def remaining(self, now: float) -> float | None:
         """Seconds to the end at the pace so far, negative once it is overdue; None while there is no pace."""
         if self.changes == 0:
             return None
-        return self.takes * (100 - self.newest) - (now - self.newest_at)
+        return self.seconds_per_percent * (100 - self.newest) - (now - self.newest_at)
 
     def wait(self, age: float, now: float) -> float:
         """Seconds that a job of such an age may go unasked."""
@@ -93,7 +93,7 @@ class Progress(msgspec.Struct, frozen=True):
         ):
             length = min(age + remaining / 2, age * TRUST)
         left, near = 100 - self.newest, min(NEAR_STEPS * self.step, NEAR_PERCENT)
-        ahead = remaining - near * self.takes
+        ahead = remaining - near * self.seconds_per_percent
         if left <= near:
             approach = max(-remaining, 0.0) * OVERDUE_SHARE
         else:
@@ -133,7 +133,7 @@ def retry_hint(age: float) -> int:
     return min(30, max(1, math.ceil(age * LENGTH_SHARE)))
 
 
-class Memory(msgspec.Struct, frozen=True):
+class LossState(msgspec.Struct, frozen=True):
     """`silent_since` and `lost_since` are monotonic seconds; `asked` is how many seconds of the silence upstream
     itself asked for; `failures` counts answers in a row that told nothing.
     """
@@ -145,10 +145,10 @@ class Memory(msgspec.Struct, frozen=True):
     lost_since: float = 0.0
 
 
-FRESH = Memory()
+INITIAL = LossState()
 
 
-def recall(memory: Memory, observed: Observation, sent: float, now: float) -> tuple[Memory, LostSight | None]:
+def update(memory: LossState, observed: Observation, sent: float, now: float) -> tuple[LossState, LostTrack | None]:
     """What to remember after an observation whose poll was sent at `sent`, and the verdict if one is due.
 
     `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. One alone
@@ -160,22 +160,22 @@ def recall(memory: Memory, observed: Observation, sent: float, now: float) -> tu
             if memory.lost == code:
                 return memory, code if sent - memory.lost_since >= TWICE_APART else None
             return (
-                Memory(memory.failures, silent_since=since, asked=memory.asked, lost=code, lost_since=now),
+                LossState(memory.failures, silent_since=since, asked=memory.asked, lost=code, lost_since=now),
                 None,
             )
         case Throttled() | NoAnswer():
-            return Memory(memory.failures + 1, silent_since=since, asked=memory.asked), None
+            return LossState(memory.failures + 1, silent_since=since, asked=memory.asked), None
         case _:
-            return FRESH, None
+            return INITIAL, None
 
 
-def left(memory: Memory, now: float, patience: float) -> float | None:
+def patience_left(memory: LossState, now: float, patience: float) -> float | None:
     """Seconds of patience left; None while the monitor answers."""
     if memory.silent_since is None:
         return None
     return patience - (now - memory.silent_since - memory.asked)
 
 
-def waited(memory: Memory, seconds: float) -> Memory:
+def with_requested_wait(memory: LossState, seconds: float) -> LossState:
     """After a wait that upstream asked for."""
     return msgspec.structs.replace(memory, asked=memory.asked + seconds)

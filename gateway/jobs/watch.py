@@ -11,12 +11,12 @@ import anyio
 import msgspec
 
 from gateway.core.addresses import host_class
-from gateway.core.errors import told
-from gateway.core.job import Answer, Event, Job, advance, lose_sight, reference
+from gateway.core.errors import error_text
+from gateway.core.job import Answer, Event, Job, advance, lose_track, reference
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
 from gateway.jobs import schedule as patience
-from gateway.jobs.pacing import TICK, HostRate, Turns
+from gateway.jobs.pacing import TICK, AdaptiveRate, StartQueue
 from gateway.jobs.schedule import TWICE_APART, Bounds, Progress, next_wait
 from gateway.membership import Lease
 from gateway.outbound.reply import Reply
@@ -47,13 +47,13 @@ class Host:
     def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
         self.name = name
         self.kind = kind = host_class(name)
-        self.rate = HostRate(rate)
-        self.turns = Turns(self.rate)
+        self.rate = AdaptiveRate(rate)
+        self.start_queue = StartQueue(self.rate)
         self.polls = {outcome: metrics.polls.labels(outcome, kind) for outcome in POLL_OUTCOMES}
         self.poll_duration = metrics.poll_duration.labels(kind)
 
 
-class Means(msgspec.Struct, frozen=True):
+class PollContext(msgspec.Struct, frozen=True):
     """What all watches of a process share; `give_up_after` and `deadline` are seconds."""
 
     store: Store
@@ -64,8 +64,8 @@ class Means(msgspec.Struct, frozen=True):
     deadline: float
     clock: Callable[[], float]
     rng: random.Random
-    turns: Turns
-    hung_lane: anyio.Semaphore
+    start_queue: StartQueue
+    hung_limit: anyio.Semaphore
     lease: Lease
     tracing: Tracing
 
@@ -76,11 +76,11 @@ class Watch:
     __slots__ = (
         "_asking",
         "_cancelled",
+        "_context",
         "_due",
         "_ends",
         "_hung",
         "_job",
-        "_means",
         "_memory",
         "_monitor",
         "_now",
@@ -93,7 +93,7 @@ class Watch:
         "polling",
     )
 
-    def __init__(self, job: Job, monitor: Monitor | None, host: Host, means: Means) -> None:
+    def __init__(self, job: Job, monitor: Monitor | None, host: Host, context: PollContext) -> None:
         self._scope = anyio.CancelScope()
         self.polling = False
         self._stopping = False
@@ -104,15 +104,15 @@ class Watch:
         self._job = job
         self._monitor = monitor
         self.host = host
-        self._means = means
-        self._memory = patience.FRESH
+        self._context = context
+        self._memory = patience.INITIAL
         self._hung = False
         self._troubles = 0
         now = self._now()
         self._due = now
         done = job.state.percentage_complete
         self._progress = Progress(now, done)
-        self._ends = now + job.created + means.deadline - means.clock()
+        self._ends = now + job.created + context.deadline - context.clock()
 
     @property
     def job_id(self) -> str:
@@ -153,11 +153,11 @@ class Watch:
             self._scope.cancel()
 
     async def _give_up(self) -> None:
-        await self._means.lease.held()
-        await self._keep(*lose_sight(self._job, "deadlineExceeded", self._means.clock()))
+        await self._context.lease.held()
+        await self._keep(*lose_track(self._job, "deadlineExceeded", self._context.clock()))
 
     async def _go_on(self, wait: float) -> None:
-        lease = self._means.lease
+        lease = self._context.lease
         while not self._stopping:
             self._due = self._now() + wait
             await asyncio.sleep(min(wait, self._ends - self._now()))
@@ -183,25 +183,25 @@ class Watch:
         """
         if not self._hung:
             return await self._poll()
-        async with self._means.hung_lane:
+        async with self._context.hung_limit:
             return await self._poll()
 
     async def _poll(self) -> tuple[float, Observation]:
         if self._monitor is None:
             return self._now(), NoAnswer("its host is not allowed")
-        means, host = self._means, self.host
-        await host.turns.take()
-        await means.turns.take()
-        if not means.lease.holds:  # it may have come to its end in the queue
-            await means.lease.held()
+        context, host = self._context, self.host
+        await host.start_queue.take()
+        await context.start_queue.take()
+        if not context.lease.holds:  # it may have come to its end in the queue
+            await context.lease.held()
         sent = self._now()
-        means.metrics.poll_lag.observe(max(0.0, sent - self._due))
-        with means.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
-            came = await means.upstream.poll(self._monitor, span.along({}))
+        context.metrics.poll_lag.observe(max(0.0, sent - self._due))
+        with context.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
+            came = await context.upstream.poll(self._monitor, span.along({}))
             observed = came if isinstance(came, NoAnswer) else self._interpreted(came, self._monitor.url)
             outcome = _outcome(observed)
             span.of_job(self._job.id)
-            span.say(host=host.kind, outcome=outcome)
+            span.set_attributes(host=host.kind, outcome=outcome)
             if isinstance(came, NoAnswer):
                 span.fail(outcome)
             else:
@@ -212,7 +212,7 @@ class Watch:
 
     def _interpreted(self, came: Reply, url: str) -> Observation:
         try:
-            return interpret(came, url, self._means.clock())
+            return interpret(came, url, self._context.clock())
         except Exception as error:  # noqa: BLE001 - one job's answer must not end the process, and with it all jobs
             # Without a traceback, which may hold the URL.
             log.error("answer_unreadable", job=self._reference, status=came.code, error=type(error).__name__)  # noqa: TRY400
@@ -222,51 +222,51 @@ class Watch:
         """Seconds until the next poll; None when there is none."""
         now = self._now()
         self._hung = isinstance(observed, NoAnswer) and observed.hung
-        self._memory, lost = patience.recall(self._memory, observed, sent, now)
-        left = patience.left(self._memory, now, self._means.give_up_after)
+        self._memory, lost = patience.update(self._memory, observed, sent, now)
+        left = patience.patience_left(self._memory, now, self._context.give_up_after)
         if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
             lost = "monitorUnreachable"  # never before a second Lost, which says more, has had its turn
         if isinstance(observed, Answer):
-            job, events = advance(self._job, observed, self._means.clock())
+            job, events = advance(self._job, observed, self._context.clock())
             self._progress = self._progress.seen(job.state.percentage_complete, now)
         elif lost is not None:
-            job, events = lose_sight(self._job, lost, self._means.clock())
+            job, events = lose_track(self._job, lost, self._context.clock())
         else:
             job, events = self._job, []
         wait = self._wait_after(observed, left, now)
-        self._tell(observed, wait)
+        self._log_trouble(observed, wait)
         if events and not await self._keep(job, events):
             return None
         return None if job.state.ended else wait
 
     def _wait_after(self, observed: Observation, left: float | None, now: float) -> float:
-        means = self._means
+        context = self._context
         wait = next_wait(
-            age=means.clock() - self._job.created,
+            age=context.clock() - self._job.created,
             progress=self._progress,
             now=now,
             failures=self._memory.failures,
             retry_after=observed.retry_after,
-            bounds=means.bounds,
-            rng=means.rng,
+            bounds=context.bounds,
+            rng=context.rng,
         )
         if isinstance(observed, Throttled):
             self.host.rate.throttled(self._job.id, now, wait)
-            means.metrics.throttled_seconds.labels(self.host.kind).inc(wait)
+            context.metrics.throttled_seconds.labels(self.host.kind).inc(wait)
         elif not self._hung:
             self.host.rate.answered(self._job.id, now)
-        self.host.turns.look()
+        self.host.start_queue.look()
         if observed.retry_after is not None:
             if left is not None:
-                self._memory = patience.waited(self._memory, wait)
+                self._memory = patience.with_requested_wait(self._memory, wait)
         elif isinstance(observed, Lost):
             again = self._memory.lost_since + TWICE_APART - now
-            wait = max(means.bounds.shortest, min(again, means.bounds.longest))
+            wait = max(context.bounds.shortest, min(again, context.bounds.longest))
         elif left is not None:
-            wait = max(means.bounds.shortest, min(wait, left))
+            wait = max(context.bounds.shortest, min(wait, left))
         return wait
 
-    def _tell(self, observed: Observation, wait: float) -> None:
+    def _log_trouble(self, observed: Observation, wait: float) -> None:
         """Of troubles in a row the first, the second, the fourth and so on; and that they are over."""
         if isinstance(observed, Answer):
             if self._troubles:
@@ -276,15 +276,15 @@ class Watch:
         self._troubles += 1
         if self._troubles & (self._troubles - 1):
             return
-        about: dict[str, Any] = {"job": self._reference, "host": self.host.kind, "troubles": self._troubles}
-        about["next_in"] = round(wait, 1)
+        fields: dict[str, Any] = {"job": self._reference, "host": self.host.kind, "troubles": self._troubles}
+        fields["next_in"] = round(wait, 1)
         match observed:
             case Throttled(retry_after=asked):
-                log.warning("poll_throttled", retry_after=asked, **about)
+                log.warning("poll_throttled", retry_after=asked, **fields)
             case Lost(code=code):
-                log.warning("poll_failing", reason=code, **about)
+                log.warning("poll_failing", reason=code, **fields)
             case NoAnswer(reason=reason):
-                log.warning("poll_failing", reason=reason, **about)
+                log.warning("poll_failing", reason=reason, **fields)
 
     @property
     def _reference(self) -> str:
@@ -296,24 +296,26 @@ class Watch:
         try:
             while True:
                 try:
-                    with self._means.metrics.store_writes.labels("append").time():
-                        mine = await self._means.store.append(job, events)
+                    with self._context.metrics.store_writes.labels("append").time():
+                        mine = await self._context.store.append(job, events)
                     break
                 except Exception as error:  # noqa: BLE001 - what the store makes of one job must not end all
                     tries += 1
                     if tries == 1:
-                        self._means.metrics.verdicts_held.inc()
-                        log.warning("change_held", job=self._reference, status=job.state.status, error=told(error))
+                        self._context.metrics.verdicts_held.inc()
+                        log.warning(
+                            "change_held", job=self._reference, status=job.state.status, error=error_text(error)
+                        )
                     await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES)) - 1])
         finally:
             if tries:
-                self._means.metrics.verdicts_held.dec()
+                self._context.metrics.verdicts_held.dec()
         if tries:
             log.info("change_kept", job=self._reference, tries=tries + 1)
         if mine:
             self._job = job
             if job.state.ended:
-                tell_end(job, self._means.metrics)
+                tell_end(job, self._context.metrics)
         return mine
 
 

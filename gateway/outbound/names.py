@@ -36,7 +36,7 @@ class NoAddress(OSError):
     """The name leads nowhere."""
 
 
-class NotLookedUp(OSError):
+class LookupTimeout(OSError):
     """No answer came in time, or there was no room to ask."""
 
 
@@ -64,7 +64,7 @@ class Names:
             return [host]
         domain = parent_domain(host)
         if self._checks.total() >= CHECKS_AT_ONCE or self._checks[domain] >= CHECKS_PER_DOMAIN:
-            raise NotLookedUp("too many look-ups")
+            raise LookupTimeout("too many look-ups")
         asked = self._ask(host)
         self._checks[domain] += 1
         asked.add_done_callback(partial(self._checked, domain))
@@ -78,7 +78,7 @@ class Names:
 
     def _ask(self, host: str) -> asyncio.Future[_Answer]:
         if self._closed:
-            raise NotLookedUp("the gateway stops")
+            raise LookupTimeout("the gateway stops")
         if self._newest is None or self._newest.is_old():
             if self._newest is not None:
                 self._newest.retire()
@@ -99,10 +99,10 @@ _Answer = tuple[Sequence[str], int | None]
 async def _addresses(asked: asyncio.Future[_Answer]) -> list[str]:
     await asyncio.wait({asked}, timeout=LOOK_UP_SECONDS)  # it goes on when nobody waits any more
     if not asked.done():
-        raise NotLookedUp("no answer in time")
+        raise LookupTimeout("no answer in time")
     addresses, wrong = asked.result()
     if wrong is not None and wrong not in _NONE:
-        raise NotLookedUp(pycares.errno.strerror(wrong))
+        raise LookupTimeout(pycares.errno.strerror(wrong))
     if not addresses:
         raise NoAddress("no address")
     return list(addresses)

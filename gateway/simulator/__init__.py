@@ -3,7 +3,17 @@
 from gateway.simulator.catalogue import SCENARIOS, scenario_table
 from gateway.simulator.receiver import Receiver
 from gateway.simulator.scenario import Scenario
-from gateway.simulator.server import Asked, Operation, Simulator
+from gateway.simulator.server import Operation, RecordedRequest, Simulator
 from gateway.simulator.serving import running, serve
 
-__all__ = ["SCENARIOS", "Asked", "Operation", "Receiver", "Scenario", "Simulator", "running", "scenario_table", "serve"]
+__all__ = [
+    "SCENARIOS",
+    "Operation",
+    "Receiver",
+    "RecordedRequest",
+    "Scenario",
+    "Simulator",
+    "running",
+    "scenario_table",
+    "serve",
+]

@@ -72,19 +72,19 @@ class Tree:
         for drive in (PERSONAL, LIBRARY, FULL):
             self.root(drive, make=True)
         personal, library = self._roots[PERSONAL], self._roots[LIBRARY]
-        self.plant(Item("01MOWKYVDOCUMENTS", "Documents", PERSONAL, personal))
-        large = self.plant(Item("01MOWKYVLARGEFOLDER1", "LargeFolder1", PERSONAL, personal))
-        self.plant(Item("01MOWKYVPART1", "part 1.bin", PERSONAL, large, size=8000, folder=False))
-        self.plant(Item("01MOWKYVPART2", "part 2.bin", PERSONAL, large, size=4019, folder=False))
-        self.plant(Item("01MOWKYVREPORT", "report.docx", PERSONAL, personal, size=2048, folder=False))
-        self.plant(Item("01MOWKYVPRIVATE", "Private", PERSONAL, personal, shut=True))
-        self.plant(Item("D4648F06C91D9D3D!54927", "Photos", PERSONAL, personal))  # an id in the consumers' form
-        self.plant(Item("odd,50%!id", "50% off, really", PERSONAL, personal))
-        self.plant(Item("01LIBRARYSHARED", "Shared", LIBRARY, library))
+        self.create(Item("01MOWKYVDOCUMENTS", "Documents", PERSONAL, personal))
+        large = self.create(Item("01MOWKYVLARGEFOLDER1", "LargeFolder1", PERSONAL, personal))
+        self.create(Item("01MOWKYVPART1", "part 1.bin", PERSONAL, large, size=8000, folder=False))
+        self.create(Item("01MOWKYVPART2", "part 2.bin", PERSONAL, large, size=4019, folder=False))
+        self.create(Item("01MOWKYVREPORT", "report.docx", PERSONAL, personal, size=2048, folder=False))
+        self.create(Item("01MOWKYVPRIVATE", "Private", PERSONAL, personal, shut=True))
+        self.create(Item("D4648F06C91D9D3D!54927", "Photos", PERSONAL, personal))  # an id in the consumers' form
+        self.create(Item("odd,50%!id", "50% off, really", PERSONAL, personal))
+        self.create(Item("01LIBRARYSHARED", "Shared", LIBRARY, library))
 
     def root(self, drive: str, *, make: bool = False) -> Item | None:
         if drive not in self._roots and make:
-            self._roots[drive] = self.plant(Item(f"01ROOT{drive.upper()}", "root", drive, size=0))
+            self._roots[drive] = self.create(Item(f"01ROOT{drive.upper()}", "root", drive, size=0))
         return self._roots.get(drive)
 
     def find(self, address: Address, now: float) -> Item | None:
@@ -100,7 +100,7 @@ class Tree:
         """Whether any drive has an item of this id, or will have."""
         return any((drive, identity) in self._items for drive in self._roots)
 
-    def plant(self, item: Item) -> Item:
+    def create(self, item: Item) -> Item:
         self._items[item.drive, item.id] = item
         if item.parent is not None:
             item.parent.children[item.name.lower()] = item
@@ -115,7 +115,7 @@ class Tree:
         """A copy of `source` with all that is in it."""
         inside = list(source.children.values())  # as it was: the target may be beside or above it
         copied = Item(identity, name, target.drive, target, source.size, source.folder, **facts)
-        self.plant(copied)
+        self.create(copied)
         for child in inside:
             self.copy(child, copied, identity=new_id(), name=child.name, appears=copied.appears)
         return copied

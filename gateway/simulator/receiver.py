@@ -82,7 +82,7 @@ class Receiver:
         if path != PATH:
             return document(404, {"error": f"There are {PATH} and {SECRETS}."})
         if method == "GET":
-            return document(200, {"received": [self.shown(one) for one in self.received]})
+            return document(200, {"received": [self.as_json(one) for one in self.received]})
         if method == "DELETE":
             self.received.clear()
             self._times.clear()
@@ -96,7 +96,7 @@ class Receiver:
         self._keep(headers, body, answer)
         return answer
 
-    def shown(self, one: Received) -> dict[str, Any]:
+    def as_json(self, one: Received) -> dict[str, Any]:
         """What came, and how it stands up to the Standard Webhooks' rules, by the secrets that are known now."""
         try:
             message = json.loads(one.body)
@@ -132,7 +132,7 @@ class Receiver:
         repeated = any(earlier.message_id == message_id for earlier in self.received)
         one = Received(self._clock(), message_id, timestamp, signatures, body, answered, repeated)
         self.received.append(one)
-        shown = self.shown(one)
+        shown = self.as_json(one)
         kind = shown["message"].get("type") if isinstance(shown["message"], dict) else "no message"
         what = f"{kind} ({message_id}{', again' if repeated else ''})"
         self._on_message(f"{what}: its signature {shown['signature']}; answered {answered or 'nothing'}")

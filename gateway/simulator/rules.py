@@ -119,10 +119,10 @@ def _folder(tree: Tree, address: Address, now: float, *, make: bool) -> Item:
         root = tree.root(address.drive, make=True)
         item = tree.find(Address("", address.drive, address.id), now)
         if item is None:
-            item = tree.plant(Item(str(address.id), str(address.id), address.drive, root))
+            item = tree.create(Item(str(address.id), str(address.id), address.drive, root))
         for name in address.path:
             below = item.children.get(name.lower())
-            item = below or tree.plant(Item(f"{item.id}.{name}", name, address.drive, item))
+            item = below or tree.create(Item(f"{item.id}.{name}", name, address.drive, item))
     if item is None:
         raise not_found()
     if not item.folder:

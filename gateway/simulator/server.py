@@ -62,7 +62,7 @@ class Simulator:
         self.refusing_port = DISCARD
         self.silent_port = DISCARD
         self.tree = Tree()
-        self.requests: deque[Asked] = deque(maxlen=KEPT)
+        self.requests: deque[RecordedRequest] = deque(maxlen=KEPT)
         self.operations: dict[str, Operation] = {}  # by operation id, oldest first
         self.refused = 0  # questions to a monitor that carried an Authorization it must not see
         self._monitors: dict[str, Operation] = {}  # by path with query
@@ -84,11 +84,11 @@ class Simulator:
         app.on_shutdown.append(stop)
         return app
 
-    def asked(self, kind: str) -> list[Asked]:
+    def asked(self, kind: str) -> list[RecordedRequest]:
         """The requests of a kind (copy, item, monitor, foreign, other) that are on record, oldest first."""
         return [asked for asked in self.requests if asked.kind == kind]
 
-    def polls(self, operation: str | None = None) -> list[Asked]:
+    def polls(self, operation: str | None = None) -> list[RecordedRequest]:
         """The questions to one monitor, or to all."""
         return [asked for asked in self.asked("monitor") if operation in (None, asked.operation)]
 
@@ -108,7 +108,7 @@ class Simulator:
             own = self.receiver.handle(request.method, path, query, headers, body)
         if own is not None:
             return await send(request, own, {}, self._closing)
-        asked = Asked(self.clock(), now.isoformat(), request.method, path, query, headers, body)
+        asked = RecordedRequest(self.clock(), now.isoformat(), request.method, path, query, headers, body)
         self.requests.append(asked)
         echoed: dict[str, str] = {}
         if target in self._monitors:
@@ -136,8 +136,8 @@ class Simulator:
                 200,
                 {
                     "refused": self.refused,
-                    "operations": [operation.shown() for operation in self.operations.values()],
-                    "requests": [asked.shown() for asked in self.requests],
+                    "operations": [operation.as_json() for operation in self.operations.values()],
+                    "requests": [asked.as_json() for asked in self.requests],
                 },
             )
         if path != "/":
@@ -148,7 +148,7 @@ class Simulator:
         receiver = "" if self.receiver is None else HELP.format(origin=facts[0])
         return Answer(200, page(*facts, receiver).encode(), TEXT_PAGE)
 
-    def _monitor(self, operation: Operation, asked: Asked, now: datetime) -> Answer:
+    def _monitor(self, operation: Operation, asked: RecordedRequest, now: datetime) -> Answer:
         asked.kind = "monitor"
         asked.operation = operation.copy.operation
         if asked.authorized != operation.scenario.bearer:
@@ -174,7 +174,7 @@ class Simulator:
         operation.told = operation.told or moment.done
         return answer
 
-    def _graph(self, request: web.Request, asked: Asked) -> Answer | GraphError:
+    def _graph(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
         found = address(asked.path)
         if found is None:
             if asked.path.endswith("/drives('me')/items('')"):
@@ -191,7 +191,7 @@ class Simulator:
             return choice.scenario.refusal
         return self._copy(request, asked, found, choice) if found.copy else self._item(asked, found, choice)
 
-    def _item(self, asked: Asked, found: Address, choice: Choice) -> Answer:
+    def _item(self, asked: RecordedRequest, found: Address, choice: Choice) -> Answer:
         item = source_item(self.tree, found, choice, asked.at)
         if item.hidden:
             item.hidden -= 1
@@ -201,7 +201,9 @@ class Simulator:
             return Answer(304, content_type=None, headers=headers)
         return document(200, item.document(asked.at), headers)
 
-    def _copy(self, request: web.Request, asked: Asked, found: Address, choice: Choice) -> Answer | GraphError:
+    def _copy(
+        self, request: web.Request, asked: RecordedRequest, found: Address, choice: Choice
+    ) -> Answer | GraphError:
         scenario = choice.scenario
         made = plan(self.tree, found, asked.body, choice, asked.at)
         self._numbers[scenario.name, found.drive] += 1
@@ -278,7 +280,7 @@ class Simulator:
             silent=origin(host, self.silent_port),
         )
 
-    def _elsewhere(self, asked: Asked) -> Answer:
+    def _elsewhere(self, asked: RecordedRequest) -> Answer:
         if asked.path.startswith("/_foreign/"):
             asked.kind = "foreign"
             return document(401, AUDIENCE)
@@ -298,7 +300,7 @@ def _token() -> str:
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class RecordedRequest:
     at: float  # the simulator's clock
     time: str  # for people
     method: str
@@ -314,7 +316,7 @@ class Asked:
     def authorized(self) -> bool:
         return "authorization" in self.headers
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         headers = {name: "redacted" if name in SECRET else value for name, value in self.headers.items()}
         body = self.body.decode(errors="replace")
         facts = ("at", "time", "method", "path", "query", "kind", "operation", "status", "authorized")
@@ -335,7 +337,7 @@ class Operation:
     bound: float = 0.0
     told: bool = False
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return {
             "operation": self.copy.operation,
             "scenario": self.scenario.name,

@@ -37,7 +37,7 @@ class Reservation(msgspec.Struct, frozen=True):
     """Whether another gateway, which lives, took the request."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ClusterView(msgspec.Struct, frozen=True):
     """How things are among the gateways of a store: how many live, and how many running jobs and active callbacks there
     are in all.
     """
@@ -92,13 +92,13 @@ class Store(Protocol):
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         """Keep an idempotency key as in flight since `now`; what is known of it when it was used before."""
 
-    async def release(self, key: bytes, made: float) -> None:
+    async def release_key(self, key: bytes, created: float) -> None:
         """Forget a key that was reserved then, and whose request had no effect."""
 
-    async def doubt(self, key: bytes, made: float) -> None:
+    async def mark_unknown(self, key: bytes, created: float) -> None:
         """Keep that nobody knows what became of the request of a key that was reserved then."""
 
-    async def forget(self, before: float) -> int:
+    async def delete_expired(self, before: float) -> int:
         """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs.
 
         A job is spared while a callback of it is active, or was exhausted after then.
@@ -144,13 +144,13 @@ class SharedStore(Store, Protocol):
     async def join(self) -> None:
         """Be one of the gateways from now on; anew for one that was given up for dead, which then has nothing."""
 
-    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> Standing | None:
+    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
         """Renew the lease, saying how many of each this gateway has; None when it was given up for dead.
 
         `patience` is the seconds that this may take.
         """
 
-    async def bury(self) -> list[str]:
+    async def expire_members(self) -> list[str]:
         """Give up for dead whoever has not renewed in time: what it has becomes free; their names."""
 
     async def claim(self, most: int = ...) -> list[Job]:
@@ -158,7 +158,7 @@ class SharedStore(Store, Protocol):
 
     async def claim_callbacks(self, most: int = ...) -> list[Callback]: ...
 
-    async def hand_on(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
+    async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         """Let others have these."""
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.core.callback import Callback, DeliveryProgress
 from gateway.core.job import Job, Kind, State, Target
-from gateway.store.sealing import Seal
+from gateway.store.sealing import Cipher
 
 JOB = "id, created, target, monitor, state, status, seq, epoch, ended"
 CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch, tries"
@@ -35,8 +35,8 @@ _read_receiver = msgspec.json.Decoder(_Receiver).decode
 
 
 class Rows:
-    def __init__(self, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
 
     def of_job(self, job: Job) -> tuple[Any, ...]:
         """The values of the columns `JOB`."""
@@ -44,7 +44,7 @@ class Rows:
             job.id,
             job.created,
             msgspec.json.encode(job.target),
-            None if job.monitor is None else self._seal.close(job.monitor.encode(), job.id),
+            None if job.monitor is None else self._cipher.encrypt(job.monitor.encode(), job.id),
             msgspec.json.encode(job.state),
             job.state.status,
             job.seq,
@@ -58,7 +58,7 @@ class Rows:
             id=job_id,
             created=created,
             target=_read_target(target),
-            monitor=None if monitor is None else self._seal.open(monitor, job_id).decode(),
+            monitor=None if monitor is None else self._cipher.decrypt(monitor, job_id).decode(),
             state=_read_state(state),
             seq=seq,
             epoch=epoch,
@@ -71,7 +71,7 @@ class Rows:
         return (
             callback.id,
             callback.job_id,
-            self._seal.close(receiver, callback.id),
+            self._cipher.encrypt(receiver, callback.id),
             msgspec.json.encode(callback.events),
             callback.created,
             callback.with_copy,
@@ -83,7 +83,7 @@ class Rows:
 
     def callback(self, row: Iterable[Any]) -> Callback:
         callback_id, job_id, sealed, kinds, created, with_copy, state, finished_at, epoch, progress = row
-        receiver = _read_receiver(self._seal.open(sealed, callback_id))
+        receiver = _read_receiver(self._cipher.decrypt(sealed, callback_id))
         return Callback(
             id=callback_id,
             job_id=job_id,

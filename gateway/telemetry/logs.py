@@ -27,7 +27,7 @@ LIBRARIES = ("aiohttp", "asyncio", "opentelemetry", "py.warnings", "urllib3", "u
 SHORTENED = ("request_id", "trace_id")
 """Fields of which a person needs only so much as tells one line's from another's."""
 
-about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
+context: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 """Fields of every line that comes of what is being done, such as a request's id. What it sets going takes them along: a
 job's lines name the request that started it."""
 
@@ -48,10 +48,10 @@ class EventLog(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         passed: dict[str, Any] = {"exc_info": kwargs.pop("exc_info")} if "exc_info" in kwargs else {}
-        return msg, {**passed, "extra": {"fields": {**kwargs, **about.get()}}}
+        return msg, {**passed, "extra": {"fields": {**kwargs, **context.get()}}}
 
 
-class Lines(logging.Formatter):
+class JSONFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, event, its fields, and an exception as one of them."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -60,16 +60,16 @@ class Lines(logging.Formatter):
             "time": when.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            **told(record),
+            **record_fields(record),
         }
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-class Words(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """The same for a person's eyes: local time, the event, and its fields as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = told(record)
+        line = record_fields(record)
         when = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         parts = [when, f"{record.levelname.lower():<7}", str(line.pop("event"))]
         exception = line.pop("exception", None)
@@ -81,7 +81,7 @@ class Words(logging.Formatter):
         return " ".join(parts) + (f"\n{exception}" if exception is not None else "")
 
 
-class Sparing(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets so many lines of each warning through in a minute: a thousand jobs may have the same trouble at once.
 
     What is told once and of nothing else is never left out: errors, and copies that nobody watches.
@@ -110,7 +110,7 @@ class Sparing(logging.Filter):
         return True
 
 
-def told(record: logging.LogRecord) -> dict[str, Any]:
+def record_fields(record: logging.LogRecord) -> dict[str, Any]:
     """The event and its fields. A library's own words are a field of the event `library`, URLs cut to their host."""
     fields = getattr(record, "fields", None)
     if fields is None:
@@ -133,8 +133,8 @@ def begin(stream: TextIO | None = None) -> None:
     """Write everything that is logged in this process to a stream, stderr by default."""
     chosen = stream or sys.stderr
     handler = logging.StreamHandler(chosen)
-    handler.setFormatter(Words() if chosen.isatty() else Lines())
-    handler.addFilter(Sparing())
+    handler.setFormatter(TextFormatter() if chosen.isatty() else JSONFormatter())
+    handler.addFilter(RateLimitFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -131,7 +131,7 @@ class Metrics:
 
     def watch_counts(self, name: str, words: str, ask: Callable[[], float]) -> None:
         """As `watch`, for what only grows."""
-        self._registry.register(_Asked(f"gateway_{name}", words, ask))
+        self._registry.register(_OnDemandCounter(f"gateway_{name}", words, ask))
 
     def watch_hosts(self, name: str, words: str, ask: Callable[[], Mapping[str, float]]) -> None:
         """As `watch`, for a figure of each class of hosts."""
@@ -175,7 +175,7 @@ class _SentCollector(Collector):
         yield CounterMetricFamily("gateway_sent_bytes", "Bytes sent to streams, frames included.", self._sent.bytes)
 
 
-class _Asked(Collector):
+class _OnDemandCounter(Collector):
     def __init__(self, name: str, words: str, ask: Callable[[], float]) -> None:
         self._name, self._words, self._ask = name, words, ask
 

@@ -89,9 +89,9 @@ class _Open(Span):
         self._span.set_attribute("http.route", name.partition(" ")[2])
 
     def of_job(self, job_id: str) -> None:
-        self.say(job=reference(job_id))
+        self.set_attributes(job=reference(job_id))
 
-    def say(self, **attributes: str | float | None) -> None:
+    def set_attributes(self, **attributes: str | float | None) -> None:
         for name, value in attributes.items():
             if value is not None:
                 self._span.set_attribute(f"gateway.{name}", value)

@@ -31,7 +31,7 @@ class Span:
     def of_job(self, job_id: str) -> None:
         """Which job it is for; what is told is its short reference."""
 
-    def say(self, **attributes: str | float | None) -> None:
+    def set_attributes(self, **attributes: str | float | None) -> None:
         """Attributes, under `gateway.`; None says nothing."""
 
     def answered(self, status: int) -> None:

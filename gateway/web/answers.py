@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.core.errors import GatewayError, unavailable
 from gateway.graph.client import Broken, ItemReply, NotSent
 from gateway.outbound.reply import Reply
-from gateway.telemetry.logs import EventLog, about
+from gateway.telemetry.logs import EventLog, context
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF, Tracing
 
@@ -64,7 +64,7 @@ _ITEM_HEADERS = (*_REFUSAL_HEADERS, "ETag")
 _SANDBOX = {"Content-Security-Policy": "sandbox"}
 
 
-class Envelope:
+class RequestMiddleware:
     """The outermost layer: gives each request its ids and each answer the headers that all have, counts it, and logs
     one line. A request that may change something has a span; one that only looks may be a stream, or come every second.
     """
@@ -111,12 +111,12 @@ class Envelope:
                 )
             await send(message)
 
-        before = about.set({**fields, "trace_id": span.trace_id})
+        before = context.set({**fields, "trace_id": span.trace_id})
         try:
             with span:
                 await self._app(scope, receive, start)
         finally:
-            about.reset(before)
+            context.reset(before)
 
 
 class Cors(CORSMiddleware):

@@ -20,8 +20,8 @@ from yarl import URL
 from gateway.cli.arguments import command
 from gateway.cli.demo.balancer import HOST
 from gateway.cli.demo.gateways import Gateways, alone, several
-from gateway.cli.display import ending, percentage, say
-from gateway.cli.follow import ENDED, LostError, State, Tail, broken, start, told, verdict
+from gateway.cli.display import ending, percentage, stderr_line
+from gateway.cli.follow import ENDED, LostError, State, Tail, answer_text, broken, start, verdict
 from gateway.cli.run import INTERRUPTED, until_interrupted
 from gateway.core.keys import new_webhook_secret
 from gateway.simulator import Receiver, Simulator, running
@@ -139,12 +139,12 @@ async def _show(
             if killed is not None:
                 _print(f"({killed.name}, which served this stream, was killed)", "")
 
-    state = await Tail(session, job, patience=10, show=kill_in_the_middle, notice=say, raw=as_it_comes).ended()
+    state = await Tail(session, job, patience=10, show=kill_in_the_middle, notice=stderr_line, raw=as_it_comes).ended()
     resource = state.get("resource")
     if verdict(state) != 0 or not isinstance(resource, str):
         raise LostError(ending(state))
     if gateways.database and gateways.killed is None:
-        say("the copy ended before a gateway could be killed in its middle; give it longer with --seconds")
+        stderr_line("the copy ended before a gateway could be killed in its middle; give it longer with --seconds")
     await _called_back(receiver)
     _print("The last step of the flow reads the new item:", "")
     _print(
@@ -170,7 +170,7 @@ async def _register(
         async with session.post(URL(f"{job}/callbacks", encoded=True), json=wish, headers=headers) as response:
             body = await response.read()
             if response.status != 201:
-                raise LostError(f"the callback was not registered: {told(response, body)}")
+                raise LostError(f"the callback was not registered: {answer_text(response, body)}")
     except aiohttp.ClientError as error:
         raise LostError(f"the callback was not registered: {broken(error)}") from None
     _print("201 Created")
@@ -182,7 +182,7 @@ async def _called_back(receiver: Receiver) -> None:
             await anyio.sleep(0.02)
     if not receiver.received:
         raise LostError(f"no callback came within {CALLBACK:g} s")
-    shown = receiver.shown(receiver.received[-1])
+    shown = receiver.as_json(receiver.received[-1])
     if shown["signature"] != "holds":
         raise LostError(f"the callback's signature {shown['signature']}")
     _print(
@@ -196,7 +196,7 @@ async def _item(session: aiohttp.ClientSession, url: str) -> str:
         async with session.get(URL(url, encoded=True), headers=AUTHORIZED) as response:
             body = await response.read()
             if response.status != 200:
-                raise LostError(f"the new item cannot be read: {told(response, body)}")
+                raise LostError(f"the new item cannot be read: {answer_text(response, body)}")
             return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except aiohttp.ClientError as error:
         raise LostError(f"the new item cannot be read: {broken(error)}") from None

@@ -15,7 +15,7 @@ import anyio
 
 import gateway
 from gateway.cli.demo.balancer import HOST, Balancer, balancing
-from gateway.cli.display import say
+from gateway.cli.display import stderr_line
 from gateway.cli.follow import LostError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Gateways:
             for one in self.each:
                 prefix = f"{one.name}: " if self.database else ""
                 for line in one.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
-                    say(f"{prefix}{line}")
+                    stderr_line(f"{prefix}{line}")
             raise
 
 
@@ -131,7 +131,7 @@ async def _database() -> AsyncIterator[Server]:
             except LostError as error:
                 words, *log = str(error).splitlines()
                 for line in log:
-                    say(line)
+                    stderr_line(line)
                 raise LostError(words) from None
             yield server
         finally:

@@ -1,7 +1,7 @@
 """The shared store: PostgreSQL, for any number of gateways.
 
 Every write of a job names the epoch under which its writer owns it, and the database refuses one that is over. A commit
-whose answer was lost is found out by asking again: appends and creations that were kept already are not kept twice.
+whose answer was lost is found out by asking again: appends and creations that were stored already are not stored twice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PostgresStore(Ownership):
     def __init__(
         self, database: Database, pool: Pool, own: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
     ) -> None:
-        super().__init__(pool, own, Rows(database.seal), lease=lease, clock=clock)
+        super().__init__(pool, own, Rows(database.cipher), lease=lease, clock=clock)
         self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = database.secret
@@ -87,15 +87,15 @@ class PostgresStore(Ownership):
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
         async def work(connection: Connection) -> None:
-            made = await connection.fetchval(
+            inserted = await connection.fetchval(
                 f"INSERT INTO jobs ({JOB}, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
                 " ON CONFLICT (id) DO NOTHING RETURNING 1",
                 *self._rows.of_job(job),
                 None if job.state.ended else self.me,
             )
-            if made is None:  # an earlier try was kept and its answer lost; or else the insertion below fails
-                kept = await connection.fetchval("SELECT created FROM jobs WHERE id = $1", job.id)
-                if kept == job.created:
+            if inserted is None:  # an earlier try was stored and its answer lost; or else the insertion below fails
+                stored = await connection.fetchval("SELECT created FROM jobs WHERE id = $1", job.id)
+                if stored == job.created:
                     return
             await _insert(connection, job.id, events)
             if key is not None:
@@ -103,7 +103,7 @@ class PostgresStore(Ownership):
             if callback is not None:
                 await self._callbacks.add(connection, callback, self.me)
 
-        await self._pool.together(work)
+        await self._pool.transaction(work)
         self._changed(job.id)
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
@@ -117,7 +117,7 @@ class PostgresStore(Ownership):
             row = await connection.fetchrow(f"SELECT {JOB} FROM jobs WHERE id = $1 FOR UPDATE", job_id)
             if row is None:
                 return None
-            job, events = jobs.lose_sight(self._rows.job(row), "watchStopped", now)
+            job, events = jobs.lose_track(self._rows.job(row), "watchStopped", now)
             if events:
                 await connection.execute(
                     "UPDATE jobs SET state = $2, status = $3, seq = $4, ended = $5, monitor = NULL, epoch = epoch + 1"
@@ -132,19 +132,19 @@ class PostgresStore(Ownership):
                 await self._trim(connection, [job])
             return job, bool(events)
 
-        stopped = await self._pool.together(work) if _is_plain(job_id) else None
+        stopped = await self._pool.transaction(work) if _is_plain(job_id) else None
         if stopped is None:
             return None
         job, just_now = stopped
         if just_now:
             self._changed(job_id)
-            self._wakeups.tell(_STOPPED, job_id)
+            self._wakeups.notify(_STOPPED, job_id)
         return job
 
     async def get(self, job_id: str) -> Job | None:
         if not _is_plain(job_id):
             return None
-        found = await self._pool.one(f"SELECT {JOB} FROM jobs WHERE id = $1", job_id)
+        found = await self._pool.execute(f"SELECT {JOB} FROM jobs WHERE id = $1", job_id)
         return self._rows.job(found[0]) if found else None
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
@@ -160,7 +160,7 @@ class PostgresStore(Ownership):
         created, job_id = rows.place(before)
         if not _is_plain(job_id) or not _is_plain(status or ""):
             return [], None
-        found = await self._pool.one(
+        found = await self._pool.execute(
             f"SELECT {JOB} FROM jobs WHERE (created, id) < ($1, $2) AND status = coalesce($3, status)"
             " ORDER BY created DESC, id DESC LIMIT $4",
             created,
@@ -173,7 +173,7 @@ class PostgresStore(Ownership):
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         async def work(connection: Connection) -> Reservation | None:
             while True:
-                made = await connection.fetchval(
+                inserted = await connection.fetchval(
                     "INSERT INTO keys (key, fingerprint, outcome, kept, owner) VALUES ($1, $2, 'inFlight', $3, $4)"
                     " ON CONFLICT (key) DO NOTHING RETURNING 1",
                     key,
@@ -181,7 +181,7 @@ class PostgresStore(Ownership):
                     now,
                     self.me,
                 )
-                if made is not None:
+                if inserted is not None:
                     return None
                 known = await connection.fetchrow(
                     "SELECT fingerprint, outcome, job_id, owner FROM keys WHERE key = $1", key
@@ -190,22 +190,25 @@ class PostgresStore(Ownership):
                     mark, outcome, job_id, owner = known
                     return Reservation(mark, outcome, job_id, elsewhere=owner != self.me)
 
-        return await self._pool.together(work)
+        return await self._pool.transaction(work)
 
-    async def release(self, key: bytes, made: float) -> None:
-        await self._pool.one(
-            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3", key, made, self.me
-        )
-
-    async def doubt(self, key: bytes, made: float) -> None:
-        await self._pool.one(
-            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+    async def release_key(self, key: bytes, created: float) -> None:
+        await self._pool.execute(
+            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
             key,
-            made,
+            created,
             self.me,
         )
 
-    async def forget(self, before: float) -> int:
+    async def mark_unknown(self, key: bytes, created: float) -> None:
+        await self._pool.execute(
+            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+            key,
+            created,
+            self.me,
+        )
+
+    async def delete_expired(self, before: float) -> int:
         async def work(connection: Connection) -> int:
             past = [row["id"] for row in await connection.fetch(postgres_sql.PAST, before, _FORGET_AT_ONCE)]
             for table, column in (("keys", "job_id"), ("callbacks", "job_id"), ("events", "job_id"), ("jobs", "id")):
@@ -215,45 +218,47 @@ class PostgresStore(Ownership):
             )
             return len(past)
 
-        return await self._pool.together(work)
+        return await self._pool.transaction(work)
 
     async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
         if not _is_plain(callback.job_id):
             return "unknownJob"
-        return await self._pool.together(lambda connection: self._callbacks.add(connection, callback, self.me))
+        return await self._pool.transaction(lambda connection: self._callbacks.add(connection, callback, self.me))
 
     async def callbacks(self, job_id: str) -> list[Callback]:
-        return self._callbacks.read(await self._pool.one(self._callbacks.OF_JOB, job_id)) if _is_plain(job_id) else []
+        return (
+            self._callbacks.read(await self._pool.execute(self._callbacks.OF_JOB, job_id)) if _is_plain(job_id) else []
+        )
 
     async def save_callback(self, callback: Callback) -> bool:
-        return bool(await self._pool.one(self._callbacks.SAVE, *self._callbacks.saved(callback)))
+        return bool(await self._pool.execute(self._callbacks.SAVE, *self._callbacks.saved(callback)))
 
     async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
         if not _is_plain(job_id + callback_id):
             return None
-        callback = await self._pool.together(
+        callback = await self._pool.transaction(
             lambda connection: self._callbacks.revive(connection, job_id, callback_id, self.me)
         )
         if callback is not None:
-            self._wakeups.tell(_CALLBACK, callback_id)
+            self._wakeups.notify(_CALLBACK, callback_id)
         return callback
 
     async def remove_callback(self, job_id: str, callback_id: str) -> bool:
         if not _is_plain(job_id + callback_id):
             return False
-        removed = await self._pool.one(self._callbacks.REMOVE, callback_id, job_id)
+        removed = await self._pool.execute(self._callbacks.REMOVE, callback_id, job_id)
         if removed:
-            self._wakeups.tell(_CALLBACK, callback_id)
+            self._wakeups.notify(_CALLBACK, callback_id)
         return bool(removed)
 
     async def ping(self) -> None:
         """A write, since a standby that took over too early reads only."""
-        await self._pool.one(
+        await self._pool.execute(
             "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", _probe()
         )
 
     def _changed(self, job_id: str) -> None:
-        self._wakeups.tell(_GROWN, job_id)
+        self._wakeups.notify(_GROWN, job_id)
         self.on_change(job_id)
 
     def _heard(self, kind: str, about: str) -> None:
@@ -271,9 +276,9 @@ class PostgresStore(Ownership):
         while left:
             first_of = {asked[place][0].id: place for place in reversed(left)}
             now = sorted(first_of.values())
-            kept = await self._append_once([asked[place] for place in now])
+            stored = await self._append_once([asked[place] for place in now])
             for place in now:
-                results[place] = asked[place][0].id in kept
+                results[place] = asked[place][0].id in stored
             left = [place for place in left if place not in set(now)]
         return results
 
@@ -290,18 +295,22 @@ class PostgresStore(Ownership):
             )
             for job, events in asked
         ]
-        new = [(job.id, event.seq, event.kind, event.turned, event.data) for job, events in asked for event in events]
+        new = [
+            (job.id, event.seq, event.kind, event.status_changed, event.data)
+            for job, events in asked
+            for event in events
+        ]
         values = (*columns(states, 7), *columns(new, 5))
         long = [job for job, _ in asked if job.seq > self._log_limit]
         if not long:
-            return {row["id"] for row in await self._pool.one(postgres_sql.APPEND, *values)}
+            return {row["id"] for row in await self._pool.execute(postgres_sql.APPEND, *values)}
 
         async def work(connection: Connection) -> set[str]:
-            kept = {row["id"] for row in await connection.fetch(postgres_sql.APPEND, *values)}
-            await self._trim(connection, [job for job in long if job.id in kept])
-            return kept
+            stored = {row["id"] for row in await connection.fetch(postgres_sql.APPEND, *values)}
+            await self._trim(connection, [job for job in long if job.id in stored])
+            return stored
 
-        return await self._pool.together(work)
+        return await self._pool.transaction(work)
 
     async def _trim(self, connection: Connection, grown: Sequence[Job]) -> None:
         long = [(job.id, job.seq) for job in grown if job.seq > self._log_limit]
@@ -310,7 +319,7 @@ class PostgresStore(Ownership):
 
     async def _read_all(self, asked: Sequence[_Wanted]) -> list[Slice | None]:
         askable = [(job_id if _is_plain(job_id) else "", after, limit) for job_id, after, limit in asked]
-        found = await self._pool.one(postgres_sql.READ, *columns(askable, 3))
+        found = await self._pool.execute(postgres_sql.READ, *columns(askable, 3))
         slices: list[Slice | None] = [None] * len(asked)
         for place, group in groupby(found, key=itemgetter("place")):
             slices[place - 1] = _slice(list(group))
@@ -327,7 +336,7 @@ def _slice(found: Sequence[asyncpg.Record]) -> Slice:
 
 
 async def _insert(connection: Connection, job_id: str, events: Sequence[Event]) -> None:
-    values = [(job_id, event.seq, event.kind, event.turned, event.data) for event in events]
+    values = [(job_id, event.seq, event.kind, event.status_changed, event.data) for event in events]
     await connection.execute(
         "INSERT INTO events (job_id, seq, kind, turned, data)"
         " SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bool[], $5::bytea[])",

@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway.core.errors import StoreRefused
 from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Connection, is_passing
-from gateway.store.sealing import Seal, SealBroken
+from gateway.store.sealing import Cipher, DecryptionFailed
 from gateway.telemetry.logs import EventLog
 
 MIGRATIONS = ("schema.sql",)
@@ -41,7 +41,7 @@ class Database:
         self.url = url
         self.listen_url = listen_url or url
         self.through_pooler = listen_url is not None
-        self.seal: Seal
+        self.cipher: Cipher
         self.secret: bytes
 
     @classmethod
@@ -114,17 +114,17 @@ class Database:
         for name in MIGRATIONS[version:]:
             await connection.execute(script(name))
         await self._keep(connection, "version", str(len(MIGRATIONS)).encode())
-        kept = {row["name"]: row["value"] for row in await connection.fetch("SELECT name, value FROM meta")}
-        if "secret" in kept:
-            self._find_secret(kept, secret_key)
-            if self.seal.closed and self.seal.is_plain(kept["secret"]):
+        stored = {row["name"]: row["value"] for row in await connection.fetch("SELECT name, value FROM meta")}
+        if "secret" in stored:
+            self._find_secret(stored, secret_key)
+            if self.cipher.has_key and self.cipher.is_plain(stored["secret"]):
                 await self._seal_what_is_plain(connection)
         else:
             salt = secrets.token_bytes(16)
-            self.seal = Seal(secret_key, salt)
+            self.cipher = Cipher(secret_key, salt)
             self.secret = secrets.token_bytes(32)
             await self._keep(connection, "salt", salt)
-            await self._keep(connection, "secret", self.seal.close(self.secret, "secret"))
+            await self._keep(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
 
     async def _version(self, connection: Connection) -> int:
         """How many migrations it has had. Raises StoreRefused for a database with somebody else's tables."""
@@ -135,35 +135,38 @@ class Database:
             return 0
         try:
             rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('application', 'version')")
-            kept = {row["name"]: row["value"] for row in rows}
+            stored = {row["name"]: row["value"] for row in rows}
         except asyncpg.PostgresError:
-            kept = {}
-        if kept.get("application") != b"copy-gateway":
+            stored = {}
+        if stored.get("application") != b"copy-gateway":
             tables = ", ".join(row["t"] for row in there)
             raise StoreRefused(
                 f"The store {self.place} has tables of somebody else ({tables}). Name a database of the gateway's own."
             )
-        return int(kept["version"])
+        return int(stored["version"])
 
-    def _find_secret(self, kept: dict[str, bytes], secret_key: str | None) -> None:
-        self.seal = Seal(secret_key, kept["salt"])
+    def _find_secret(self, stored: dict[str, bytes], secret_key: str | None) -> None:
+        self.cipher = Cipher(secret_key, stored["salt"])
         try:
-            self.secret = self.seal.open(kept["secret"], "secret")
-        except SealBroken:
+            self.secret = self.cipher.decrypt(stored["secret"], "secret")
+        except DecryptionFailed:
             raise StoreRefused(
                 f"The store {self.place} was sealed with another GATEWAY_SECRET_KEY. Set the one all its gateways have."
-                if self.seal.closed
+                if self.cipher.has_key
                 else f"The store {self.place} is sealed. Set the GATEWAY_SECRET_KEY that all its gateways have."
             ) from None
 
     async def _seal_what_is_plain(self, connection: Connection) -> None:
         """After GATEWAY_SECRET_KEY was set for the first time."""
-        await self._keep(connection, "secret", self.seal.close(self.secret, "secret"))
+        await self._keep(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
         for table, column in (("jobs", "monitor"), ("callbacks", "receiver")):
             rows = await connection.fetch(
-                f"SELECT id, {column} AS kept FROM {table} WHERE {column} IS NOT NULL ORDER BY id FOR UPDATE"
+                f"SELECT id, {column} AS stored FROM {table} WHERE {column} IS NOT NULL ORDER BY id FOR UPDATE"
             )
-            sealed = [(row["id"], self.seal.close(self.seal.open(row["kept"], row["id"]), row["id"])) for row in rows]
+            sealed = [
+                (row["id"], self.cipher.encrypt(self.cipher.decrypt(row["stored"], row["id"]), row["id"]))
+                for row in rows
+            ]
             await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", sealed)
 
     async def _keep(self, connection: Connection, name: str, value: bytes) -> None:

@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeVar
 
 from gateway.core.callback import Callback
 from gateway.core.job import Job
-from gateway.store import Standing
+from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
 from gateway.store.postgres.statements import BURY, DOUBT_ORPHANS, RENEW, Owned
 from gateway.store.rows import CALLBACK, JOB, Rows
-from gateway.store.sealing import SealBroken
+from gateway.store.sealing import DecryptionFailed
 from gateway.telemetry.logs import EventLog
 
 T = TypeVar("T")
@@ -59,33 +59,33 @@ class Ownership:
     async def join(self) -> None:
         """Take a place among the gateways, under a name of its own that no earlier life had."""
         me = secrets.token_urlsafe(9)
-        await self._own.one(
+        await self._own.execute(
             "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
             me,
             self.term,
         )
         self.me = me
 
-    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> Standing | None:
+    async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
         before = self._clock()
-        (row,) = await self._own.one(RENEW, self.me, self.term, jobs, callbacks, patience=patience)
+        (row,) = await self._own.execute(RENEW, self.me, self.term, jobs, callbacks, patience=patience)
         self._ahead = row["now"] - (before + self._clock()) / 2
         if not row["alive"]:
             return None
-        return Standing(
+        return ClusterView(
             members=row["count"] + 1,
             jobs=row["jobs"] + jobs + row["free_jobs"],
             callbacks=row["callbacks"] + callbacks + row["free_callbacks"],
             silent=row["silent"],
         )
 
-    async def bury(self) -> list[str]:
-        buried = [row["id"] for row in await self._pool.one(BURY)]
+    async def expire_members(self) -> list[str]:
+        buried = [row["id"] for row in await self._pool.execute(BURY)]
         for owned in (_JOBS, _CALLBACKS):
-            strays = [row["owner"] for row in await self._pool.one(owned.strays)]
+            strays = [row["owner"] for row in await self._pool.execute(owned.strays)]
             if strays:
                 await self._free(owned, strays)
-        await self._pool.one(DOUBT_ORPHANS)
+        await self._pool.execute(DOUBT_ORPHANS)
         return buried
 
     async def claim(self, most: int = PORTION) -> list[Job]:
@@ -94,21 +94,21 @@ class Ownership:
     async def claim_callbacks(self, most: int = PORTION) -> list[Callback]:
         return await self._claim("callbacks", most, self._rows.callback)
 
-    async def hand_on(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
+    async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         for first in range(0, len(ids), PORTION):
-            await self._pool.one(_TABLES[table].hand_on, self.me, ids[first : first + PORTION])
-        await self._pool.one(f"UPDATE gateways SET {table} = {table} - $2 WHERE id = $1", self.me, len(ids))
+            await self._pool.execute(_TABLES[table].hand_on, self.me, ids[first : first + PORTION])
+        await self._pool.execute(f"UPDATE gateways SET {table} = {table} - $2 WHERE id = $1", self.me, len(ids))
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
-        return {row["id"] for row in await self._pool.one(_TABLES[table].owned, self.me)}
+        return {row["id"] for row in await self._pool.execute(_TABLES[table].owned, self.me)}
 
     async def leave(self) -> None:
-        await self._pool.one("DELETE FROM gateways WHERE id = $1", self.me)
+        await self._pool.execute("DELETE FROM gateways WHERE id = $1", self.me)
         for owned in (_JOBS, _CALLBACKS):
             await self._free(owned, [self.me])
 
     async def _free(self, owned: Owned, owners: Sequence[str]) -> None:
-        while len(await self._pool.one(owned.free, owners, PORTION)) == PORTION:
+        while len(await self._pool.execute(owned.free, owners, PORTION)) == PORTION:
             pass
 
     async def _claim(self, table: Literal["jobs", "callbacks"], most: int, read: Callable[[Any], T]) -> list[T]:
@@ -122,9 +122,9 @@ class Ownership:
             return claimed
 
         found = []
-        for row in await self._pool.together(work):
+        for row in await self._pool.transaction(work):
             try:
                 found.append(read(row))
-            except SealBroken as error:  # one that another GATEWAY_SECRET_KEY sealed must not stop the rest
+            except DecryptionFailed as error:  # one that another GATEWAY_SECRET_KEY sealed must not stop the rest
                 log.error("row_unreadable", table=table, error=str(error))  # noqa: TRY400 - the row is a secret
         return found

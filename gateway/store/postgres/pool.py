@@ -69,17 +69,17 @@ class Pool:
         async with _opened(pool):
             yield cls(pool, through_pooler=through_pooler)
 
-    async def one(self, sql: str, *values: Any, patience: float = PATIENCE) -> list[asyncpg.Record]:
+    async def execute(self, sql: str, *values: Any, patience: float = PATIENCE) -> list[asyncpg.Record]:
         """The rows of one statement, which is a transaction of its own. Raises StoreUnavailable."""
         if self._through_pooler:
             # Between its steps, which are several even for one statement, a pooler may change the connection.
-            return await self.together(lambda connection: connection.fetch(sql, *values), patience=patience)
+            return await self.transaction(lambda connection: connection.fetch(sql, *values), patience=patience)
         return await self._done(lambda connection: connection.fetch(sql, *values), patience)
 
-    async def together(self, work: Callable[[Connection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
         """What the work returns, done as one transaction. Raises StoreUnavailable."""
 
-        async def transaction(connection: Connection) -> T:
+        async def in_transaction(connection: Connection) -> T:
             await connection.execute(_BEGIN)
             try:
                 result = await work(connection)
@@ -89,7 +89,7 @@ class Pool:
             await connection.execute("COMMIT")
             return result
 
-        return await self._done(transaction, patience)
+        return await self._done(in_transaction, patience)
 
     async def _done(self, work: Callable[[Connection], Awaitable[T]], patience: float) -> T:
         try:
@@ -99,7 +99,7 @@ class Pool:
         except FAULTS as error:
             if not is_passing(error):
                 raise
-            unavailable = StoreUnavailable(told(error))
+            unavailable = StoreUnavailable(fault_text(error))
             self.availability.failed(unavailable)
             raise unavailable from None
         self.availability.worked()
@@ -125,7 +125,7 @@ def is_passing(error: Exception) -> bool:
     return state is None or state == _NO_RIGHTS or not state.startswith(_OURS)
 
 
-def told(error: Exception) -> str:
+def fault_text(error: Exception) -> str:
     """In one line, and without what was asked."""
     if isinstance(error, asyncpg.PostgresError) and str(error):
         return f"The store: {str(error).splitlines()[0]}."

@@ -14,7 +14,7 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Pool, told
+from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Pool, fault_text
 from gateway.telemetry.logs import EventLog
 
 GATHER = 0.01
@@ -41,15 +41,15 @@ class Wakeups:
         self._news = anyio.Event()
 
     def start(self, tasks: TaskGroup) -> None:
-        tasks.start_soon(self._tell)
+        tasks.start_soon(self._notify)
         tasks.start_soon(self._listen)
 
-    def tell(self, kind: str, about: str) -> None:
+    def notify(self, kind: str, about: str) -> None:
         """Let the other gateways know, soon."""
         self._words[kind + about] = None
         self._news.set()
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         while True:
             await self._news.wait()
             await anyio.sleep(GATHER)
@@ -57,7 +57,7 @@ class Wakeups:
             words = list(self._words)
             self._words.clear()
             try:
-                await self._pool.one(
+                await self._pool.execute(
                     "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", _CHANNEL, self._said(words)
                 )
             except StoreUnavailable as error:
@@ -81,7 +81,7 @@ class Wakeups:
                     self._listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0, command_timeout=CHECK_EVERY
                 )
             except FAULTS as error:
-                log.warning("listening_interrupted", error=told(error))
+                log.warning("listening_interrupted", error=fault_text(error))
                 await anyio.sleep(_AGAIN)
                 continue
             try:
@@ -96,7 +96,7 @@ class Wakeups:
                 await anyio.sleep(CHECK_EVERY)
                 await connection.execute("SELECT 1")  # a connection that died without a word is only found by asking
         except FAULTS as error:
-            log.warning("listening_interrupted", error=told(error))
+            log.warning("listening_interrupted", error=fault_text(error))
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         sender, *words = str(payload).split(",")

@@ -16,7 +16,7 @@ from gateway.core.job import Event, Job, Kind
 from gateway.store import CALLBACKS_PER_JOB, Reservation, Slice, rows
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
-from gateway.store.sqlite.thread import Lane
+from gateway.store.sqlite.thread import SQLiteThread
 
 _FORGET_AT_ONCE = 500
 
@@ -26,15 +26,15 @@ class SQLiteStore:
 
     def __init__(self, file: StoreFile, *, log_limit: int) -> None:
         self._file = file
-        self._rows = Rows(file.seal)
+        self._rows = Rows(file.cipher)
         self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = file.secret
         self.operator_hash = file.operator_hash
         self.new_operator_key = file.new_operator_key
         self.on_change: Callable[[str], None] = lambda _job_id: None
-        self._writes = Lane(file.connect, writes=True, name="store-writer")
-        self._reads = Lane(file.connect, writes=False, name="store-reader")
+        self._writes = SQLiteThread(file.connect, writes=True, name="store-writer")
+        self._reads = SQLiteThread(file.connect, writes=False, name="store-reader")
 
     @classmethod
     def open(
@@ -81,7 +81,7 @@ class SQLiteStore:
             row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None:
                 return None
-            job, events = jobs.lose_sight(self._rows.job(row), "watchStopped", now)
+            job, events = jobs.lose_track(self._rows.job(row), "watchStopped", now)
             if events:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
@@ -135,15 +135,15 @@ class SQLiteStore:
 
         return await self._writes.submit(work)
 
-    async def release(self, key: bytes, made: float) -> None:
-        await self._write("DELETE FROM keys WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made)
+    async def release_key(self, key: bytes, created: float) -> None:
+        await self._write("DELETE FROM keys WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, created)
 
-    async def doubt(self, key: bytes, made: float) -> None:
+    async def mark_unknown(self, key: bytes, created: float) -> None:
         await self._write(
-            "UPDATE keys SET outcome = 'unknown' WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, made
+            "UPDATE keys SET outcome = 'unknown' WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, created
         )
 
-    async def forget(self, before: float) -> int:
+    async def delete_expired(self, before: float) -> int:
         def work(db: sqlite3.Connection) -> int:
             past = db.execute(
                 "SELECT id FROM jobs WHERE ended < ?1 AND NOT EXISTS (SELECT 1 FROM callbacks WHERE job_id = jobs.id"
@@ -214,7 +214,7 @@ class SQLiteStore:
 def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
     db.executemany(
         "INSERT INTO events (job_id, seq, kind, turned, data) VALUES (?, ?, ?, ?, ?)",
-        [(job_id, event.seq, event.kind, event.turned, event.data) for event in events],
+        [(job_id, event.seq, event.kind, event.status_changed, event.data) for event in events],
     )
 
 
@@ -239,7 +239,9 @@ def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice
             (job_id, after, limit),
         ).fetchall()
     return Slice(
-        head[0], head[1] is not None, [Event(seq, kind, bool(turned), data) for seq, kind, turned, data in rows]
+        head[0],
+        head[1] is not None,
+        [Event(seq, kind, bool(status_changed), data) for seq, kind, status_changed, data in rows],
     )
 
 

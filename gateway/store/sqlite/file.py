@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.core.errors import StoreRefused
 from gateway.core.keys import hashed
-from gateway.store.sealing import Seal, SealBroken
+from gateway.store.sealing import Cipher, DecryptionFailed
 
 APPLICATION_ID = 0x47574159  # "GWAY" in the file's header: this file is a gateway's store
 MIGRATIONS = ("schema.sql", "callbacks.sql")
@@ -29,7 +29,7 @@ class StoreFile:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self.seal: Seal
+        self.cipher: Cipher
         self.secret: bytes
         self.operator_hash: bytes | None
         self.new_operator_key: str | None = None
@@ -148,27 +148,27 @@ class StoreFile:
 
     def _find_secret(self, db: sqlite3.Connection, secret_key: str | None) -> bool:
         """Read the store's secret, which also tells a wrong key; whether there is one."""
-        kept = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('salt', 'secret')"))
-        if len(kept) < 2:
+        stored = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('salt', 'secret')"))
+        if len(stored) < 2:
             return False
-        self.seal = Seal(secret_key, kept["salt"])
+        self.cipher = Cipher(secret_key, stored["salt"])
         try:
-            self.secret = self.seal.open(kept["secret"], "secret")
-        except SealBroken:
+            self.secret = self.cipher.decrypt(stored["secret"], "secret")
+        except DecryptionFailed:
             raise StoreRefused(
                 f"The store {self.path} was sealed with another GATEWAY_SECRET_KEY. Set the one it was made with."
-                if self.seal.closed
+                if self.cipher.has_key
                 else f"The store {self.path} is sealed. Set the GATEWAY_SECRET_KEY it was made with."
             ) from None
         return True
 
     def _make_secret(self, db: sqlite3.Connection, secret_key: str | None) -> None:
         salt = secrets.token_bytes(16)
-        self.seal = Seal(secret_key, salt)
+        self.cipher = Cipher(secret_key, salt)
         self.secret = secrets.token_bytes(32)
         db.execute("BEGIN IMMEDIATE")
         db.execute("INSERT OR REPLACE INTO meta VALUES ('salt', ?)", (salt,))
-        db.execute("INSERT OR REPLACE INTO meta VALUES ('secret', ?)", (self.seal.close(self.secret, "secret"),))
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('secret', ?)", (self.cipher.encrypt(self.secret, "secret"),))
         db.execute("COMMIT")
 
     def _find_operator_key(self, db: sqlite3.Connection, make: bool) -> None:
@@ -181,16 +181,16 @@ class StoreFile:
 
     def _seal_what_is_plain(self, db: sqlite3.Connection) -> None:
         """After GATEWAY_SECRET_KEY was set for the first time."""
-        (kept,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
-        if not self.seal.closed or not self.seal.is_plain(kept):
+        (stored,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+        if not self.cipher.has_key or not self.cipher.is_plain(stored):
             return
         db.execute("BEGIN IMMEDIATE")
-        db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.seal.close(self.secret, "secret"),))
+        db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.cipher.encrypt(self.secret, "secret"),))
         for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
-            sealed = self.seal.close(self.seal.open(monitor, job_id), job_id)
+            sealed = self.cipher.encrypt(self.cipher.decrypt(monitor, job_id), job_id)
             db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
         for callback_id, receiver in db.execute("SELECT id, receiver FROM callbacks").fetchall():
-            sealed = self.seal.close(self.seal.open(receiver, callback_id), callback_id)
+            sealed = self.cipher.encrypt(self.cipher.decrypt(receiver, callback_id), callback_id)
             db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (sealed, callback_id))
         db.execute("COMMIT")
 

@@ -35,7 +35,7 @@ class _Task:
         self.error: Exception | None = None
 
 
-class Lane:
+class SQLiteThread:
     """`writes` makes each batch a writing transaction. The connection is used by the lane's thread alone."""
 
     _undelivered = 0
@@ -61,7 +61,7 @@ class Lane:
         Fails with StoreUnavailable when SQLite could not; any other error of the work is its own.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        Lane._undelivered += 1
+        SQLiteThread._undelivered += 1
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(_Task(work, future, then))
@@ -138,7 +138,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _deliver(tasks: list[_Task]) -> None:
-    Lane._undelivered -= len(tasks)  # noqa: SLF001 - this is the lane's own other half
+    SQLiteThread._undelivered -= len(tasks)  # noqa: SLF001 - this is the lane's own other half
     for task in tasks:
         if task.error is None and task.then is not None:
             task.then()
