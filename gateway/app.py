@@ -213,7 +213,6 @@ class Gateway:
             upstream,
             poller,
             callbacks,
-            receivers,
             metrics,
             self._tracing,
             keys,
@@ -240,7 +239,7 @@ class Gateway:
                     clock=clock,
                     rng=self._rng,
                 ),
-                CallbackRoutes(store=store, callbacks=callbacks, receivers=receivers, access=access, clock=clock),
+                CallbackRoutes(store=store, callbacks=callbacks, access=access, clock=clock),
                 ServiceRoutes(store, tails, metrics, public_url),
                 Page(),
             )

@@ -36,7 +36,7 @@ class SteppingLoop(VirtualLoop):
         callback(*args)
 
 
-class LaneInTheLoop:
+class ThreadInTheLoop:
     """In the place of the store's `Lane`. The word of what was done comes up to some steps later, by chance."""
 
     commits = 0
@@ -61,7 +61,7 @@ class LaneInTheLoop:
             self._connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
             result = work(self._connection)
             self._connection.execute("COMMIT")
-            LaneInTheLoop.commits += self._writes
+            ThreadInTheLoop.commits += self._writes
         except Exception as caught:  # noqa: BLE001 - as the lane itself: it belongs to the one that waits for it
             _undo(self._connection)
             error = _told(caught)

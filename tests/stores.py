@@ -26,6 +26,11 @@ class Lives:
         raise NotImplementedError
 
 
+def open_sqlite(path: Path, log_limit: int = 256) -> SQLiteStore:
+    """A store of a file of its own, in the event loop that uses it."""
+    return SQLiteStore(StoreFile.open(path, None, "tests", make_operator_key=False), log_limit=log_limit)
+
+
 class SQLiteLives(Lives):
     def __init__(self, path: Path, log_limit: int) -> None:
         self._path = path
@@ -33,8 +38,7 @@ class SQLiteLives(Lives):
         self.store: SQLiteStore = self._open()
 
     def _open(self) -> SQLiteStore:
-        file = StoreFile.open(self._path, None, "tests", make_operator_key=False)
-        return SQLiteStore(file, log_limit=self._log_limit)
+        return open_sqlite(self._path, self._log_limit)
 
     async def next(self) -> SQLiteStore:
         await self.store.close()

@@ -33,13 +33,13 @@ from tests.callback_lives import (
     lived,
     wanting,
 )
-from tests.dying import LaneInTheLoop, left_behind
+from tests.dying import ThreadInTheLoop, left_behind
 
 
 @pytest.fixture(autouse=True)
 def _in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "Lane", LaneInTheLoop)
-    monkeypatch.setattr(LaneInTheLoop, "chance", random.Random(1))
+    monkeypatch.setattr(sqlite, "SQLiteThread", ThreadInTheLoop)
+    monkeypatch.setattr(ThreadInTheLoop, "chance", random.Random(1))
 
 
 def failing_now_and_then(fails: Sequence[Outcome]) -> Callable[[], Outcomes]:
@@ -85,7 +85,7 @@ def test_killed_at_every_step(fails: list[Outcome], tmp_path: Path) -> None:
         nonlocal steps
         steps += 1
         loop = asyncio.get_running_loop()
-        point = (LaneInTheLoop.commits, len(world.seen), int(loop.time() / 20))
+        point = (ThreadInTheLoop.commits, len(world.seen), int(loop.time() / 20))
         if begun and point not in points:
             points[point] = (left_behind(folder, tmp_path / f"left-{len(points)}"), list(world.seen))
 
@@ -136,8 +136,8 @@ def taken_up(folder: Path, world: World, later: float) -> list[Callback]:
 def test_nothing_waits_for_the_next_look(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However what is new falls together with the end of a delivery, it is told at once."""
     monkeypatch.setattr(callbacks, "LOOK_EVERY", 1e6)
-    monkeypatch.setattr(LaneInTheLoop, "chance", random.Random(seed))
-    monkeypatch.setattr(LaneInTheLoop, "latest", 12)
+    monkeypatch.setattr(ThreadInTheLoop, "chance", random.Random(seed))
+    monkeypatch.setattr(ThreadInTheLoop, "latest", 12)
     came = [anyio.Event()]
 
     def outcomes(_callback_id: str) -> Outcome:

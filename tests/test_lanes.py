@@ -217,6 +217,9 @@ async def test_a_place_that_nobody_takes_is_not_lost(attempts: Attempts, monkeyp
 class Ended:
     """In the place of the store: every job has ended."""
 
+    async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
+        return [Slice(head=2, ended=True, events=[]) for _ in job_ids]
+
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
         last = Event(seq=2, kind="completed", status_changed=True, data=b'{"at":"2026-01-01T00:00:00Z"}')
         return [Slice(head=2, ended=True, events=[last] if after < 2 else []) for _, after in wanted]

@@ -107,7 +107,7 @@ class Scene:
             self.job = job
 
     async def join(self, after: int) -> None:
-        (head,) = await self.tails.heads(["j"])
+        (head,) = await self.store.heads(["j"])
         assert head is not None
         after = min(after, head.head)
         stream = Stream(self.tails, Metrics(), ["j"], [head], [after], send_timeout=50, max_age=1e9)
@@ -196,7 +196,7 @@ def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
         client = Client()
         async with anyio.create_task_group() as tasks:
             tails.start(tasks)
-            heads = await tails.heads(["j"])
+            heads = await store.heads(["j"])
             stream = Stream(tails, Metrics(), ["j"], heads, [0], send_timeout=10, max_age=100)
             scope = {"type": "http", "method": "GET", "gateway.connection": client}
             tasks.start_soon(stream, scope, client.receive, client.send)

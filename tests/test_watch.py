@@ -21,13 +21,13 @@ from gateway.jobs.schedule import Bounds
 from gateway.jobs.watch import HUNG_AT_ONCE, Host, PollContext, Watch
 from gateway.membership import Lease
 from gateway.outbound.reply import Reply
-from gateway.store.sqlite import SQLiteStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import figures
 from tests.fake_upstream import faking
 from tests.harness import OPERATOR, serving
+from tests.stores import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     the answer counts; from then on it does not; either way it ends once, and nothing is tried twice.
     """
     loop = asyncio.get_running_loop()
-    store = SQLiteStore.open(tmp_path / "gateway.db", secret_key=None, log_limit=256, owner="test")
+    store = open_sqlite(tmp_path / "gateway.db")
     created = time.time()
     job, events = accepted("a" * 24, monitor="https://h/m", target=Target(), now=created)
     await store.create(job, events, None)
@@ -116,7 +116,7 @@ async def test_a_job_that_is_deleted_before_it_is_taken_up_again(tmp_path: Path)
             return web.json_response({"status": "inProgress"}, status=202)
 
         upstream.on_poll = poll
-        store = SQLiteStore.open(tmp_path / "gateway.db", secret_key=None, log_limit=256, owner="test")
+        store = open_sqlite(tmp_path / "gateway.db")
         for number in range(many):
             job, events = accepted(
                 f"job-{number}",

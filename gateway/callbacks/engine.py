@@ -34,6 +34,7 @@ from gateway.core.job import Event, reference
 from gateway.core.keys import webhook_headers
 from gateway.membership import Lease
 from gateway.store import Store
+from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF, Span, Tracing
@@ -43,8 +44,6 @@ HEADS_AT_ONCE = 500
 LOOK_EVERY = 5.0
 STOP_GRACE = 2.0
 """Seconds that attempts in flight get to finish when the gateway stops."""
-_HEAD_ONLY = 1 << 53
-_STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = EventLog("gateway.callbacks")
 
@@ -97,6 +96,10 @@ class Callbacks:
         self._news = anyio.Event()
         self._stopping = False
         self._idle = anyio.Event()
+
+    async def check(self, url: str) -> None:
+        """Judge where a callback's URL may lead. Raises GatewayError: 400 callbackUrlNotAllowed, or 503."""
+        await self._receivers.check(url)
 
     def start(self) -> None:
         self._tasks.start_soon(self._pump)
@@ -181,7 +184,7 @@ class Callbacks:
 
     async def _look(self, job_ids: list[str]) -> None:
         try:
-            heads = await self._store.read([(job_id, _HEAD_ONLY) for job_id in job_ids], 1)
+            heads = await self._store.heads(job_ids)
         except StoreUnavailable as error:
             log.warning("log_unreadable", error=str(error))
             return  # the next look comes by itself
@@ -298,18 +301,13 @@ class Callbacks:
 
     async def _save(self, subscriber: _Subscriber, callback: Callback) -> None:
         """Store how far it is, however long that takes: what was delivered must not be delivered again."""
-        tries = 0
-        while True:
-            try:
-                with self._metrics.store_writes.labels("callback").time():
-                    mine = await self._store.save_callback(callback)
-                break
-            except StoreUnavailable as error:
-                if tries == 0:
-                    log.warning("delivery_held", job=reference(callback.job_id), error=str(error))
-                await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES) - 1)])
-                tries += 1
-        if not mine:
+
+        def failed(error: Exception, attempts: int) -> None:
+            if attempts == 1:
+                log.warning("delivery_held", job=reference(callback.job_id), error=str(error))
+
+        timer = self._metrics.store_writes.labels("callback").time
+        if not await hold(lambda: self._store.save_callback(callback), timer, failed):
             raise _Forgotten
         subscriber.callback = callback
         if callback.state != "active":

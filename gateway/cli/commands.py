@@ -142,8 +142,8 @@ def simulate(
         allowed = "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32 " if receiver else ""
         print(f"A gateway on top: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
         if receiver:
-            wish = json.dumps({"url": f"{url}/receiver", "secret": secret})
-            print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{wish}'")
+            body = json.dumps({"url": f"{url}/receiver", "secret": secret})
+            print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{body}'")
             print("What comes is shown here:", flush=True)
 
     secret = new_webhook_secret()

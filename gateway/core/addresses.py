@@ -27,7 +27,6 @@ DEFAULT_MONITOR_HOSTS = (
     "*.sharepoint.cn",
     "*.sharepoint.de",
 )
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _DIALLED = re.compile(r"[a-z0-9._:-]+")  # nothing in it that one reader of URLs decodes and another does not

@@ -58,20 +58,20 @@ class ItemReply:
 
 
 class Upstream:
-    """`url` is the upstream's base; `rule` says which monitors may be dialled; `copy_timeout` in seconds."""
+    """`url` is the upstream's base; `rule` says which monitors may be dialled."""
 
-    def __init__(self, *, url: str, rule: MonitorRule, copy_timeout: float) -> None:
+    def __init__(self, *, url: str, rule: MonitorRule) -> None:
         self._base = url.rstrip("/")
         self.origin = origin(url)
         self._rule = rule
-        self._copy_timeout = copy_timeout
         self._graph: ClientSession
         self._polls: dict[str, ClientSession]
 
     @classmethod
     @asynccontextmanager
     async def open(cls, *, url: str, rule: MonitorRule, copy_timeout: float) -> AsyncIterator[Upstream]:
-        upstream = cls(url=url, rule=rule, copy_timeout=copy_timeout)
+        """`copy_timeout` bounds one copy request or read, in seconds."""
+        upstream = cls(url=url, rule=rule)
         async with AsyncExitStack() as stack:
             trace = TraceConfig()
             trace.on_request_headers_sent.append(_mark_sent)

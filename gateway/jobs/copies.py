@@ -16,7 +16,6 @@ import anyio
 import msgspec
 
 from gateway.callbacks.engine import Callbacks
-from gateway.callbacks.receivers import Receivers
 from gateway.core import job as jobs
 from gateway.core.callback import Callback, CallbackRequest, new_callback
 from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
@@ -26,9 +25,9 @@ from gateway.graph.client import Broken, NotSent, Upstream
 from gateway.graph.dialects import drive_of_path, item_of
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
-from gateway.jobs.watch import tell_end
 from gateway.outbound.reply import Reply
 from gateway.store import Store
+from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Tracing
@@ -60,8 +59,8 @@ class CopyRequest(msgspec.Struct, frozen=True):
 
     def mark(self) -> bytes:
         """Tells it from another request under the same idempotency key."""
-        wish = self.callback
-        also = () if wish is None else (wish.url.encode(), ",".join(wish.events).encode())
+        asked = self.callback
+        also = () if asked is None else (asked.url.encode(), ",".join(asked.events).encode())
         return fingerprint(self.path.encode(), self.body, *also)
 
     def target(self) -> Target:
@@ -88,11 +87,12 @@ class Refused(Exception):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """`upstream` are the headers of upstream's answer; none when an earlier job is shown again."""
+    """`upstream` are the headers of upstream's answer; none for a `repeated` request, or a monitor that is watched."""
 
     job: Job
     upstream: Mapping[str, str] = {}
     callback: Callback | None = None
+    repeated: bool = False
 
 
 def _had_no_effect(error: BaseException) -> bool:
@@ -113,7 +113,6 @@ class Copies:
         upstream: Upstream,
         poller: Poller,
         callbacks: Callbacks,
-        receivers: Receivers,
         metrics: Metrics,
         tracing: Tracing,
         keys: Keys,
@@ -125,7 +124,6 @@ class Copies:
         self._upstream = upstream
         self._poller = poller
         self._callbacks = callbacks
-        self._receivers = receivers
         self._metrics = metrics
         self._tracing = tracing
         self._max_jobs = max_jobs
@@ -158,7 +156,7 @@ class Copies:
                 log.info("copy_not_started", code=error.code)
             raise
         else:
-            outcome = "started" if started.upstream else "repeated"
+            outcome = "repeated" if started.repeated else "started"
             return started
         finally:
             self._metrics.copies.labels(outcome).inc()
@@ -176,7 +174,7 @@ class Copies:
         earlier = await self._keys.reserve(key, request.mark())
         if earlier is not None:
             callbacks = await self._store.callbacks(earlier.id)
-            return Started(earlier, callback=next((known for known in callbacks if known.with_copy), None))
+            return Started(earlier, callback=next((one for one in callbacks if one.with_copy), None), repeated=True)
         try:
             return await self._start(request, key)
         except BaseException as error:
@@ -230,7 +228,7 @@ class Copies:
         self._checking.add(scope)
         try:
             with scope:
-                return await self._receivers.check(callback.url)
+                return await self._callbacks.check(callback.url)
         finally:
             self._checking.discard(scope)
         raise _closing()
@@ -286,7 +284,7 @@ class Copies:
         if request.callback is not None:
             now = self._clock()
             callback = new_callback(request.callback, job.id, new_callback_id(), now, with_copy=True)
-        await self._keep(job, events, key, callback)
+        await self._store_job(job, events, key, callback)
         self._poller.watch(job)
         if callback is not None:
             self._callbacks.take(callback)
@@ -297,7 +295,7 @@ class Copies:
             **_id_fields(request_ids(reply.headers)),
         )
         if job.state.ended:
-            tell_end(job, self._metrics)
+            self._metrics.report_end(job)
         return Started(job, reply.headers, callback)
 
     def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
@@ -319,18 +317,20 @@ class Copies:
             return job, [*events, *last]
         return job, events
 
-    async def _keep(self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None) -> None:
-        now = asyncio.get_running_loop().time
-        until = now() + STORE_PATIENCE
-        while True:
-            try:
-                with self._metrics.store_writes.labels("create").time():
-                    return await self._store.create(job, events, key, callback)
-            except StoreUnavailable as error:
-                log.warning("copy_not_stored", job=reference(job.id), error=str(error))
-                if now() + _STORE_RETRY > until:
-                    raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
-            await anyio.sleep(_STORE_RETRY)
+    async def _store_job(self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None) -> None:
+        def failed(error: Exception, _attempts: int) -> None:
+            log.warning("copy_not_stored", job=reference(job.id), error=str(error))
+
+        try:
+            await hold(
+                lambda: self._store.create(job, events, key, callback),
+                self._metrics.store_writes.labels("create").time,
+                failed,
+                waits=(_STORE_RETRY,),
+                patience=STORE_PATIENCE,
+            )
+        except StoreUnavailable:
+            raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
 
 
 def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:

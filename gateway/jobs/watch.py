@@ -15,17 +15,25 @@ from gateway.core.errors import error_text
 from gateway.core.job import Answer, Event, Job, advance, lose_track, reference
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.jobs import schedule as patience
 from gateway.jobs.pacing import TICK, AdaptiveRate, StartQueue
-from gateway.jobs.schedule import TWICE_APART, Bounds, Progress, next_wait
+from gateway.jobs.schedule import (
+    INITIAL,
+    TWICE_APART,
+    Bounds,
+    Progress,
+    next_wait,
+    patience_left,
+    update,
+    with_requested_wait,
+)
 from gateway.membership import Lease
 from gateway.outbound.reply import Reply
 from gateway.store import Store
+from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics
 from gateway.telemetry.tracing import Tracing
 
-_STORE_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _OUTCOMES: dict[type[Observation], str] = {
     Answer: "answered",
     Lost: "lost",
@@ -81,7 +89,7 @@ class Watch:
         "_ends",
         "_hung",
         "_job",
-        "_memory",
+        "_loss",
         "_monitor",
         "_now",
         "_overdue",
@@ -105,7 +113,7 @@ class Watch:
         self._monitor = monitor
         self.host = host
         self._context = context
-        self._memory = patience.INITIAL
+        self._loss = INITIAL
         self._hung = False
         self._troubles = 0
         now = self._now()
@@ -154,7 +162,7 @@ class Watch:
 
     async def _give_up(self) -> None:
         await self._context.lease.held()
-        await self._keep(*lose_track(self._job, "deadlineExceeded", self._context.clock()))
+        await self._append(*lose_track(self._job, "deadlineExceeded", self._context.clock()))
 
     async def _go_on(self, wait: float) -> None:
         lease = self._context.lease
@@ -222,8 +230,8 @@ class Watch:
         """Seconds until the next poll; None when there is none."""
         now = self._now()
         self._hung = isinstance(observed, NoAnswer) and observed.hung
-        self._memory, lost = patience.update(self._memory, observed, sent, now)
-        left = patience.patience_left(self._memory, now, self._context.give_up_after)
+        self._loss, lost = update(self._loss, observed, sent, now)
+        left = patience_left(self._loss, now, self._context.give_up_after)
         if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
             lost = "monitorUnreachable"  # never before a second Lost, which says more, has had its turn
         if isinstance(observed, Answer):
@@ -235,7 +243,7 @@ class Watch:
             job, events = self._job, []
         wait = self._wait_after(observed, left, now)
         self._log_trouble(observed, wait)
-        if events and not await self._keep(job, events):
+        if events and not await self._append(job, events):
             return None
         return None if job.state.ended else wait
 
@@ -245,7 +253,7 @@ class Watch:
             age=context.clock() - self._job.created,
             progress=self._progress,
             now=now,
-            failures=self._memory.failures,
+            failures=self._loss.failures,
             retry_after=observed.retry_after,
             bounds=context.bounds,
             rng=context.rng,
@@ -258,9 +266,9 @@ class Watch:
         self.host.start_queue.look()
         if observed.retry_after is not None:
             if left is not None:
-                self._memory = patience.with_requested_wait(self._memory, wait)
+                self._loss = with_requested_wait(self._loss, wait)
         elif isinstance(observed, Lost):
-            again = self._memory.lost_since + TWICE_APART - now
+            again = self._loss.lost_since + TWICE_APART - now
             wait = max(context.bounds.shortest, min(again, context.bounds.longest))
         elif left is not None:
             wait = max(context.bounds.shortest, min(wait, left))
@@ -290,45 +298,34 @@ class Watch:
     def _reference(self) -> str:
         return reference(self._job.id)
 
-    async def _keep(self, job: Job, events: Sequence[Event]) -> bool:
+    async def _append(self, job: Job, events: Sequence[Event]) -> bool:
         """Store what was seen, however long that takes; False when the job is not this watch's any more."""
-        tries = 0
+        metrics, failures = self._context.metrics, 0
+
+        def failed(error: Exception, attempts: int) -> None:
+            nonlocal failures
+            failures = attempts
+            if attempts == 1:
+                metrics.verdicts_held.inc()
+                log.warning("change_held", job=self._reference, status=job.state.status, error=error_text(error))
+
         try:
-            while True:
-                try:
-                    with self._context.metrics.store_writes.labels("append").time():
-                        mine = await self._context.store.append(job, events)
-                    break
-                except Exception as error:  # noqa: BLE001 - what the store makes of one job must not end all
-                    tries += 1
-                    if tries == 1:
-                        self._context.metrics.verdicts_held.inc()
-                        log.warning(
-                            "change_held", job=self._reference, status=job.state.status, error=error_text(error)
-                        )
-                    await anyio.sleep(_STORE_RETRIES[min(tries, len(_STORE_RETRIES)) - 1])
+            mine = await hold(
+                lambda: self._context.store.append(job, events),
+                metrics.store_writes.labels("append").time,
+                failed,
+                errors=Exception,  # an unforeseen error of the store with one job must not end all
+            )
         finally:
-            if tries:
-                self._context.metrics.verdicts_held.dec()
-        if tries:
-            log.info("change_kept", job=self._reference, tries=tries + 1)
+            if failures:
+                metrics.verdicts_held.dec()
+        if failures:
+            log.info("change_kept", job=self._reference, tries=failures + 1)
         if mine:
             self._job = job
             if job.state.ended:
-                tell_end(job, self._context.metrics)
+                metrics.report_end(job)
         return mine
-
-
-def tell_end(job: Job, metrics: Metrics) -> None:
-    """Count and log a job that has ended and is stored."""
-    state, error = job.state, job.state.error
-    origin = "upstream" if error is None else error.origin
-    code = None if error is None else error.code
-    seconds = (job.ended or job.created) - job.created
-    metrics.ended(state.kind, origin, code, seconds)
-    log.info(
-        "job_ended", job=reference(job.id), status=state.status, error=code, origin=origin, seconds=round(seconds, 1)
-    )
 
 
 def _outcome(observed: Observation) -> str:

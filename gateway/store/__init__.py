@@ -3,7 +3,7 @@
 The log is the truth. A job's row and its events change in one transaction, under the owner's epoch, so that a job has
 exactly one terminal event as a property of the table: `append` changes nothing once a job has ended or its epoch has
 moved on. All that was answered is durable. Any method raises StoreUnavailable when the engine cannot do it now; it has
-then done nothing.
+then done nothing. Ids and other texts hold no NUL, which PostgreSQL cannot store: the routes see to that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gateway.core.callback import Callback
 from gateway.core.job import Event, Job
 
 CALLBACKS_PER_JOB = 16
+PAST_THE_END = 1 << 53
+"""A number beyond every log: a read after it gives the head and no events."""
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -82,6 +84,9 @@ class Store(Protocol):
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
         """For each job id and number the events after it, oldest first, `limit` at most; None for an unknown job."""
+
+    async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
+        """Each log's newest number and whether it has ended, without events; None for an unknown job."""
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
         """Jobs, newest first, and the cursor of the next page if there is one. Raises ValueError for a bad cursor."""

@@ -104,10 +104,13 @@ def place(cursor: str | None) -> tuple[float, str]:
     if cursor is None:
         return float("inf"), ""
     try:
-        created, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        return float(created), job_id
+        text, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        created = float(text)
     except (binascii.Error, ValueError):
         raise ValueError("cursor") from None
+    if "\0" in job_id:
+        raise ValueError("cursor")
+    return created, job_id
 
 
 def page(found: list[Job], limit: int) -> tuple[list[Job], str | None]:

@@ -31,7 +31,6 @@ KEPT = 64
 PUSH_AT_ONCE = 500
 """Readers served before the loop may do something else: about 5 ms."""
 DRAIN_GRACE = 0.5
-_HEAD_ONLY = 1 << 53
 
 log = EventLog("gateway.tails")
 
@@ -129,10 +128,6 @@ class Tails:
             await work
 
         self._tasks.start_soon(run)
-
-    async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
-        """Each log's newest number and whether it has ended. Raises StoreUnavailable."""
-        return await self._store.read([(job_id, _HEAD_ONLY) for job_id in job_ids], 1)
 
     def join(self, job_id: str, head: Slice, reader: Reader) -> Tail:
         """The job's tail, with one reader more. `head` was read before and may be behind by now."""

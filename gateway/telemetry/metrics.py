@@ -25,6 +25,9 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gateway.core.job import Job, reference
+from gateway.telemetry.logs import EventLog
+
 HOST_CLASSES = ("graph", "sharepoint", "onedrive", "other")
 COPY_OUTCOMES = (
     "started",
@@ -49,6 +52,7 @@ TABLES = ("jobs", "callbacks")
 CODES = ("2xx", "3xx", "4xx", "5xx")
 Write = Literal["create", "append", "callback"]
 
+_job_log = EventLog("gateway.watch")
 _WRITES: tuple[Write, ...] = ("create", "append", "callback")
 _NETWORK = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STORE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -139,12 +143,24 @@ class Metrics:
         for host in HOST_CLASSES:
             gauge.labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
 
-    def ended(self, kind: str, origin: str, code: str | None, seconds: float) -> None:
-        """A job has ended; `code` is its error's."""
-        self.jobs_ended.labels(kind, origin).inc()
+    def report_end(self, job: Job) -> None:
+        """Count and log a job that has ended and is stored."""
+        state, error = job.state, job.state.error
+        origin = "upstream" if error is None else error.origin
+        code = None if error is None else error.code
+        seconds = (job.ended or job.created) - job.created
+        self.jobs_ended.labels(state.kind, origin).inc()
         if origin == "gateway" and code is not None:
             self.jobs_lost.labels(code).inc()
         self.job_duration.observe(max(0.0, seconds))
+        _job_log.info(
+            "job_ended",
+            job=reference(job.id),
+            status=state.status,
+            error=code,
+            origin=origin,
+            seconds=round(seconds, 1),
+        )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All figures, in the format that an `Accept` header wants, and its content type."""

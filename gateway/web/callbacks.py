@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.callbacks.engine import Callbacks
-from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import as_listed, as_registered, callback_request, new_callback
 from gateway.core.errors import GatewayError
 from gateway.core.job import reference
@@ -16,7 +15,7 @@ from gateway.core.keys import new_callback_id
 from gateway.store import CALLBACKS_PER_JOB, Store
 from gateway.telemetry.logs import EventLog
 from gateway.web.answers import json_answer
-from gateway.web.requests import Access, body_of, json_object, unknown_job
+from gateway.web.requests import Access, body_of, json_object, path_id, unknown_job
 
 log = EventLog("gateway.callbacks")
 
@@ -27,13 +26,11 @@ class CallbackRoutes:
         *,
         store: Store,
         callbacks: Callbacks,
-        receivers: Receivers,
         access: Access,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._callbacks = callbacks
-        self._receivers = receivers
         self._access = access
         self._clock = clock
 
@@ -41,11 +38,11 @@ class CallbackRoutes:
         """Register a callback on a job, running or ended."""
         job_id = self._job(request)
         given = json_object(await body_of(request))
-        wish = callback_request(given.get("url"), given.get("events"), given.get("secret"))
+        wanted = callback_request(given.get("url"), given.get("events"), given.get("secret"))
         if await self._store.get(job_id) is None:
             raise unknown_job()
-        await self._receivers.check(wish.url)
-        callback = new_callback(wish, job_id, new_callback_id(), self._clock())
+        await self._callbacks.check(wanted.url)
+        callback = new_callback(wanted, job_id, new_callback_id(), self._clock())
         match await self._store.add_callback(callback):
             case "unknownJob":
                 raise unknown_job()
@@ -66,7 +63,7 @@ class CallbackRoutes:
 
     async def remove(self, request: Request) -> Response:
         """Remove a callback: it is told nothing more."""
-        job_id, callback_id = self._job(request), request.path_params["callback"]
+        job_id, callback_id = self._job(request), path_id(request, "callback")
         if not await self._store.remove_callback(job_id, callback_id):
             raise await self._unknown(job_id)
         self._callbacks.drop(callback_id)
@@ -75,7 +72,7 @@ class CallbackRoutes:
 
     async def retry(self, request: Request) -> Response:
         """Try a callback at once, with all its tries; one that was delivered stays so."""
-        job_id, callback_id = self._job(request), request.path_params["callback"]
+        job_id, callback_id = self._job(request), path_id(request, "callback")
         callback = await self._store.revive_callback(job_id, callback_id)
         if callback is None:
             raise await self._unknown(job_id)
@@ -84,7 +81,7 @@ class CallbackRoutes:
         return json_answer(as_listed(callback), 202)
 
     def _job(self, request: Request) -> str:
-        job_id: str = request.path_params["job"]
+        job_id = path_id(request, "job")
         self._access.check(request, job_id)
         return job_id
 

@@ -76,16 +76,16 @@ class CopyRoutes:
     async def watch(self, request: Request) -> Response:
         """Watch a monitor URL that the caller holds."""
         self._access.check(request)
-        wish = json_object(await body_of(request))
-        url = wish.get("monitorUrl")
+        wanted = json_object(await body_of(request))
+        url = wanted.get("monitorUrl")
         if not isinstance(url, str):
             raise invalid("monitorUrl must be a text: the URL that upstream gave in Location.")
         for name, limit in (("operation", 64), ("driveId", 256)):
-            value = wish.get(name)
+            value = wanted.get(name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()):
                 raise invalid(f"{name} must be a text of 1 to {limit} printable characters, or be left out.")
-        target = Target(drive_id=wish.get("driveId"), trace=_trace(request))
-        job = await self._copies.watch(url, target, wish.get("operation") or "ItemCopy")
+        target = Target(drive_id=wanted.get("driveId"), trace=_trace(request))
+        job = await self._copies.watch(url, target, wanted.get("operation") or "ItemCopy")
         return self._accepted(request, Started(job))
 
     def _accepted(self, request: Request, started: Started) -> Response:

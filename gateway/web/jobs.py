@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from gateway.core.errors import GatewayError, StoreUnavailable, invalid, unavailable
 from gateway.jobs.schedule import retry_hint
-from gateway.jobs.watch import tell_end
 from gateway.store import Store
 from gateway.streams import cursor
 from gateway.streams.stream import Stream, come_back
@@ -20,7 +19,7 @@ from gateway.streams.tails import Tails
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.web.answers import json_answer
-from gateway.web.requests import Access, PublicUrl, unknown_job
+from gateway.web.requests import Access, PublicUrl, path_id, storable, unknown_job
 
 MOST_JOBS = 200
 
@@ -62,10 +61,9 @@ class JobRoutes:
         limit = query.get("limit", "50")
         if not re.fullmatch(r"\d{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
             raise invalid(f"limit must be a whole number from 1 to {MOST_JOBS}.")
+        status = storable(query["status"]) if "status" in query else None
         try:
-            found, following = await self._store.page(
-                limit=int(limit), status=query.get("status"), before=query.get("cursor")
-            )
+            found, following = await self._store.page(limit=int(limit), status=status, before=query.get("cursor"))
         except ValueError:
             raise invalid("cursor is not one that this gateway gave. Take it from nextLink.") from None
         answer: dict[str, Any] = {"value": [job.state for job in found]}
@@ -78,7 +76,7 @@ class JobRoutes:
         """A job's state now, or its stream when that is preferred."""
         if prefers_stream(request.headers.get("Accept", "")):
             return await self.job_events(request)
-        job = await self._store.get(request.path_params["job"])
+        job = await self._store.get(path_id(request, "job"))
         if job is None:
             raise unknown_job()
         if job.state.ended:
@@ -87,7 +85,7 @@ class JobRoutes:
 
     async def stop(self, request: Request) -> Response:
         """Stop watching a job."""
-        job_id = request.path_params["job"]
+        job_id = path_id(request, "job")
         self._access.check(request, job_id)
         now = self._clock()
         job = await self._store.stop(job_id, now)
@@ -95,12 +93,12 @@ class JobRoutes:
             raise unknown_job()
         self._stop_watching(job_id)
         if job.ended == now:  # and not before
-            tell_end(job, self._metrics)
+            self._metrics.report_end(job)
         return Response(status_code=204)
 
     async def job_events(self, request: Request) -> Response | Stream:
         """A job's event stream."""
-        return await self._stream(request, [request.path_params["job"]])
+        return await self._stream(request, [path_id(request, "job")])
 
     async def events(self, request: Request) -> Response | Stream:
         """Several jobs' events on one stream."""
@@ -113,7 +111,7 @@ class JobRoutes:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
         try:
             self._judge_room()
-            heads = await self._tails.heads(job_ids)
+            heads = await self._store.heads([storable(job_id) for job_id in job_ids])
             self._judge_room()  # many that came at once have waited together
         except (GatewayError, StoreUnavailable):
             if request.method == "GET":

@@ -53,6 +53,18 @@ class PublicUrl:
         return f"{request.scope['scheme']}://{host}"
 
 
+def storable(text: str) -> str:
+    """A text of a request as a store is asked for it; PostgreSQL cannot hold a NUL, so such a text becomes the empty
+    one, which nothing has.
+    """
+    return "" if "\0" in text else text
+
+
+def path_id(request: Request, name: str) -> str:
+    """An id in the request's path, as a store is asked for it."""
+    return storable(request.path_params[name])
+
+
 def unknown_job() -> GatewayError:
     return GatewayError(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")
 

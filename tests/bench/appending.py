@@ -21,8 +21,8 @@ from gateway.core.job import Answer, Target, accepted, advance
 from gateway.store import Store
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
-from gateway.store.sqlite import SQLiteStore
 from tests.bench.row import Figures
+from tests.stores import open_sqlite
 
 SQLITE = "sqlite:///"
 
@@ -31,7 +31,7 @@ SQLITE = "sqlite:///"
 async def opened(url: str) -> AsyncIterator[tuple[Store, str]]:
     """The store, and how jobs of this gateway are told from those of others."""
     if url.startswith(SQLITE):
-        store = SQLiteStore.open(Path(url.removeprefix(SQLITE)), secret_key=None, log_limit=256, owner="bench")
+        store = open_sqlite(Path(url.removeprefix(SQLITE)))
         yield store, "job"
         await store.close()
         return

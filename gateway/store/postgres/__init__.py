@@ -21,7 +21,7 @@ from gateway.core import job as jobs
 from gateway.core.callback import Callback
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, Job
-from gateway.store import Reservation, Slice, rows
+from gateway.store import PAST_THE_END, Reservation, Slice, rows
 from gateway.store.postgres import statements as postgres_sql
 from gateway.store.postgres.callbacks import CallbackTable
 from gateway.store.postgres.database import Database
@@ -132,7 +132,7 @@ class PostgresStore(Ownership):
                 await self._trim(connection, [job])
             return job, bool(events)
 
-        stopped = await self._pool.transaction(work) if _is_plain(job_id) else None
+        stopped = await self._pool.transaction(work)
         if stopped is None:
             return None
         job, just_now = stopped
@@ -142,8 +142,6 @@ class PostgresStore(Ownership):
         return job
 
     async def get(self, job_id: str) -> Job | None:
-        if not _is_plain(job_id):
-            return None
         found = await self._pool.execute(f"SELECT {JOB} FROM jobs WHERE id = $1", job_id)
         return self._rows.job(found[0]) if found else None
 
@@ -156,10 +154,11 @@ class PostgresStore(Ownership):
                 if not one.cancel() and not one.cancelled():
                     one.exception()  # all of a batch fail alike, and the first has been raised
 
+    async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
+        return await self.read([(job_id, PAST_THE_END) for job_id in job_ids], 1)
+
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
         created, job_id = rows.place(before)
-        if not _is_plain(job_id) or not _is_plain(status or ""):
-            return [], None
         found = await self._pool.execute(
             f"SELECT {JOB} FROM jobs WHERE (created, id) < ($1, $2) AND status = coalesce($3, status)"
             " ORDER BY created DESC, id DESC LIMIT $4",
@@ -221,21 +220,15 @@ class PostgresStore(Ownership):
         return await self._pool.transaction(work)
 
     async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
-        if not _is_plain(callback.job_id):
-            return "unknownJob"
         return await self._pool.transaction(lambda connection: self._callbacks.add(connection, callback, self.me))
 
     async def callbacks(self, job_id: str) -> list[Callback]:
-        return (
-            self._callbacks.read(await self._pool.execute(self._callbacks.OF_JOB, job_id)) if _is_plain(job_id) else []
-        )
+        return self._callbacks.read(await self._pool.execute(self._callbacks.OF_JOB, job_id))
 
     async def save_callback(self, callback: Callback) -> bool:
         return bool(await self._pool.execute(self._callbacks.SAVE, *self._callbacks.saved(callback)))
 
     async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
-        if not _is_plain(job_id + callback_id):
-            return None
         callback = await self._pool.transaction(
             lambda connection: self._callbacks.revive(connection, job_id, callback_id, self.me)
         )
@@ -244,8 +237,6 @@ class PostgresStore(Ownership):
         return callback
 
     async def remove_callback(self, job_id: str, callback_id: str) -> bool:
-        if not _is_plain(job_id + callback_id):
-            return False
         removed = await self._pool.execute(self._callbacks.REMOVE, callback_id, job_id)
         if removed:
             self._wakeups.notify(_CALLBACK, callback_id)
@@ -254,7 +245,7 @@ class PostgresStore(Ownership):
     async def ping(self) -> None:
         """A write, since a standby that took over too early reads only."""
         await self._pool.execute(
-            "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", _probe()
+            "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", secrets.token_bytes(8)
         )
 
     def _changed(self, job_id: str) -> None:
@@ -318,8 +309,7 @@ class PostgresStore(Ownership):
             await connection.execute(postgres_sql.TRIM, *columns(long, 2), self._log_limit)
 
     async def _read_all(self, asked: Sequence[_Wanted]) -> list[Slice | None]:
-        askable = [(job_id if _is_plain(job_id) else "", after, limit) for job_id, after, limit in asked]
-        found = await self._pool.execute(postgres_sql.READ, *columns(askable, 3))
+        found = await self._pool.execute(postgres_sql.READ, *columns(asked, 3))
         slices: list[Slice | None] = [None] * len(asked)
         for place, group in groupby(found, key=itemgetter("place")):
             slices[place - 1] = _slice(list(group))
@@ -352,12 +342,3 @@ async def _patiently(join: Callable[[], Awaitable[None]]) -> None:
         except StoreUnavailable:
             await anyio.sleep(_AGAIN)
     return await join()
-
-
-def _is_plain(text: str) -> bool:
-    """PostgreSQL has no place for a NUL in a text; nothing of the gateway's has one."""
-    return "\0" not in text
-
-
-def _probe() -> bytes:
-    return secrets.token_bytes(8)

@@ -132,11 +132,6 @@ def fault_text(error: Exception) -> str:
     return f"The store: {'it gave no answer in time' if isinstance(error, TimeoutError) else 'it cannot be reached'}."
 
 
-def affected(tag: str) -> int:
-    """How many rows a command says it changed."""
-    return int(tag.rpartition(" ")[2])
-
-
 def columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
     """Rows as the arrays that `unnest` puts together again."""
     return [[row[place] for row in rows] for place in range(count)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from gateway.core import job as jobs
 from gateway.core.callback import Callback, retried
 from gateway.core.job import Event, Job, Kind
-from gateway.store import CALLBACKS_PER_JOB, Reservation, Slice, rows
+from gateway.store import CALLBACKS_PER_JOB, PAST_THE_END, Reservation, Slice, rows
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
 from gateway.store.sqlite.thread import SQLiteThread
@@ -35,17 +34,6 @@ class SQLiteStore:
         self.on_change: Callable[[str], None] = lambda _job_id: None
         self._writes = SQLiteThread(file.connect, writes=True, name="store-writer")
         self._reads = SQLiteThread(file.connect, writes=False, name="store-reader")
-
-    @classmethod
-    def open(
-        cls, path: Path, *, secret_key: str | None, log_limit: int, owner: str, make_operator_key: bool = False
-    ) -> SQLiteStore:
-        """Open or make the store at `path`; `owner` is how a second process is told of this one.
-
-        Raises StoreRefused. Must be called in the event loop that uses it.
-        """
-        file = StoreFile.open(path, secret_key, owner, make_operator_key=make_operator_key)
-        return cls(file, log_limit=log_limit)
 
     @property
     def failing(self) -> bool:
@@ -100,6 +88,9 @@ class SQLiteStore:
             return [_slice(db, job_id, after, limit) for job_id, after in wanted]
 
         return await self._reads.submit(work)
+
+    async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
+        return await self.read([(job_id, PAST_THE_END) for job_id in job_ids], 1)
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
         created, job_id = rows.place(before)

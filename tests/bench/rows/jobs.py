@@ -10,11 +10,11 @@ from pathlib import Path
 from gateway.core.job import Target as CopyTarget
 from gateway.core.job import accepted
 from gateway.jobs.schedule import UNSEEN, Bounds, next_wait
-from gateway.store.sqlite import SQLiteStore
 from tests.bench.machine import MIB, cpu_seconds, resident
 from tests.bench.row import Case, Figures, Line, Row, Target
 from tests.bench.servers import gateway
 from tests.bench.upstream import Doing, Upstream
+from tests.stores import open_sqlite
 
 JOBS = 10_000
 LONGEST = 4 * 3600.0
@@ -67,7 +67,7 @@ async def running(folder: Path, run: int) -> Figures:
 
 
 async def _fill(path: Path, url: str, ages: dict[str, float]) -> None:
-    store = SQLiteStore.open(path, secret_key=None, log_limit=256, owner="bench")
+    store = open_sqlite(path)
     now = time.time()
     new = [
         accepted(f"job-{name}", monitor=f"{url}/monitor/{name}", target=CopyTarget(), now=now - age)
