@@ -6,11 +6,12 @@ import gc
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,11 +24,10 @@ from gateway.core.keys import hashed
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
-from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.poller import Poller
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
-from gateway.membership import Lease, Membership
+from gateway.jobs.watch import PollContext
+from gateway.membership import Lease, Membership, Runtime
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
 from gateway.store.sqlite import SQLiteStore
@@ -65,6 +65,27 @@ VERSION = version("copy-gateway")
 log = EventLog("gateway")
 
 
+class Parts(msgspec.Struct, frozen=True):
+    """The parts of a running gateway; `membership` is None where no other gateway shares the store."""
+
+    store: Store
+    tails: Tails
+    callbacks: Callbacks
+    poller: Poller
+    copies: Copies
+    membership: Membership | None
+
+    async def stop(self) -> None:
+        """End the work for jobs and callbacks, and let other gateways go on with them."""
+        if self.membership is not None:
+            self.membership.retire()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.poller.stop)
+            tasks.start_soon(self.callbacks.stop)
+        if self.membership is not None:
+            await self.membership.leave()
+
+
 class Gateway:
     """The ASGI application. Its lifespan is the life of every task, connection and file it has.
 
@@ -88,11 +109,7 @@ class Gateway:
         self._tracing = tracing
         self._metrics = Metrics()
         self._drain_began: float | None = None
-        self._callbacks: Callbacks
-        self._copies: Copies
-        self._membership: Membership | None = None
-        self._poller: Poller
-        self._tails: Tails
+        self._parts: Parts | None = None
         self._starlette = Starlette(
             lifespan=self._lifespan,
             exception_handlers={
@@ -110,40 +127,36 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)
 
+    @property
+    def parts(self) -> Parts:
+        """What works in this gateway while it runs."""
+        if self._parts is None:
+            raise RuntimeError("the gateway does not run")
+        return self._parts
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end streams and polls, and wait for copies in flight; at most that long."""
+        parts = self.parts
         self._drain_began = begun = anyio.current_time()
         log.info(
             "drain_begun",
-            streams=self._tails.open,
-            jobs=self._poller.running,
-            callbacks=self._callbacks.active,
-            copies=self._copies.starting,
+            streams=parts.tails.open,
+            jobs=parts.poller.running,
+            callbacks=parts.callbacks.active,
+            copies=parts.copies.starting,
         )
-        self._tails.drain(self._rng)
+        parts.tails.drain(self._rng)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop)
-            tasks.start_soon(self._copies.drain, begun + seconds)
-        log.info("drained", seconds=round(anyio.current_time() - begun, 2), streams=self._tails.open)
-
-    async def _stop(self) -> None:
-        """End what is done for jobs and callbacks, and let other gateways go on with them."""
-        if self._membership is not None:
-            self._membership.retire()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._poller.stop)
-            tasks.start_soon(self._callbacks.stop)
-        if self._membership is not None:
-            await self._membership.leave()
+            tasks.start_soon(parts.stop)
+            tasks.start_soon(parts.copies.drain, begun + seconds)
+        log.info("drained", seconds=round(anyio.current_time() - begun, 2), streams=parts.tails.open)
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         try:
-            async with AsyncExitStack() as stack:
-                await self._build(stack)
+            async with self._built() as self._parts:
                 yield
-                await self._stop()
-                self._tasks.cancel_scope.cancel()
+                await self._parts.stop()
         except Exception as error:
             if away := _first(StoreUnavailable, error):
                 log.error("gateway_crashed", error=f"{away} Look at what GATEWAY_STORE_URL names.")  # noqa: TRY400 - in one line
@@ -152,150 +165,125 @@ class Gateway:
             self.on_crash()
             raise
 
-    async def _build(self, stack: AsyncExitStack) -> None:
-        settings = self.settings
-        store, shared, clock = await self._open_store(stack)
-        lease = Lease(None if shared is None else shared.term)
-        upstream = await stack.enter_async_context(
-            Upstream.open(
-                url=settings.upstream_url,
-                rule=MonitorRule(settings.upstream_url, settings.monitor_patterns),
-                copy_timeout=settings.copy_timeout,
+    @asynccontextmanager
+    async def _built(self) -> AsyncIterator[Parts]:
+        """Everything built, connected and at work; closed in the reverse order."""
+        settings, metrics = self.settings, self._metrics
+        monitors = MonitorRule(settings.upstream_url, settings.monitor_patterns)
+        opening = Upstream.open(url=settings.upstream_url, rule=monitors, copy_timeout=settings.copy_timeout)
+        async with (
+            self._opened_store() as (store, shared, clock),
+            opening as upstream,
+            Receivers.open(settings.callback_networks) as receivers,
+            anyio.create_task_group() as tasks,
+        ):
+            lease = Lease(None if shared is None else shared.term)
+            runtime = Runtime(clock, self._rng, metrics, self._tracing, lease, tasks)
+            look_every = LOOK_EVERY if shared is None else LOOK_EVERY_SHARED
+            tails = Tails(
+                store, metrics, heartbeat=settings.heartbeat, limit=settings.max_streams, look_every=look_every
             )
-        )
-        receivers = await stack.enter_async_context(Receivers.open(settings.callback_networks))
-        self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
-        metrics = self._metrics
-        self._tails = tails = Tails(
-            store,
-            heartbeat=settings.heartbeat,
-            limit=settings.max_streams,
-            look_every=LOOK_EVERY if shared is None else LOOK_EVERY_SHARED,
-            pushed=metrics.push_latency.observe,
-        )
-        self._callbacks = callbacks = Callbacks(
-            store, receivers, metrics, tasks, lease, clock=clock, rng=self._rng, tracing=self._tracing
-        )
+            callbacks = Callbacks(store, receivers, runtime)
+            poller = Poller(
+                PollContext(
+                    store,
+                    upstream,
+                    runtime,
+                    bounds=Bounds(settings.poll_min, settings.poll_max),
+                    give_up_after=settings.poll_patience,
+                    deadline=settings.job_deadline,
+                    rate=settings.poll_rate,
+                )
+            )
 
-        def wake(job_id: str) -> None:
-            tails.wake(job_id)
-            callbacks.wake(job_id)
+            def wake(job_id: str) -> None:
+                tails.wake(job_id)
+                callbacks.wake(job_id)
 
-        store.on_change = wake
-        tails.start(tasks)
-        context = PollContext(
-            store=store,
-            upstream=upstream,
-            metrics=metrics,
-            bounds=Bounds(settings.poll_min, settings.poll_max),
-            give_up_after=settings.poll_patience,
-            deadline=settings.job_deadline,
-            clock=clock,
-            rng=self._rng,
-            start_queue=StartQueue(RateLimit(settings.poll_rate)),
-            hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
-            lease=lease,
-            tracing=self._tracing,
-        )
-        self._poller = poller = Poller(context, tasks, rate=settings.poll_rate)
-        callbacks.start()
-        if shared is None:
-            poller.take_up(await store.claim())
-            callbacks.resume(await store.claim_callbacks())
-        else:
-            shared.on_stop = poller.drop
-            shared.on_callback_change = callbacks.drop
-            self._membership = Membership(shared, lease, poller, callbacks, metrics, rng=self._rng)
-            await self._membership.begin(tasks)
-        keys = Keys(store, clock=clock)
-        self._copies = copies = Copies(
-            store,
-            upstream,
-            poller,
-            callbacks,
-            metrics,
-            self._tracing,
-            keys,
-            max_jobs=settings.max_jobs,
-            clock=clock,
-        )
-        tasks.start_soon(self._forget, store, keys, clock)
-        operator_key = settings.operator_key
-        operator_hash = hashed(operator_key) if operator_key is not None else self.source.operator_hash
-        access = Access(store.secret, operator_hash)
+            store.on_change = wake
+            tails.start(tasks)
+            callbacks.start()
+            membership = None
+            if shared is None:
+                poller.take_up(await store.claim())
+                callbacks.resume(await store.claim_callbacks())
+            else:
+                shared.on_stop = poller.drop
+                shared.on_callback_change = callbacks.drop
+                membership = Membership(shared, poller, callbacks, runtime)
+                await membership.begin()
+            keys = Keys(store, clock=clock)
+            copies = Copies(store, upstream, poller, callbacks, keys, runtime, max_jobs=settings.max_jobs)
+            tasks.start_soon(self._delete_expired, store, keys, clock)
+            parts = Parts(store, tails, callbacks, poller, copies, membership)
+            self._route(parts, upstream, runtime)
+            self._register_gauges(store, lease)
+            _freeze()
+            yield parts
+            tasks.cancel_scope.cancel()
+
+    def _route(self, parts: Parts, upstream: Upstream, runtime: Runtime) -> None:
+        """Add the routes, which need the parts."""
+        settings, store = self.settings, parts.store
+        key = settings.operator_key
+        access = Access(store.secret, hashed(key) if key is not None else self.source.operator_hash)
         public_url = PublicUrl(settings.public_url)
         self._starlette.router.routes.extend(
             routes.table(
-                CopyRoutes(copies, upstream.read_item, access, public_url, secret=store.secret),
+                CopyRoutes(parts.copies, upstream.read_item, access, public_url, secret=store.secret),
                 JobRoutes(
                     store,
-                    tails,
-                    metrics,
+                    parts.tails,
                     access,
                     public_url,
-                    stop_watching=poller.drop,
+                    runtime,
+                    stop_watching=parts.poller.drop,
                     send_timeout=settings.send_timeout,
                     stream_max_age=settings.stream_max_age,
-                    clock=clock,
-                    rng=self._rng,
                 ),
-                CallbackRoutes(store=store, callbacks=callbacks, access=access, clock=clock),
-                ServiceRoutes(store, tails, metrics, public_url),
+                CallbackRoutes(store, parts.callbacks, access, runtime),
+                ServiceRoutes(store, parts.tails, runtime.metrics, public_url),
                 Page(),
             )
         )
-        metrics.know_routes(routes.names(self._starlette.routes))
-        self._show(store, lease)
-        # The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 1000)
+        runtime.metrics.know_routes(routes.names(self._starlette.routes))
 
-    def _show(self, store: Store, lease: Lease) -> None:
-        """Let the metrics ask what is now whom it concerns."""
-        settings, tails, poller, metrics = self.settings, self._tails, self._poller, self._metrics
-
-        def members() -> float:
-            return 1 if self._membership is None else self._membership.members
+    def _register_gauges(self, store: Store, lease: Lease) -> None:
+        """Those whose numbers are nobody else's."""
+        settings, metrics = self.settings, self._metrics
 
         def drain_elapsed() -> float:
             return 0.0 if self._drain_began is None else anyio.current_time() - self._drain_began
 
         metrics.build.info({"version": VERSION, "store": "postgresql" if settings.is_shared else "sqlite"})
-        metrics.watch(
-            {
-                "jobs_running": ("Jobs this gateway polls.", lambda: poller.running),
-                "jobs_limit": ("Jobs beyond which it takes no more copies.", lambda: settings.max_jobs),
-                "streams_open": ("Open event streams.", lambda: tails.open),
-                "streams_limit": ("Streams beyond which it takes no more.", lambda: settings.max_streams),
-                "callbacks_active": ("Callbacks that still have something to tell.", lambda: self._callbacks.active),
-                "store_up": ("Whether the newest write to the store was done.", lambda: not store.failing),
-                "lease_held": ("Whether this gateway may act for the jobs it has.", lambda: lease.holds),
-                "members": ("Gateways that live, as this one sees it.", members),
-                "draining": ("Whether it is shutting down.", lambda: self._drain_began is not None),
-                "drain_elapsed_seconds": ("How long it has been shutting down.", drain_elapsed),
-                "drain_limit_seconds": ("How long that may take.", lambda: settings.drain),
-            }
-        )
-        metrics.watch_hosts("jobs_throttled", "Jobs whose last poll was throttled.", poller.throttled)
-        metrics.watch_counts("store_failures", "What the store was asked and could not do.", lambda: store.failures)
+        if not settings.is_shared:
+            metrics.watch("members", lambda: 1)
+        metrics.watch("store_up", lambda: not store.failing)
+        metrics.watch_failures(lambda: store.failures)
+        metrics.watch("lease_held", lambda: lease.holds)
+        metrics.watch("draining", lambda: self._drain_began is not None)
+        metrics.watch("drain_elapsed_seconds", drain_elapsed)
+        metrics.watch("drain_limit_seconds", lambda: settings.drain)
 
-    async def _open_store(self, stack: AsyncExitStack) -> tuple[Store, SharedStore | None, Callable[[], float]]:
+    @asynccontextmanager
+    async def _opened_store(self) -> AsyncIterator[tuple[Store, SharedStore | None, Callable[[], float]]]:
         """The store, the same if gateways share it, and the clock that goes with it."""
         settings, source = self.settings, self.source
         if isinstance(source, StoreFile):
             own = SQLiteStore(source, log_limit=settings.log_limit)
-            stack.push_async_callback(own.close)
-            return own, None, self._clock
+            try:
+                yield own, None, self._clock
+            finally:
+                await own.close()
+            return
         from gateway.store.postgres import PostgresStore  # noqa: PLC0415 - a start without it is a twentieth quicker
 
-        shared = await stack.enter_async_context(
-            PostgresStore.open(source, log_limit=settings.log_limit, lease=settings.lease, clock=self._clock)
-        )
-        return shared, shared, shared.clock
+        opening = PostgresStore.open(source, log_limit=settings.log_limit, lease=settings.lease, clock=self._clock)
+        async with opening as shared:
+            yield shared, shared, shared.clock
 
-    async def _forget(self, store: Store, keys: Keys, clock: Callable[[], float]) -> None:
-        """Remove jobs past their retention, soon after it ends."""
+    async def _delete_expired(self, store: Store, keys: Keys, clock: Callable[[], float]) -> None:
+        """Delete jobs past their retention, soon after it ends."""
         retention = self.settings.retention
         while True:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
@@ -319,6 +307,13 @@ async def open_source(settings: Settings, *, make_operator_key: bool = False) ->
         f"http://{settings.host}:{settings.port}",
         make_operator_key=make_operator_key and settings.operator_key is None,
     )
+
+
+def _freeze() -> None:
+    """The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 1000)
 
 
 def _first(kind: type[Exception], error: BaseException) -> BaseException | None:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store import SharedStore
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import Tracing
 
 TICKS = 10
 """Renewals, and looks at what is free, in the time of a lease."""
@@ -30,6 +32,46 @@ OUTAGE_TICKS = 3
 log = EventLog("gateway.membership")
 
 Table = Literal["jobs", "callbacks"]
+
+
+class Lease:
+    """Whether this process may still act for its rows; `term` in seconds, None when no other gateway shares the store.
+
+    Counted by this machine's monotonic clock, from when the last good renewal was sent: this gateway stops by itself
+    before the store considers it dead.
+    """
+
+    def __init__(self, term: float | None = None) -> None:
+        self._term = term
+        self._until = 0.0
+        self._renewed = anyio.Event()
+
+    @property
+    def holds(self) -> bool:
+        return self._term is None or asyncio.get_running_loop().time() < self._until
+
+    async def held(self) -> None:
+        """Wait until it holds."""
+        while not self.holds:
+            await self._renewed.wait()
+
+    def renewed(self, sent: float) -> None:
+        """The store took a renewal that was sent then, by the event loop's clock."""
+        if self._term is not None:
+            self._until = sent + self._term
+            self._renewed.set()
+            self._renewed = anyio.Event()
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """The tools that each part of a gateway shares; `clock` in seconds since 1970, one for all gateways of a store."""
+
+    clock: Callable[[], float]
+    rng: random.Random
+    metrics: Metrics
+    tracing: Tracing
+    lease: Lease
+    tasks: TaskGroup
 
 
 class Work(Protocol):
@@ -54,18 +96,16 @@ class Membership:
     def __init__(
         self,
         store: SharedStore,
-        lease: Lease,
         jobs: Work,
         callbacks: Work,
-        metrics: Metrics,
-        *,
-        rng: random.Random,
+        runtime: Runtime,
     ) -> None:
         self._store = store
-        self._lease = lease
+        self._lease = runtime.lease
         self._works: dict[Table, Work] = {"jobs": jobs, "callbacks": callbacks}
-        self._metrics = metrics
-        self._rng = rng
+        self._metrics = runtime.metrics
+        self._rng = runtime.rng
+        self._tasks = runtime.tasks
         self._tick = store.lease / TICKS
         self._silent = False
         self._shares: dict[Table, tuple[int, int]] = {}
@@ -79,14 +119,15 @@ class Membership:
         self.members = 1
         """How many gateways lived at the last look, this one among them."""
         self._scope = anyio.CancelScope()
+        self._metrics.watch("members", lambda: self.members)
 
-    async def begin(self, tasks: TaskGroup) -> None:
+    async def begin(self) -> None:
         """Be one of the gateways, and soon take a share of the work. Raises StoreUnavailable."""
         # After an outage that ended just now, those that worked before it get the time to say so.
         self._patient_until = _now() + 2 * self._tick
         self._renewed_at = _now()
         await self._renew()
-        tasks.start_soon(self._run)
+        self._tasks.start_soon(self._run)
 
     def retire(self) -> None:
         """Take nothing more, but keep the lease: what is in hand is still to be finished."""
@@ -220,35 +261,6 @@ def _drop_all(work: Work, ids: Iterable[str]) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-class Lease:
-    """Whether this process may still act for its rows; `term` in seconds, None when no other gateway shares the store.
-
-    Counted by this machine's monotonic clock, from when the last good renewal was sent: this gateway stops by itself
-    before the store considers it dead.
-    """
-
-    def __init__(self, term: float | None = None) -> None:
-        self._term = term
-        self._until = 0.0
-        self._renewed = anyio.Event()
-
-    @property
-    def holds(self) -> bool:
-        return self._term is None or asyncio.get_running_loop().time() < self._until
-
-    async def held(self) -> None:
-        """Wait until it holds."""
-        while not self.holds:
-            await self._renewed.wait()
-
-    def renewed(self, sent: float) -> None:
-        """The store took a renewal that was sent then, by the event loop's clock."""
-        if self._term is not None:
-            self._until = sent + self._term
-            self._renewed.set()
-            self._renewed = anyio.Event()
 
 
 UNEVEN = 0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Gone, Outcome, callback_request, new_callback
 from gateway.core.job import Answer, Kind, advance
-from gateway.membership import Lease
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
-from gateway.telemetry.metrics import Metrics
 from tests.dying import SteppingLoop
 from tests.fake_receiver import SECRET
+from tests.harness import runtime
 
 BEGUN = 1_790_000_000.0
 Outcomes = Callable[[str], Outcome]
@@ -108,15 +106,7 @@ async def life(folder: Path, recorder: Recorder, later: float = 0.0) -> AsyncIte
     store = SQLiteStore(StoreFile.open(folder / "s.db", None, "life", make_operator_key=False), log_limit=100)
     try:
         async with anyio.create_task_group() as tasks:
-            engine = Callbacks(
-                store,
-                recorder,
-                Metrics(),
-                tasks,
-                Lease(),
-                clock=lambda: BEGUN + later + loop.time(),
-                rng=random.Random(1),
-            )
+            engine = Callbacks(store, recorder, runtime(tasks, lambda: BEGUN + later + loop.time()))
             store.on_change = engine.wake
             engine.start()
             engine.resume(await store.claim_callbacks())

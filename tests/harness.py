@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,12 +19,15 @@ import aiohttp
 import anyio
 import msgspec
 import uvicorn
+from anyio.abc import TaskGroup
 
 from gateway.app import Gateway, open_source
+from gateway.membership import Lease, Runtime
 from gateway.server.connection import Connection
 from gateway.server.server import KEEP_ALIVE, Server
 from gateway.server.sockets import listen
 from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF
 
 OPERATOR_KEY = "operator-key-for-tests"
@@ -34,6 +37,11 @@ QUICK = {"poll_min": 0.02, "poll_max": 0.2}
 COPY_BODY = {"name": "a copy", "parentReference": {"path": "/drive/root:/Documents"}}
 FOLDER = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
 README = Path(__file__).parent.parent / "README.md"
+
+
+def runtime(tasks: TaskGroup, clock: Callable[[], float] = time.time, lease: Lease | None = None) -> Runtime:
+    """What the parts of a gateway share, for a part that runs alone; without traces."""
+    return Runtime(clock, random.Random(1), Metrics(), OFF, lease or Lease(), tasks)
 
 
 class Running:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from datetime import datetime
 from ipaddress import ip_network
@@ -20,10 +19,8 @@ from gateway.callbacks.receivers import Receivers
 from gateway.core import callback as deliveries
 from gateway.core import job as jobs
 from gateway.core.callback import SPREAD, WAITS
-from gateway.membership import Lease
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
-from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import (
     ALLOWED,
@@ -41,7 +38,7 @@ from tests.fake_receiver import (
     shown,
 )
 from tests.fake_upstream import FakeUpstream, answering, faking, reset
-from tests.harness import Running, serving, tail
+from tests.harness import Running, runtime, serving, tail
 
 pytestmark = pytest.mark.anyio
 
@@ -137,9 +134,7 @@ async def test_the_waits_between_attempts(tmp_path: Path, monkeypatch: pytest.Mo
         job, last = jobs.advance(job, jobs.Answer(status="completed"), begun)
         wish = deliveries.callback_request(receiver.url, None, SECRET)
         await store.create(job, [*events, *last], None, deliveries.new_callback(wish, "j", "c", begun))
-        engine = callbacks.Callbacks(
-            store, receivers, Metrics(), tasks, Lease(), clock=lambda: begun + now(), rng=random.Random(1)
-        )
+        engine = callbacks.Callbacks(store, receivers, runtime(tasks, lambda: begun + now()))
         engine.start()
         engine.resume(await store.claim_callbacks())
         posts = await receiver.told(len(WAITS) + 1)

@@ -88,7 +88,7 @@ async def test_the_next_request_is_answered_when_the_stream_has_ended(when: str,
             await head(wire)
             assert b"event: completed" in await body(wire)
             assert await state(wire) == b"HTTP/1.1 200"
-        assert gateway.gateway._tails.open == 0
+        assert gateway.gateway.parts.tails.open == 0
 
 
 async def test_a_client_of_http_1_0_is_closed_to_at_the_end(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> N
             await wire[0].readuntil(b"retry: 2000\n\n")
             wire[1].write(b"x" * (MOST_AHEAD + 1))
             assert not (await wire[0].read()).endswith(b"0\r\n\r\n")
-            assert gateway.gateway._tails.open == 0
+            assert gateway.gateway.parts.tails.open == 0
 
 
 async def test_a_client_that_left_before_its_stream_began_leaves_nothing(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_a_client_that_left_before_its_stream_began_leaves_nothing(tmp_pat
                 await state(wire)
             while len(gateway.server.server_state.connections) > 1:  # noqa: ASYNC110 - the server has no event for it
                 await anyio.sleep(0.02)
-        assert gateway.gateway._tails.open == 0
+        assert gateway.gateway.parts.tails.open == 0
 
 
 @pytest.mark.parametrize("cut", [1, 20, 30, 45])
@@ -176,7 +176,7 @@ async def test_who_stalls_at_the_end_is_cut(close: bool, tmp_path: Path, monkeyp
         stalled.sendall(get(path).replace(b"Host: x", b"Host: x\r\nConnection: close" if close else b"Host: x"))
         connections = gateway.server.server_state.connections
         with anyio.fail_after(20):
-            while gateway.gateway._tails.open == 0 or not (found := _held(connections)):  # noqa: ASYNC110
+            while gateway.gateway.parts.tails.open == 0 or not (found := _held(connections)):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             while not found.transport.get_write_buffer_size():
                 found.write(chunk(b":" + b"x" * 2000 + b"\n\n"))
@@ -197,7 +197,7 @@ async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> N
         ending(upstream)
         url = f"{gateway.url}/jobs/{(await gateway.copy())['jobId']}/events"
         answers = await asyncio.gather(*(gateway.session.get(url) for _ in range(40)))
-        assert gateway.gateway._tails.open == 5
+        assert gateway.gateway.parts.tails.open == 5
         assert [answer.status for answer in answers].count(503) == 35
         for answer in answers:
             answer.close()

@@ -285,7 +285,7 @@ async def test_an_accepted_copy_that_is_stored_in_time(tmp_path: Path) -> None:
 
             upstream.on_copy = lock
             waiting = asyncio.create_task(post(gateway))
-            while not gateway.gateway._copies._store.failing:  # noqa: ASYNC110 - until the first try has failed
+            while not gateway.gateway.parts.store.failing:  # noqa: ASYNC110 - until the first try has failed
                 await asyncio.sleep(0.01)
             other.execute("ROLLBACK")
             status, _, _ = await waiting

@@ -158,7 +158,7 @@ async def test_a_key_lives_as_long_as_its_job(tmp_path: Path) -> None:
 async def test_a_key_whose_keeping_got_no_answer(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """503, since nothing was started; and the key is free, whether or not it had been kept."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
-        store = gateway.gateway._copies._store
+        store = gateway.gateway.parts.store
         reserve = store.reserve
 
         async def lost(key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
@@ -180,7 +180,7 @@ async def test_a_key_whose_keeping_got_no_answer(kept: bool, tmp_path: Path, mon
 async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store is away it cannot be; then it is, before anything else is asked of it."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
-        store = gateway.gateway._copies._store
+        store = gateway.gateway.parts.store
 
         async def away(_key: bytes, _made: float) -> None:
             raise StoreUnavailable("away")
@@ -199,7 +199,7 @@ async def test_what_became_of_a_key_is_kept_later(what: str, tmp_path: Path, mon
 async def test_a_repeat_while_an_earlier_outcome_is_being_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However they meet, one copy: the late release is the earlier attempt's, and a third hears of the second."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
-        store = gateway.gateway._copies._store
+        store = gateway.gateway.parts.store
         reserve, release = store.reserve, store.release_key
         released, go_on = asyncio.Event(), asyncio.Event()
 

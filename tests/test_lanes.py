@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,11 +17,10 @@ from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN, QUICK_AT_ONCE, SL
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Failed, Outcome, callback_request, new_callback
 from gateway.core.job import Event
-from gateway.membership import Lease
 from gateway.store import Slice
-from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import SECRET
+from tests.harness import runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -253,7 +251,7 @@ async def delivering(recorder: Recorder) -> AsyncIterator[Callable[[str], None]]
     async with anyio.create_task_group() as tasks:
         clock = lambda: BEGUN + now()  # noqa: E731 - a clock
         store: Any = Ended()
-        engine = Callbacks(store, recorder, Metrics(), tasks, Lease(), clock=clock, rng=random.Random(1))
+        engine = Callbacks(store, recorder, runtime(tasks, clock))
         engine.start()
 
         def register(url: str) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
 from gateway.membership import Lease, Membership
 from gateway.store import ClusterView, SharedStore
-from gateway.telemetry.metrics import Metrics
+from tests.harness import runtime
 from tests.virtual_time import VirtualLoop
 
 LEASE = 10.0
@@ -117,21 +117,20 @@ class Jobs:
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, tasks: TaskGroup) -> None:
         self.store = ScriptedStore()
         self.lease = Lease(ScriptedStore.term)
         self.jobs = Jobs()
-        self.membership = Membership(
-            cast("SharedStore", self.store), self.lease, self.jobs, Jobs(), Metrics(), rng=random.Random(1)
-        )
+        shared = runtime(tasks, lease=self.lease)
+        self.membership = Membership(cast("SharedStore", self.store), self.jobs, Jobs(), shared)
 
 
 @asynccontextmanager
 async def playing(before: Callable[[ScriptedStore], None] = lambda _store: None) -> AsyncIterator[Scene]:
-    scene = Scene()
-    before(scene.store)
     async with anyio.create_task_group() as tasks:
-        await scene.membership.begin(tasks)
+        scene = Scene(tasks)
+        before(scene.store)
+        await scene.membership.begin()
         yield scene
         tasks.cancel_scope.cancel()
 

@@ -241,7 +241,7 @@ async def test_a_store_that_is_away(
     caplog.set_level(logging.INFO)
     async with serving(upstream.url, tmp_path) as gateway:
         await gateway.copy(ITEM)
-        lane = gateway.gateway._copies._store._writes  # type: ignore[attr-defined]
+        lane = gateway.gateway.parts.store._writes  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             patch.setattr(lane, "_begin", "SELECT nothing")
             upstream.on_poll = going(10, end=None)
@@ -251,7 +251,7 @@ async def test_a_store_that_is_away(
             assert value(found, "gateway_store_failures_total") >= 1
             assert value(found, "gateway_verdicts_held") == 1
             with pytest.raises(StoreUnavailable):
-                await gateway.gateway._copies._store.ping()
+                await gateway.gateway.parts.store.ping()
         await anyio.sleep(10)
         found = series(await scraped(gateway))
         assert value(found, "gateway_store_up") == 1
@@ -304,14 +304,14 @@ async def test_jobs_change_hands(upstream: FakeUpstream, tmp_path: Path, databas
             assert value(found, "gateway_members") == 2
             assert value(found, "gateway_lease_held") == 1
             assert value(found, "gateway_build_info", store="postgresql", version=VERSION) == 1
-            await one.gateway._membership._store._pool.execute("DELETE FROM gateways")  # type: ignore[union-attr]
+            await one.gateway.parts.membership._store._pool.execute("DELETE FROM gateways")  # type: ignore[union-attr]
             while not value(series(await scraped(one)), "gateway_leases_lost_total"):  # noqa: ASYNC110 - it has to be asked
                 await anyio.sleep(0.1)
 
 
 async def test_the_lease_is_seen_to_lapse(upstream: FakeUpstream, tmp_path: Path) -> None:
     async with serving(upstream.url, tmp_path) as gateway:
-        lease = gateway.gateway._poller._context.lease
+        lease = gateway.gateway.parts.poller._context.lease
         lease._term = 1.0
         assert value(series(await scraped(gateway)), "gateway_lease_held") == 0
 

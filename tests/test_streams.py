@@ -264,7 +264,7 @@ async def test_the_store_is_away(tmp_path: Path) -> None:
 
 async def all_left(gateway: Running) -> None:
     with anyio.fail_after(5):
-        while gateway.gateway._tails.open:  # noqa: ASYNC110 - the gateway has no event for it
+        while gateway.gateway.parts.tails.open:  # noqa: ASYNC110 - the gateway has no event for it
             await anyio.sleep(0.01)
 
 
@@ -272,7 +272,7 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(tmp_path: Path) -> Non
     """Its tail is dropped, and the count of streams falls to nought."""
     async with gateway_with(tmp_path) as gateway:
         job = await gateway.copy()
-        tails = gateway.gateway._tails
+        tails = gateway.gateway.parts.tails
         for _ in range(20):
             async with gateway.session.get(job["events"]) as response:
                 await anext(events(response))

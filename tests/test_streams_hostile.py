@@ -49,7 +49,7 @@ async def test_a_reader_that_takes_nothing_is_cut_and_holds_up_nobody(tmp_path: 
         chatty(upstream)
         job = await gateway.copy("/v1.0/me/drive/items/1")
         stalled = [stalled_reader(gateway, f"/jobs/{job['jobId']}/events") for _ in range(20)]
-        tails = gateway.gateway._tails
+        tails = gateway.gateway.parts.tails
         connections = gateway.server.server_state.connections
         with anyio.fail_after(60):
             async with gateway.session.get(job["events"]) as response:
@@ -104,6 +104,6 @@ async def test_a_reader_that_is_gone_without_a_word(tmp_path: Path) -> None:
                 reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
                 reader.close()
         with anyio.fail_after(10):
-            while gateway.gateway._tails.open or len(asyncio.all_tasks()) > before + 5:  # noqa: ASYNC110 - no event for it
+            while gateway.gateway.parts.tails.open or len(asyncio.all_tasks()) > before + 5:  # noqa: ASYNC110 - no event for it
                 await anyio.sleep(0.02)
-        assert gateway.gateway._tails._tails == {}
+        assert gateway.gateway.parts.tails._tails == {}

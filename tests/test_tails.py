@@ -137,7 +137,7 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
     store = SQLiteStore(file, log_limit=10_000)
     job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
     await store.create(job, first, None)
-    tails = Tails(store, heartbeat=7, limit=1000)
+    tails = Tails(store, Metrics(), heartbeat=7, limit=1000)
     store.on_change = tails.wake
     async with anyio.create_task_group() as tasks:
         tails.start(tasks)
@@ -191,7 +191,7 @@ def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
         store = SQLiteStore(file, log_limit=100)
         job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
         await store.create(job, first, None)
-        tails = Tails(store, heartbeat=1000, limit=10)
+        tails = Tails(store, Metrics(), heartbeat=1000, limit=10)
         store.on_change = tails.wake
         client = Client()
         async with anyio.create_task_group() as tasks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,17 +15,13 @@ from multidict import CIMultiDict
 
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
-from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, Host, PollContext, Watch
-from gateway.membership import Lease
+from gateway.jobs.watch import Host, PollContext, Watch
 from gateway.outbound.reply import Reply
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.tracing import OFF
 from tests.conftest import VIRTUAL_TIME
 from tests.fake_receiver import figures
 from tests.fake_upstream import faking
-from tests.harness import OPERATOR, serving
+from tests.harness import OPERATOR, runtime, serving
 from tests.stores import open_sqlite
 
 pytestmark = pytest.mark.anyio
@@ -68,27 +63,22 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     job, events = accepted("a" * 24, monitor="https://h/m", target=Target(), now=created)
     await store.create(job, events, None)
     upstream: Any = Late(loop.time() + DEADLINE + (late or 0.0) - (late is None) * 1e-3, status)
-    metrics = Metrics()
-    context = PollContext(
-        store=store,
-        upstream=upstream,
-        metrics=metrics,
-        bounds=Bounds(1.0, 30.0),
-        give_up_after=600.0,
-        deadline=DEADLINE,
-        clock=lambda: created,
-        rng=random.Random(1),
-        start_queue=StartQueue(RateLimit(1000)),
-        hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
-        lease=Lease(None),
-        tracing=OFF,
-    )
     monitor = Monitor("https://h/m", None, None, "h:443")
     begun = loop.time()
-    watch = Watch(job, monitor, Host("h:443", 1000, metrics), context)
-    if late is None:
-        upstream.as_it_comes = watch._break_off
-    await watch.run(1.0)
+    async with anyio.create_task_group() as tasks:
+        context = PollContext(
+            store,
+            upstream,
+            runtime(tasks, lambda: created),
+            bounds=Bounds(1.0, 30.0),
+            give_up_after=600.0,
+            deadline=DEADLINE,
+            rate=1000,
+        )
+        watch = Watch(job, monitor, Host("h:443", 1000, context.metrics), context)
+        if late is None:
+            upstream.as_it_comes = watch._break_off
+        await watch.run(1.0)
     (piece,) = await store.read([(job.id, 0)], 64)
     await store.close()
     assert piece is not None

@@ -7,13 +7,11 @@ only a hint: idle callbacks are also looked at now and then.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from gateway.callbacks.limits import Limits, Turn
 from gateway.callbacks.receivers import Receivers
@@ -32,12 +30,11 @@ from gateway.core.callback import (
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, reference
 from gateway.core.keys import webhook_headers
-from gateway.membership import Lease
+from gateway.membership import Runtime
 from gateway.store import Store
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.tracing import OFF, Span, Tracing
+from gateway.telemetry.tracing import Span
 
 READ_AT_ONCE = 64
 HEADS_AT_ONCE = 500
@@ -72,22 +69,16 @@ class Callbacks:
         self,
         store: Store,
         receivers: Receivers,
-        metrics: Metrics,
-        tasks: TaskGroup,
-        lease: Lease,
-        *,
-        clock: Callable[[], float],
-        rng: random.Random,
-        tracing: Tracing = OFF,
+        runtime: Runtime,
     ) -> None:
         self._store = store
         self._receivers = receivers
-        self._metrics = metrics
-        self._tracing = tracing
-        self._tasks = tasks
-        self._lease = lease
-        self._clock = clock
-        self._rng = rng
+        self._metrics = runtime.metrics
+        self._tracing = runtime.tracing
+        self._tasks = runtime.tasks
+        self._lease = runtime.lease
+        self._clock = runtime.clock
+        self._rng = runtime.rng
         self._active: dict[str, _Subscriber] = {}
         self._of_job: dict[str, set[_Subscriber]] = {}
         self._limits = Limits()
@@ -96,6 +87,7 @@ class Callbacks:
         self._news = anyio.Event()
         self._stopping = False
         self._idle = anyio.Event()
+        self._metrics.watch("callbacks_active", lambda: self.active)
 
     async def check(self, url: str) -> None:
         """Judge where a callback's URL may lead. Raises GatewayError: 400 callbackUrlNotAllowed, or 503."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,12 +25,11 @@ from gateway.graph.client import Broken, NotSent, Upstream
 from gateway.graph.dialects import drive_of_path, item_of
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
+from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.tracing import Tracing
 
 STORE_PATIENCE = 5.0
 """Seconds for which an accepted copy is tried to be stored."""
@@ -113,26 +112,25 @@ class Copies:
         upstream: Upstream,
         poller: Poller,
         callbacks: Callbacks,
-        metrics: Metrics,
-        tracing: Tracing,
         keys: Keys,
+        runtime: Runtime,
         *,
         max_jobs: int,
-        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._upstream = upstream
         self._poller = poller
         self._callbacks = callbacks
-        self._metrics = metrics
-        self._tracing = tracing
+        self._metrics = runtime.metrics
+        self._tracing = runtime.tracing
+        self._clock = runtime.clock
         self._max_jobs = max_jobs
-        self._clock = clock
         self._starting: set[anyio.CancelScope] = set()
         self._checking: set[anyio.CancelScope] = set()
         self._keys = keys
         self._closing = False
         self._none_left = anyio.Event()
+        self._metrics.watch("jobs_limit", lambda: max_jobs)
 
     async def start(self, request: CopyRequest) -> Started:
         """Start a copy upstream and watch it. Raises Refused, GatewayError, or StoreUnavailable before it is sent."""

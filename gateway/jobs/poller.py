@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import anyio
-from anyio.abc import TaskGroup
 
 from gateway.core.job import Job
 from gateway.jobs.schedule import UNSEEN, next_wait
@@ -24,18 +23,18 @@ TAKEN_UP_AT_ONCE, TAKE_UP_PAUSE = 50, 0.01
 
 
 class Poller:
-    """`rate` is the most polls a second of the whole process."""
-
-    def __init__(self, context: PollContext, tasks: TaskGroup, *, rate: float) -> None:
+    def __init__(self, context: PollContext) -> None:
         self._context = context
-        self._tasks = tasks
-        self._rate = rate
+        self._tasks = context.tasks
+        self._rate = context.rate
         self._hosts: dict[str, Host] = {}
         self._watches: dict[str, Watch] = {}
         self._to_come: dict[str, Job] = {}
         """Jobs that are this process's and are still to be taken up, the newest last."""
         self._stopping = False
         self._empty = anyio.Event()
+        context.metrics.watch("jobs_running", lambda: self.running)
+        context.metrics.watch_hosts("jobs_throttled", self.throttled)
 
     @property
     def running(self) -> int:

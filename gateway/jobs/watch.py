@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import msgspec
 
 from gateway.core.addresses import host_class
 from gateway.core.errors import error_text
 from gateway.core.job import Answer, Event, Job, advance, lose_track, reference
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.jobs.pacing import TICK, AdaptiveRate, StartQueue
+from gateway.jobs.pacing import TICK, AdaptiveRate, RateLimit, StartQueue
 from gateway.jobs.schedule import (
     INITIAL,
     TWICE_APART,
@@ -26,13 +24,12 @@ from gateway.jobs.schedule import (
     update,
     with_requested_wait,
 )
-from gateway.membership import Lease
+from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics
-from gateway.telemetry.tracing import Tracing
 
 _OUTCOMES: dict[type[Observation], str] = {
     Answer: "answered",
@@ -61,21 +58,51 @@ class Host:
         self.poll_duration = metrics.poll_duration.labels(kind)
 
 
-class PollContext(msgspec.Struct, frozen=True):
-    """What all watches of a process share; `give_up_after` and `deadline` are seconds."""
+class PollContext:
+    """What all watches of a process share. `give_up_after` and `deadline` in seconds, `rate` in polls a second."""
 
-    store: Store
-    upstream: Upstream
-    metrics: Metrics
-    bounds: Bounds
-    give_up_after: float
-    deadline: float
-    clock: Callable[[], float]
-    rng: random.Random
-    start_queue: StartQueue
-    hung_limit: anyio.Semaphore
-    lease: Lease
-    tracing: Tracing
+    __slots__ = (
+        "bounds",
+        "clock",
+        "deadline",
+        "give_up_after",
+        "hung_limit",
+        "lease",
+        "metrics",
+        "rate",
+        "rng",
+        "start_queue",
+        "store",
+        "tasks",
+        "tracing",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        runtime: Runtime,
+        *,
+        bounds: Bounds,
+        give_up_after: float,
+        deadline: float,
+        rate: float,
+    ) -> None:
+        self.store = store
+        self.upstream = upstream
+        self.bounds = bounds
+        self.give_up_after = give_up_after
+        self.deadline = deadline
+        self.rate = rate
+        self.start_queue = StartQueue(RateLimit(rate))
+        self.hung_limit = anyio.Semaphore(HUNG_AT_ONCE)
+        self.clock = runtime.clock
+        self.rng = runtime.rng
+        self.metrics = runtime.metrics
+        self.tracing = runtime.tracing
+        self.lease = runtime.lease
+        self.tasks = runtime.tasks
 
 
 class Watch:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -23,6 +23,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, chunk
 from gateway.store import Slice, Store
 from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
 
 READ_AT_ONCE = 64
 """Events read for one reader or tail at a time: bounds what a reader that is behind holds in memory."""
@@ -82,18 +83,18 @@ class Tails:
     def __init__(
         self,
         store: Store,
+        metrics: Metrics,
         *,
         heartbeat: float,
         limit: int,
         look_every: float = 5.0,
-        pushed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._store = store
         self.heartbeat = heartbeat
         self.limit = limit
         self._look_every = look_every
         self._tails: dict[str, Tail] = {}
-        self._pushed = pushed
+        self._pushed = metrics.push_latency.observe
         self._grown: dict[str, float | None] = {}
         """By job, when word of it came; None where nothing was said and it is only looked at."""
         self._news = asyncio.Event()
@@ -102,6 +103,8 @@ class Tails:
         self._tasks: TaskGroup
         self.draining = False
         self._now = asyncio.get_running_loop().time
+        metrics.watch("streams_open", lambda: self.open)
+        metrics.watch("streams_limit", lambda: limit)
 
     @property
     def open(self) -> int:

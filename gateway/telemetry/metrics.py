@@ -1,7 +1,7 @@
 """What is counted, by name. Labels are few, and all their values are there from the start, at 0; none carries a job,
 a host or a path. Units are base units, and in the name.
 
-What is to be told of now (how many streams are open) is asked for when Prometheus asks; `watch` says whom.
+A gauge is asked for when Prometheus asks; the owner of its number registers with `watch`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,20 @@ REFUSALS = ("full", "draining", "store")
 ATTEMPTS = ("delivered", "failed", "gone")
 TABLES = ("jobs", "callbacks")
 CODES = ("2xx", "3xx", "4xx", "5xx")
+GAUGES = {
+    "jobs_running": "Jobs this gateway polls.",
+    "jobs_limit": "Jobs beyond which it takes no more copies.",
+    "streams_open": "Open event streams.",
+    "streams_limit": "Streams beyond which it takes no more.",
+    "callbacks_active": "Callbacks that still have something to tell.",
+    "store_up": "Whether the newest write to the store was done.",
+    "lease_held": "Whether this gateway may act for the jobs it has.",
+    "members": "Gateways that live, as this one sees it.",
+    "draining": "Whether it is shutting down.",
+    "drain_elapsed_seconds": "How long it has been shutting down.",
+    "drain_limit_seconds": "How long that may take.",
+}
+HOST_GAUGES = {"jobs_throttled": "Jobs whose last poll was throttled."}
 Write = Literal["create", "append", "callback"]
 
 _job_log = EventLog("gateway.watch")
@@ -82,6 +96,13 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self.build = Info("gateway_build", "Which gateway this is.", registry=registry)
+        self._gauges = {name: Gauge(f"gateway_{name}", words, registry=registry) for name, words in GAUGES.items()}
+        self._by_host = {
+            name: Gauge(f"gateway_{name}", words, ["host_class"], registry=registry)
+            for name, words in HOST_GAUGES.items()
+        }
+        self._store_failures = _StoreFailures()
+        registry.register(self._store_failures)
 
         self.requests = self._counter("requests", "Answered requests by route and class of status.", ["route", "code"])
         self.copies = self._counter("copies", "Copy requests by outcome.", ["outcome"], COPY_OUTCOMES)
@@ -128,20 +149,18 @@ class Metrics:
         for route, code in product(routes, CODES):
             self.requests.labels(route, code)
 
-    def watch(self, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
-        """By name what each tells, and whom to ask for it when Prometheus asks."""
-        for name, (words, ask) in gauges.items():
-            Gauge(f"gateway_{name}", words, registry=self._registry).set_function(ask)
+    def watch(self, name: str, ask: Callable[[], float]) -> None:
+        """Ask the owner of a number for one of `GAUGES` when Prometheus asks."""
+        self._gauges[name].set_function(ask)
 
-    def watch_counts(self, name: str, words: str, ask: Callable[[], float]) -> None:
-        """As `watch`, for what only grows."""
-        self._registry.register(_OnDemandCounter(f"gateway_{name}", words, ask))
-
-    def watch_hosts(self, name: str, words: str, ask: Callable[[], Mapping[str, float]]) -> None:
-        """As `watch`, for a figure of each class of hosts."""
-        gauge = Gauge(f"gateway_{name}", words, ["host_class"], registry=self._registry)
+    def watch_hosts(self, name: str, ask: Callable[[], Mapping[str, float]]) -> None:
+        """As `watch`, for a number of each class of hosts."""
         for host in HOST_CLASSES:
-            gauge.labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
+            self._by_host[name].labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
+
+    def watch_failures(self, ask: Callable[[], float]) -> None:
+        """As `watch`, for the store's failures, which only grow."""
+        self._store_failures.ask = ask
 
     def report_end(self, job: Job) -> None:
         """Count and log a job that has ended and is stored."""
@@ -191,9 +210,9 @@ class _SentCollector(Collector):
         yield CounterMetricFamily("gateway_sent_bytes", "Bytes sent to streams, frames included.", self._sent.bytes)
 
 
-class _OnDemandCounter(Collector):
-    def __init__(self, name: str, words: str, ask: Callable[[], float]) -> None:
-        self._name, self._words, self._ask = name, words, ask
+class _StoreFailures(Collector):
+    def __init__(self) -> None:
+        self.ask: Callable[[], float] = lambda: 0
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(self._name, self._words, self._ask())
+        yield CounterMetricFamily("gateway_store_failures", "What the store was asked and could not do.", self.ask())

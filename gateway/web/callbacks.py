@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +10,7 @@ from gateway.core.callback import as_listed, as_registered, callback_request, ne
 from gateway.core.errors import GatewayError
 from gateway.core.job import reference
 from gateway.core.keys import new_callback_id
+from gateway.membership import Runtime
 from gateway.store import CALLBACKS_PER_JOB, Store
 from gateway.telemetry.logs import EventLog
 from gateway.web.answers import json_answer
@@ -23,16 +22,15 @@ log = EventLog("gateway.callbacks")
 class CallbackRoutes:
     def __init__(
         self,
-        *,
         store: Store,
         callbacks: Callbacks,
         access: Access,
-        clock: Callable[[], float],
+        runtime: Runtime,
     ) -> None:
         self._store = store
         self._callbacks = callbacks
         self._access = access
-        self._clock = clock
+        self._clock = runtime.clock
 
     async def register(self, request: Request) -> Response:
         """Register a callback on a job, running or ended."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +11,12 @@ from starlette.responses import Response
 
 from gateway.core.errors import GatewayError, StoreUnavailable, invalid, unavailable
 from gateway.jobs.schedule import retry_hint
+from gateway.membership import Runtime
 from gateway.store import Store
 from gateway.streams import cursor
 from gateway.streams.stream import Stream, come_back
 from gateway.streams.tails import Tails
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.metrics import Metrics
 from gateway.web.answers import json_answer
 from gateway.web.requests import Access, PublicUrl, path_id, storable, unknown_job
 
@@ -33,26 +32,24 @@ class JobRoutes:
         self,
         store: Store,
         tails: Tails,
-        metrics: Metrics,
         access: Access,
         public_url: PublicUrl,
+        runtime: Runtime,
         *,
         stop_watching: Callable[[str], None],
         send_timeout: float,
         stream_max_age: float,
-        clock: Callable[[], float],
-        rng: random.Random,
     ) -> None:
         self._store = store
         self._tails = tails
-        self._metrics = metrics
+        self._metrics = runtime.metrics
+        self._clock = runtime.clock
+        self._rng = runtime.rng
         self._access = access
         self._public_url = public_url
         self._stop_watching = stop_watching
         self._send_timeout = send_timeout
         self._stream_max_age = stream_max_age
-        self._clock = clock
-        self._rng = rng
 
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
