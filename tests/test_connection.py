@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from gateway.core.job import chunk
-from gateway.server.connection import MOST_AHEAD
+from gateway.server.connection import READ_AHEAD_LIMIT
 from tests.fake_upstream import FakeUpstream, faking
 from tests.harness import Running, serving
 
@@ -109,7 +109,7 @@ async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> N
         with anyio.fail_after(20):
             wire[1].write(get(path))
             await wire[0].readuntil(b"retry: 2000\n\n")
-            wire[1].write(b"x" * (MOST_AHEAD + 1))
+            wire[1].write(b"x" * (READ_AHEAD_LIMIT + 1))
             assert not (await wire[0].read()).endswith(b"0\r\n\r\n")
             assert gateway.gateway.parts.tails.open == 0
 
@@ -176,7 +176,7 @@ async def test_who_stalls_at_the_end_is_cut(close: bool, tmp_path: Path, monkeyp
         stalled.sendall(get(path).replace(b"Host: x", b"Host: x\r\nConnection: close" if close else b"Host: x"))
         connections = gateway.server.server_state.connections
         with anyio.fail_after(20):
-            while gateway.gateway.parts.tails.open == 0 or not (found := _held(connections)):  # noqa: ASYNC110
+            while gateway.gateway.parts.tails.open == 0 or not (found := _hijacked(connections)):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             while not found.transport.get_write_buffer_size():
                 found.write(chunk(b":" + b"x" * 2000 + b"\n\n"))
@@ -187,8 +187,8 @@ async def test_who_stalls_at_the_end_is_cut(close: bool, tmp_path: Path, monkeyp
         stalled.close()
 
 
-def _held(connections: Any) -> Any:
-    return next((one for one in connections if one._holder is not None), None)
+def _hijacked(connections: Any) -> Any:
+    return next((one for one in connections if one._owner is not None), None)
 
 
 async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
-from gateway.streams.stream import Feed, Stream
+from gateway.streams.stream import Stream, Subscriber
 from gateway.streams.tails import Tails
 from gateway.telemetry.metrics import Metrics
 from tests.virtual_time import VirtualLoop
@@ -29,7 +29,7 @@ class Client:
         self.chunks: list[bytes] = []
         self.full = False
         self.aborted = False
-        self._holder: Feed | None = None
+        self._owner: Subscriber | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._left = asyncio.Event()
@@ -45,19 +45,19 @@ class Client:
     def leave(self) -> None:
         self._left.set()
         self.resume()
-        if self._holder is not None:
-            self._holder.lost()
-            self._holder = None
+        if self._owner is not None:
+            self._owner.released()
+            self._owner = None
 
     def abort(self) -> None:
         self.aborted = self.aborted or not self._left.is_set()
         self.leave()
 
-    def give_back(self, _patience: float) -> None:
+    def hand_back(self, _flush_seconds: float) -> None:
         self.leave()
 
-    def take(self, holder: Feed) -> None:
-        self._holder = holder
+    def hijack(self, owner: Subscriber) -> None:
+        self._owner = owner
 
     async def writable(self) -> None:
         await self._writable.wait()

@@ -1,7 +1,7 @@
-"""One HTTP connection under uvicorn, which a stream may take over for good.
+"""One HTTP connection under uvicorn, which a stream may hijack for as long as it lives.
 
-A stream lives for an hour and needs none of what its request came with: the task, the parser, the scope, the layers of
-the application. Let go, a stream takes 8 KiB instead of 21, and an event goes straight to the socket.
+A stream lives for an hour and needs neither the task of its request nor the parser, the scope and the layers of the
+application. Without them a stream takes 8 KiB instead of 21, and an event goes straight to the socket.
 """
 
 from __future__ import annotations
@@ -18,64 +18,67 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-MOST_AHEAD = 64 << 10
-"""Bytes that a client may send behind the request of a stream, for its next one, before it is cut."""
+READ_AHEAD_LIMIT = 64 << 10
+"""Bytes that a client may send behind the request of a stream, for its next request, before it is cut."""
 
-BEGUN_IN_A_TURN = 8
-"""Requests that begin in one turn of the loop: about 5 ms of work."""
-
-
-class Holder(Protocol):
-    """Who has taken a connection over."""
-
-    def lost(self) -> None:
-        """It is not the holder's any more: given back, or gone."""
+STARTS_PER_TURN = 8
+"""Requests that start in one turn of the loop: about 5 ms of work."""
 
 
-class Door:
-    """Requests begin in the order they came, and not all at once: when thousands of streams come back in the same
-    moment, the loop's timers still come in time between them. Other jobs' polls were 1.6 s late without it.
+class Owner(Protocol):
+    """The object that has hijacked a connection."""
+
+    def released(self) -> None:
+        """The connection is handed back, or closed: it is not the owner's any more. Called once."""
+
+
+class StartLimiter:
+    """Starts requests in the order they came, at most `STARTS_PER_TURN` in one turn of the loop.
+
+    When thousands of streams reconnect in the same moment, the loop's timers still fire in time between them. Without
+    the limit, other jobs' polls were 1.6 s late.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._left = BEGUN_IN_A_TURN
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._turning = False
+        self._remaining = STARTS_PER_TURN
+        self._queue: deque[Callable[[], None]] = deque()
+        self._is_scheduled = False
 
-    def enter(self, begin: Callable[[], None]) -> None:
-        """Have a request begun, now or in one of the next turns."""
-        if not self._turning:
-            self._turning = True
+    def submit(self, start: Callable[[], None]) -> None:
+        """Call `start` now or in one of the next turns."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
             self._loop.call_soon(self._turn)
-        if self._left:
-            self._left -= 1
-            begin()
+        if self._remaining:
+            self._remaining -= 1
+            start()
         else:
-            self._waiting.append(begin)
+            self._queue.append(start)
 
     def _turn(self) -> None:
-        begun = min(len(self._waiting), BEGUN_IN_A_TURN)
-        self._left = BEGUN_IN_A_TURN - begun
-        self._turning = begun > 0
-        if self._turning:
-            self._loop.call_soon(self._turn)  # first, so that whatever is raised below shuts nobody out
-        for _ in range(begun):
-            self._waiting.popleft()()
+        started = min(len(self._queue), STARTS_PER_TURN)
+        self._remaining = STARTS_PER_TURN - started
+        self._is_scheduled = started > 0
+        if self._is_scheduled:
+            self._loop.call_soon(self._turn)  # first, so that an error raised below does not stop the queue
+        for _ in range(started):
+            self._queue.popleft()()
 
 
-_DOORS: WeakKeyDictionary[ServerState, Door] = WeakKeyDictionary()
+_LIMITERS: WeakKeyDictionary[ServerState, StartLimiter] = WeakKeyDictionary()
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, for a while a stream's."""
+    """uvicorn's connection, which a stream may hijack and hand back."""
 
-    _holder: Holder | None = None
+    _owner: Owner | None = None
     _keep_alive = False
-    _amid = False
+    _is_parsing = False
     """Whether the parser is in the middle of a request."""
-    _ahead = b""
-    _answered: RequestResponseCycle | None = None
+    _read_ahead = b""
+    _started: RequestResponseCycle | None = None
+    """The request that was started last."""
 
     def __init__(
         self,
@@ -85,100 +88,102 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        door = _DOORS.get(server_state)
-        if door is None:
-            door = _DOORS[server_state] = Door(self.loop)
-        self._door = door
+        limiter = _LIMITERS.get(server_state)
+        if limiter is None:
+            limiter = _LIMITERS[server_state] = StartLimiter(self.loop)
+        self._limiter = limiter
 
     @property
     def full(self) -> bool:
-        """Whether the peer is behind by more than the buffer takes."""
+        """Whether the peer is behind by more than the write buffer takes."""
         return self.flow.write_paused
 
-    def take(self, holder: Holder) -> None:
-        """Take it over, once the head of the answer is sent: its bytes are the holder's, until given back or lost.
+    def hijack(self, owner: Owner) -> None:
+        """Make `owner` the only writer, once the head of the response is sent. On a closed connection `owner` is
+        released at once.
 
-        The application may return then: what it still sends goes nowhere.
+        The application may return then; uvicorn discards everything that it sends afterwards.
         """
-        answered = self._answered
-        if answered is None or self.transport.is_closing():
-            holder.lost()
+        started = self._started
+        if started is None or self.transport.is_closing():
+            owner.released()
             return
-        answered.disconnected = True
-        self._holder = holder
-        self._keep_alive = answered.keep_alive
+        started.disconnected = True
+        self._owner = owner
+        self._keep_alive = started.keep_alive
         self.flow.resume_reading()  # or the client's leaving would not be noticed
-        if not self.pipeline and not self._amid:
-            self._forget()
+        if not self.pipeline and not self._is_parsing:
+            self._drop_references()
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
     async def writable(self) -> None:
-        """Wait until it is not `full`, or gone."""
+        """Wait until the connection is not `full`, or closed."""
         await self.flow.drain()
 
-    def give_back(self, patience: float) -> None:
-        """The answer has ended, with its last chunk: go on with the client's next request, or close.
+    def hand_back(self, flush_seconds: float) -> None:
+        """The owner has sent the last chunk: release the owner, then read the client's next request, or close.
 
-        What the socket does not take at once it must take within `patience` seconds.
+        The peer has `flush_seconds` to take the rest of the write buffer.
         """
-        self._lose()
-        if self._answered is not None:
-            self._answered.response_complete = True
-        self.loop.call_soon(self._see_off, patience)
+        self._release_owner()
+        if self._started is not None:
+            self._started.response_complete = True
+        self.loop.call_soon(self._close_when_flushed, flush_seconds)
         if not self._keep_alive:
             self.transport.close()
             return
         self.on_response_complete()
-        ahead, self._ahead = self._ahead, b""
-        if ahead:
-            self.data_received(ahead)
+        data, self._read_ahead = self._read_ahead, b""
+        if data:
+            self.data_received(data)
 
     def abort(self) -> None:
-        """Close at once: closing would first flush to a peer that takes nothing."""
+        """Close without flushing: the peer may take nothing."""
         self.transport.abort()
 
     def on_message_begin(self) -> None:
-        self._amid = True
+        self._is_parsing = True
         super().on_message_begin()
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_message_complete(self) -> None:
-        self._amid = False
+        self._is_parsing = False
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        if self._holder is None:
+        if self._owner is None:
             super().data_received(data)
             return
-        self._ahead += data
-        if len(self._ahead) > MOST_AHEAD:
+        self._read_ahead += data
+        if len(self._read_ahead) > READ_AHEAD_LIMIT:
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._lose()
-        self._forget()
+        self._release_owner()
+        self._drop_references()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answered = cycle
-        self._door.enter(partial(self._begin, cycle, app))
+        self._started = cycle
+        self._limiter.submit(partial(self._start, cycle, app))
 
-    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if not cycle.disconnected:  # who has left while it waited wants nothing any more
+    def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:  # the client may have left while the request was queued
             super()._start_asgi_task(cycle, app)
 
-    def _forget(self) -> None:
-        """What the requests left here refers to itself, and would stay until the collector comes."""
-        self.cycle = self.scope = self.headers = self._answered = None  # type: ignore[assignment]
+    def _drop_references(self) -> None:
+        """Requests leave reference cycles here, which would otherwise stay until a garbage collection."""
+        self.cycle = self.scope = self.headers = self._started = None  # type: ignore[assignment]
 
-    def _see_off(self, patience: float) -> None:
+    def _close_when_flushed(self, seconds: float) -> None:
+        """Close a connection whose write buffer is not empty, once it is, and after `seconds` in any case."""
         if self.transport.get_write_buffer_size():
             self.transport.close()
-            self.loop.call_later(patience, self.transport.abort)
+            self.loop.call_later(seconds, self.transport.abort)
 
-    def _lose(self) -> None:
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            holder.lost()
+    def _release_owner(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.released()

@@ -1,6 +1,6 @@
-"""Run the gateway under uvicorn: the socket, the signals, the way down.
+"""Run the gateway under uvicorn: the sockets, the signals, the shutdown.
 
-uvicorn waits for open answers before it runs the lifespan's end, so streams are told by the signal itself.
+uvicorn waits for open responses before it ends the lifespan, so the signal itself ends the streams.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ log = EventLog("gateway")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with the gateway's drain between the signal and the shutdown. A second signal ends it at once."""
+    """uvicorn's server, with the gateway's drain before the shutdown. A second signal ends it at once."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, *, command: str, is_worker: bool = False) -> None:
         super().__init__(config)
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         gateway.on_crash = self._crash
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Not handed on to uvicorn, which would raise the signal again at the end: a drained gateway exits with 0."""
+        """Does not call uvicorn's, which would raise the signal again at the end: a drained gateway exits with 0."""
         self._signals += 1
         if self._loop is None or self._signals > 1:
             self.should_exit = True
@@ -74,8 +74,8 @@ class Server(uvicorn.Server):
         if self.started:
             self._loop = asyncio.get_running_loop()
             if self._is_worker:
-                print("ready", flush=True)  # noqa: T201 - for whoever started it
-                self._loop.add_reader(sys.stdin.fileno(), self._left_alone)
+                print("ready", flush=True)  # noqa: T201 - for the parent
+                self._loop.add_reader(sys.stdin.fileno(), self._on_parent_exit)
             else:
                 greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
             log.info("started", version=VERSION, store=self._gateway.source.place)
@@ -87,8 +87,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         dropping.cancel()
 
-    def _left_alone(self) -> None:
-        """Nothing is ever written to a worker's input: it can be read when it has ended."""
+    def _on_parent_exit(self) -> None:
+        """The parent never writes to a worker's stdin, so stdin is readable only at its end."""
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self._begin_drain()
 
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def _drop_stalled(self) -> None:
-        """Connections that are closing and still there have a reader that takes nothing."""
+        """A connection that stays in closing has a reader that takes nothing."""
         while True:
             await asyncio.sleep(0.5)
             for connection in list(self.server_state.connections):

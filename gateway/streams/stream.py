@@ -1,8 +1,8 @@
 """A stream of one or several jobs' events as a Server-Sent Events response.
 
-A stream holds a cursor and never a queue. While it is level with its tails it costs no task at all: the tails push into
-its socket. When the socket is full it gets a task that waits and then catches up from the log; a reader that takes
-nothing for `send_timeout` is cut.
+A stream holds a cursor and never a queue. While it is caught up with its tails it costs no task: the tails push into
+its socket. When the socket is full, a task waits for it and then catches up from the log; a reader that takes nothing
+for `send_timeout` is cut.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ RETRY = b"retry: 2000\n\n"
 log = EventLog("gateway.sse")
 
 _COMMENT = b":\n\n"
-_BEAT = chunk(_COMMENT)
+_HEARTBEAT = chunk(_COMMENT)
 _LAST_CHUNK = b"0\r\n\r\n"
-_LOOK_AGAIN = 1.0
+_STORE_RETRY_SECONDS = 1.0
 
 
-class Line(Protocol):
-    """A connection that the answer's head was sent on; `full` while the peer is behind by more than its buffer takes.
+class Transport(Protocol):
+    """A connection on which the head of the response was sent; `full` while the peer is behind by more than the write
+    buffer takes.
 
-    What is written must be chunks. Whoever takes it is told once, by `lost`, that it is given back or gone.
+    A hijacker writes chunks only. Its `released` is called once: the connection is handed back, or closed.
     """
 
     @property
     def full(self) -> bool: ...
 
-    def take(self, holder: Feed) -> None: ...
+    def hijack(self, owner: Subscriber) -> None: ...
 
     def write(self, data: bytes) -> None: ...
 
     async def writable(self) -> None: ...
 
-    def give_back(self, patience: float) -> None: ...
+    def hand_back(self, flush_seconds: float) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -67,9 +68,9 @@ _HEAD = EventSourceResponse(_Nothing(), ping=0)
 
 
 class Stream:
-    """`heads` and `where` follow `job_ids`: what was known of each log, and after which number to read it.
+    """`heads` and `positions` are in the order of `job_ids`: the state of each log, and the number to read it after.
 
-    It answers the request and hands the connection to a `Feed`, which stays when all else of the request is gone.
+    It sends the head and hands the connection to a `Subscriber`, which outlives the request.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Stream:
         metrics: Metrics,
         job_ids: Sequence[str],
         heads: Sequence[Slice | None],
-        where: list[int],
+        positions: list[int],
         *,
         send_timeout: float,
         max_age: float,
     ) -> None:
-        self._feed = Feed(tails, metrics, where, send_timeout)
+        self._subscriber = Subscriber(tails, metrics, positions, send_timeout)
         self._job_ids = job_ids
         self._heads = heads
         self._max_age = max_age
@@ -93,73 +94,75 @@ class Stream:
             await _HEAD(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": _HEAD.status_code, "headers": list(_HEAD.raw_headers)})
-        await self._feed.begin(scope["gateway.connection"], self._job_ids, self._heads, self._max_age)
+        await self._subscriber.begin(scope["gateway.connection"], self._job_ids, self._heads, self._max_age)
 
 
-class Feed:
-    """What a stream is to its tails: a line and a cursor, `where`, in the order of its jobs."""
+class Subscriber:
+    """A stream as its tails see it. `positions` holds the number of the newest event sent, for each job."""
 
     __slots__ = (
-        "_busy",
+        "_end_reason",
         "_ending",
         "_follows",
-        "_line",
+        "_is_catching_up",
         "_metrics",
-        "_over",
+        "_positions",
         "_send_timeout",
         "_sent",
         "_sent_at",
         "_tails",
         "_timer",
-        "_where",
+        "_transport",
         "_write",
     )
 
-    _line: Line
+    _transport: Transport
     _write: Callable[[bytes], None]
     _timer: asyncio.TimerHandle
 
-    def __init__(self, tails: Tails, metrics: Metrics, where: list[int], send_timeout: float) -> None:
+    def __init__(self, tails: Tails, metrics: Metrics, positions: list[int], send_timeout: float) -> None:
         self._tails = tails
         self._metrics = metrics
         self._sent = metrics.sent
-        self._where = where
+        self._positions = positions
         self._send_timeout = send_timeout
         self._follows: dict[Tail, int] = {}
-        self._busy = True
-        self._over = ""
+        self._is_catching_up = True
+        self._end_reason = ""
         self._ending: tuple[bytes, str] | None = None
         self._sent_at = 0.0
 
-    async def begin(self, line: Line, job_ids: Sequence[str], heads: Sequence[Slice | None], max_age: float) -> None:
-        """Bring the reader level; it is then pushed to, without a task, until it is over."""
-        self._line = line
-        self._write = line.write
+    async def begin(
+        self, transport: Transport, job_ids: Sequence[str], heads: Sequence[Slice | None], max_age: float
+    ) -> None:
+        """Send all events after the cursor. Afterwards the tails push to the reader, without a task, until its end."""
+        self._transport = transport
+        self._write = transport.write
         self._timer = asyncio.get_running_loop().call_later(max_age, self.finish, b"", "expired")
         self._tails.come(self, of_many=len(job_ids) > 1)
         for place, (job_id, head) in enumerate(zip(job_ids, heads, strict=True)):
-            if head is not None and not (head.ended and self._where[place] >= head.head):
+            if head is not None and not (head.ended and self._positions[place] >= head.head):
                 self._follows[self._tails.join(job_id, head, self)] = place
-        line.take(self)
+        transport.hijack(self)
         if self._tails.draining:
             self.finish(b"", "drained")
-        await self._go_on(RETRY + self._tell_gone(job_ids, heads))
+        await self._catch_up(RETRY + self._gone_frames(job_ids, heads))
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
-        if self._busy or self._over:
-            return  # it reads by itself
-        if self._line.full:
-            self._lag()
+        if self._is_catching_up or self._end_reason:
+            return  # the task reads the log
+        if self._transport.full:
+            self._start_catching_up()
             return
-        if len(self._where) == 1 and self._where[0] < events[0].seq:
-            self._where[0] = events[-1].seq
+        if len(self._positions) == 1 and self._positions[0] < events[0].seq:
+            self._positions[0] = events[-1].seq
             self._sent.events += len(events)
             self._send(shared)
         else:
             place = self._follows.get(tail)
             if place is None:
-                return  # it has had the end of this tail meanwhile
-            events = [event for event in events if event.seq > self._where[place]]
+                return  # the end of this tail was sent meanwhile
+            events = [event for event in events if event.seq > self._positions[place]]
             if events:
                 self._send(chunk(self._frames(place, events)))
                 self._sent_at = self._now()
@@ -169,55 +172,55 @@ class Feed:
                 self._end("ended")
 
     def beat(self, now: float) -> None:
-        is_alone = len(self._where) == 1
-        if self._busy or self._over or (not is_alone and now - self._sent_at < self._tails.heartbeat):
+        is_alone = len(self._positions) == 1
+        if self._is_catching_up or self._end_reason or (not is_alone and now - self._sent_at < self._tails.heartbeat):
             return
-        if self._line.full:
-            self._lag()
+        if self._transport.full:
+            self._start_catching_up()
             return
         self._sent_at = now
-        self._send(_BEAT)
+        self._send(_HEARTBEAT)
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
-        if self._over:
+        if self._end_reason:
             return
         self._ending = (last_words, reason)
-        if self._busy or self._line.full:
+        if self._is_catching_up or self._transport.full:
             if grace is not None:
                 asyncio.get_running_loop().call_later(grace, self._cut, reason)
-            if not self._busy:
-                self._lag()
+            if not self._is_catching_up:
+                self._start_catching_up()
             return
-        self._say_last(*self._ending)
+        self._send_last(*self._ending)
 
-    def lost(self) -> None:
+    def released(self) -> None:
         self._timer.cancel()
         for tail in list(self._follows):
             self._unfollow(tail)
         self._tails.go(self)
-        self._over = self._over or "left"
-        self._metrics.streams_ended.labels(self._over).inc()
-        if self._over == "stalled":
-            log.warning("stream_cut", jobs=len(self._where), after=self._send_timeout)
+        self._end_reason = self._end_reason or "left"
+        self._metrics.streams_ended.labels(self._end_reason).inc()
+        if self._end_reason == "stalled":
+            log.warning("stream_cut", jobs=len(self._positions), after=self._send_timeout)
 
     def _unfollow(self, tail: Tail) -> None:
         del self._follows[tail]
         self._tails.leave(tail, self)
 
-    def _tell_gone(self, job_ids: Sequence[str], heads: Sequence[Slice | None]) -> bytes:
-        told = []
+    def _gone_frames(self, job_ids: Sequence[str], heads: Sequence[Slice | None]) -> bytes:
+        frames = []
         for place, head in enumerate(heads):
-            if head is None and self._where[place] != cursor.GONE:
-                self._where[place] = cursor.GONE
+            if head is None and self._positions[place] != cursor.GONE:
+                self._positions[place] = cursor.GONE
                 data = msgspec.json.encode({"jobId": job_ids[place]})
-                told.append(frame(cursor.composite(self._where), b"event: gone\ndata: %b\n\n" % data))
-        return b"".join(told)
+                frames.append(frame(cursor.composite(self._positions), b"event: gone\ndata: %b\n\n" % data))
+        return b"".join(frames)
 
     def _frames(self, place: int, events: Sequence[Event]) -> bytes:
         frames = []
         for event in events:
-            self._where[place] = event.seq
-            frames.append(frame(cursor.composite(self._where), event.body()))
+            self._positions[place] = event.seq
+            frames.append(frame(cursor.composite(self._positions), event.body()))
         self._sent.events += len(events)
         return b"".join(frames)
 
@@ -225,79 +228,81 @@ class Feed:
         self._sent.bytes += len(data)
         self._write(data)
 
-    def _lag(self) -> None:
-        """The socket is full: read on from the log, in a task, once it takes something again."""
-        self._busy = True
-        self._tails.spawn(self._go_on(b""))
+    def _start_catching_up(self) -> None:
+        """The socket is full: read the log in a task, once the socket takes bytes again."""
+        self._is_catching_up = True
+        self._tails.spawn(self._catch_up(b""))
 
-    async def _go_on(self, first: bytes) -> None:
-        """Send what is to be said first and what came after the cursor, until level with all tails, or over."""
+    async def _catch_up(self, first: bytes) -> None:
+        """Send `first` and the events after the cursor, until caught up with all tails, or at the end."""
         try:
-            await self._give(first)
-            while not self._over:
+            await self._send_when_writable(first)
+            while not self._end_reason:
                 if self._ending is not None:
-                    self._say_last(*self._ending)
+                    self._send_last(*self._ending)
                     return
-                behind = next((tail for tail, place in self._follows.items() if self._where[place] < tail.head), None)
+                behind = next(
+                    (tail for tail, place in self._follows.items() if self._positions[place] < tail.head), None
+                )
                 if behind is not None:
-                    await self._read_on(behind)
+                    await self._read_next(behind)
                 elif self._follows:
-                    self._busy = False
+                    self._is_catching_up = False
                     self._sent_at = self._now()
                     return
                 else:
                     self._end("ended")
-        except Exception as error:  # noqa: BLE001 - one reader's trouble must not end the task group, and with it all
+        except Exception as error:  # noqa: BLE001 - one reader's error must not end the task group of all
             log.warning("send_failed", error=type(error).__name__)
             self._cut("failed")
         except BaseException:
             self._cut("drained")
             raise
 
-    async def _read_on(self, tail: Tail) -> None:
+    async def _read_next(self, tail: Tail) -> None:
         try:
-            events = await self._tails.after(tail, self._where[self._follows[tail]])
+            events = await self._tails.after(tail, self._positions[self._follows[tail]])
         except StoreUnavailable:
-            await self._give(_COMMENT)
-            await anyio.sleep(_LOOK_AGAIN)
+            await self._send_when_writable(_COMMENT)
+            await anyio.sleep(_STORE_RETRY_SECONDS)
             return
-        if self._over:
+        if self._end_reason:
             return
         body = self._frames(self._follows[tail], events)
         if not events or events[-1].terminal:
             self._unfollow(tail)
-        await self._give(body)
+        await self._send_when_writable(body)
 
-    async def _give(self, body: bytes) -> None:
-        if self._line.full:
-            with anyio.move_on_after(self._send_timeout) as patience:
-                await self._line.writable()
-            if patience.cancelled_caught:
+    async def _send_when_writable(self, body: bytes) -> None:
+        if self._transport.full:
+            with anyio.move_on_after(self._send_timeout) as waiting:
+                await self._transport.writable()
+            if waiting.cancelled_caught:
                 self._cut("stalled")
-        if body and not self._over:
+        if body and not self._end_reason:
             self._send(chunk(body))
 
-    def _say_last(self, last_words: bytes, reason: str) -> None:
+    def _send_last(self, last_words: bytes, reason: str) -> None:
         if last_words:
             self._send(chunk(last_words))
         self._end(reason)
 
     def _end(self, reason: str) -> None:
-        self._over = reason
+        self._end_reason = reason
         self._send(_LAST_CHUNK)
-        self._line.give_back(self._send_timeout)
+        self._transport.hand_back(self._send_timeout)
 
     def _cut(self, reason: str) -> None:
-        """Drop the reader, in the middle if need be."""
-        if not self._over:
-            self._over = reason
-            self._line.abort()
+        """Drop the reader, in the middle of an event if need be."""
+        if not self._end_reason:
+            self._end_reason = reason
+            self._transport.abort()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
 
 def come_back(rng: random.Random) -> Response:
-    """What a stream with a last id gets instead of a refusal, which EventSource would take as final."""
+    """The answer to a stream with a last id instead of an error, after which EventSource would not reconnect."""
     body = b"retry: %d\n\n: busy, come back\n\n" % rng.randint(4000, 6000)
     return Response(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
