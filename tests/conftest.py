@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import hypothesis
 import pytest
-from sse_starlette.sse import AppStatus
 
 from tests.browser import browser
 from tests.postgres import database_url, postgres_server
@@ -50,14 +49,6 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """A module whose tests wait overrides this with VIRTUAL_TIME."""
     return REAL_TIME
-
-
-@pytest.fixture(autouse=True)
-def _no_exit_left_over() -> Iterator[None]:
-    """sse-starlette remembers, for the whole process, that some server was told to exit."""
-    AppStatus.should_exit = False
-    yield
-    AppStatus.should_exit = False
 
 
 @pytest.fixture(autouse=True)

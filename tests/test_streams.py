@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -12,8 +13,14 @@ from typing import Any
 
 import anyio
 import pytest
+import uvicorn
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus, _get_shutdown_state
 
+from gateway.server.server import Server
 from gateway.simulator import Simulator, running
+from gateway.streams.stream import Stream
+from gateway.telemetry.metrics import Metrics
 from tests.conftest import VIRTUAL_TIME
 from tests.harness import OPERATOR, Event, Running, events, serving, tail
 
@@ -173,6 +180,54 @@ async def test_head_has_headers_and_no_stream(tmp_path: Path) -> None:
                 assert response.status == 200
                 assert response.headers["Content-Type"].startswith("text/event-stream")
                 assert await response.read() == b""
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_the_librarys_exit_flag_ends_no_stream(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sse-starlette sets it for the whole process when any server in it was told to exit."""
+    async with gateway_with(tmp_path) as gateway:
+        job = await gateway.copy()
+        monkeypatch.setattr(AppStatus, "should_exit", when == "before")
+        async with gateway.session.get(job["events"]) as response, gateway.session.head(job["events"]) as head:
+            assert response.headers["Content-Type"] == head.headers["Content-Type"]
+            stream = events(response)
+            seen = [await anext(stream)]
+            monkeypatch.setattr(AppStatus, "should_exit", True)
+            await anyio.sleep(5)
+            assert gateway.gateway.parts.tails.open == 1
+            seen += [event async for event in stream]
+        assert [int(event.id) for event in seen] == list(range(1, len(seen) + 1))
+        assert seen[-1].name == "completed"
+        async with gateway.session.get(job["events"], headers={"Last-Event-ID": "1"}) as response:
+            assert [event async for event in events(response)] == seen[1:]
+
+
+async def test_a_gateways_exit_sets_nothing_in_the_library(tmp_path: Path) -> None:
+    """Nor does a stream start its watcher, though sse-starlette replaces the handler of every uvicorn."""
+    assert uvicorn.Server.handle_exit is AppStatus.handle_exit
+    async with gateway_with(tmp_path) as gateway:
+        job = await gateway.copy()
+        async with gateway.session.get(job["events"]) as response:
+            await anext(events(response))
+            gateway.server.handle_exit(signal.SIGTERM, None)
+            assert await response.read()
+    assert Server.handle_exit is vars(Server)["handle_exit"]
+    assert not AppStatus.should_exit
+    assert not _get_shutdown_state().watcher_started
+    assert not _get_shutdown_state().events
+
+
+async def test_each_stream_has_its_own_head(tmp_path: Path) -> None:
+    """It has all attributes of an EventSourceResponse, and what is done to its headers concerns no other."""
+    async with gateway_with(tmp_path) as gateway:
+        tails = gateway.gateway.parts.tails
+        one, other = (Stream(tails, Metrics(), ["j"], [None], [0], send_timeout=1, max_age=1) for _ in range(2))
+    assert isinstance(one, EventSourceResponse)
+    assert vars(one).keys() > vars(EventSourceResponse(iter(()))).keys()
+    one.headers["X-Of-One"] = "1"
+    assert one.raw_headers == [*other.raw_headers, (b"x-of-one", b"1")]
 
 
 @pytest.mark.parametrize(

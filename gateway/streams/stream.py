@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -56,22 +56,15 @@ class Transport(Protocol):
     def abort(self) -> None: ...
 
 
-class _Nothing:
-    """The class wants content; what a stream sends comes from its tails."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        raise NotImplementedError
-
-
-_HEAD = EventSourceResponse(_Nothing(), ping=0)
-"""The head of every stream. One, since making it takes a twentieth of what opening a stream does."""
-
-
-class Stream:
+class Stream(EventSourceResponse):
     """`heads` and `positions` are in the order of `job_ids`: the state of each log, and the number to read it after.
 
-    It sends the head and hands the connection to a `Subscriber`, which outlives the request.
+    It sends the head and hands the connection to a `Subscriber`, which outlives the request. The base class provides
+    the head, and the whole response to HEAD; its tasks, and its state of the whole process, are for its own `__call__`.
     """
+
+    _base = vars(EventSourceResponse(iter(()), ping=0))
+    """The attributes that the base class sets, made once: a twentieth of the cost of opening a stream."""
 
     def __init__(
         self,
@@ -84,6 +77,8 @@ class Stream:
         send_timeout: float,
         max_age: float,
     ) -> None:
+        vars(self).update(self._base)
+        self.raw_headers = self.raw_headers.copy()  # the layers above add their own to the list
         self._subscriber = Subscriber(tails, metrics, positions, send_timeout)
         self._job_ids = job_ids
         self._heads = heads
@@ -91,9 +86,9 @@ class Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
-            await _HEAD(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": _HEAD.status_code, "headers": list(_HEAD.raw_headers)})
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await self._subscriber.begin(scope["gateway.connection"], self._job_ids, self._heads, self._max_age)
 
 
