@@ -29,7 +29,7 @@ from gateway.simulator import Receiver, Simulator, running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohappyeyeballs import AddrInfoType
+    from aiohttp import AddrInfoType
 
 AUTHORIZED = {"Authorization": "Bearer demo"}  # any token will do for the simulator
 ITEM = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
