@@ -49,6 +49,7 @@ METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "FlowControl": (FlowControl.__init__, "transport"),
     "FlowControl.drain": (FlowControl.drain, ""),
     "FlowControl.resume_reading": (FlowControl.resume_reading, ""),
+    "Config.load": (uvicorn.Config.load, ""),
     "Server": (uvicorn.Server.__init__, "config"),
     "Server.run": (uvicorn.Server.run, "sockets"),
     "Server._serve": (uvicorn.Server._serve, "sockets"),
@@ -70,7 +71,8 @@ ATTRIBUTES = {
     HttpToolsProtocol: "flow pipeline cycle scope headers transport loop",
     FlowControl: "write_paused",
     RequestResponseCycle: "disconnected response_complete keep_alive",
-    ServerState: "connections",
+    ServerState: "connections tasks",
+    uvicorn.Config: "http_protocol_class",
     uvicorn.Server: "should_exit force_exit started server_state",
     ResponseHandler: "transport",
     EventSourceResponse: "status_code raw_headers media_type background body_iterator",
@@ -113,6 +115,7 @@ def made() -> dict[type, Any]:
         FlowControl: FlowControl(asyncio.Transport()),
         RequestResponseCycle: RequestResponseCycle(**cycle),
         ServerState: ServerState(),
+        uvicorn.Config: config,
         uvicorn.Server: uvicorn.Server(config),
         ResponseHandler: ResponseHandler(loop),
         EventSourceResponse: EventSourceResponse(iter(()), ping=0),
@@ -152,7 +155,7 @@ async def test_what_makes_aiohttps_protocols() -> None:
     [
         (r"\baiohttp\.client_proto\b|\bResponseHandler\b|\._factory\b", ["outbound/sessions.py"]),
         (r"\bsse_starlette\b|\bEventSourceResponse\b", ["streams/stream.py"]),
-        (r"\buvicorn\.\w|\bHttpToolsProtocol\b|\bRequestResponseCycle\b", ["server/connection.py", "server/server.py"]),
+        (r"\bHttpToolsProtocol\b|\bRequestResponseCycle\b", ["server/connection.py"]),
     ],
 )
 def test_each_private_part_has_its_place(word: str, places: list[str]) -> None:

@@ -22,6 +22,7 @@ from gateway.callbacks import limits
 from gateway.core.errors import StoreRefused
 from gateway.outbound import names
 from gateway.server.connection import Connection
+from gateway.server.selftest import UnfitUvicorn, prove_hijack
 from gateway.server.sockets import BACKLOG, LOOPBACK, close_all, listen
 from gateway.settings import PREFIX, Settings, SettingsError
 from gateway.telemetry import logs
@@ -70,6 +71,8 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._begin_drain)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises UnfitUvicorn."""
+        await prove_hijack(self.config.http_protocol_class)
         await super().startup(sockets)
         if self.started:
             self._loop = asyncio.get_running_loop()
@@ -176,6 +179,10 @@ def run(command: str, worker: int = 0) -> int:
     try:
         server.run(sockets=listening)
     except SystemExit:
+        return 1
+    except UnfitUvicorn as error:
+        close_all(listening)
+        say(str(error))
         return 1
     finally:
         traces.close()
