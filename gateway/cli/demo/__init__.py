@@ -6,9 +6,8 @@ import codecs
 import json
 import secrets
 import shlex
-import socket
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,8 +17,8 @@ import anyio
 from yarl import URL
 
 from gateway.cli.arguments import command
-from gateway.cli.demo.balancer import HOST
-from gateway.cli.demo.gateways import Gateways, alone, several
+from gateway.cli.demo.gateways import Gateways, serving
+from gateway.cli.demo.postgres import HOST
 from gateway.cli.display import ending, percentage, stderr_line
 from gateway.cli.follow import ENDED, LostError, State, Tail, answer_text, broken, start, verdict
 from gateway.cli.run import INTERRUPTED, until_interrupted
@@ -29,8 +28,6 @@ from gateway.simulator import Receiver, Simulator, running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import AddrInfoType
-
 AUTHORIZED = {"Authorization": "Bearer demo"}  # any token will do for the simulator
 ITEM = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
 BODY = {"parentReference": {"driveId": "b!personal", "id": "01MOWKYVDOCUMENTS"}, "name": "Copy of LargeFolder1"}
@@ -39,28 +36,6 @@ SECONDS = 8.0
 SECONDS_REPLICAS = 12.0  # of which some pass between a kill and what comes after it
 CALLBACK = 10.0  # seconds for the gateway to call back
 HALF = 50.0
-
-
-class Connections:
-    """A session's: a new one for each request, as with curl. `port` is where the newest comes from."""
-
-    def __init__(self) -> None:
-        self._newest: socket.socket | None = None
-
-    @property
-    def port(self) -> int:
-        if self._newest is not None:
-            with suppress(OSError):  # it may be closed
-                return int(self._newest.getsockname()[1])
-        return 0
-
-    def session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, socket_factory=self._make))
-
-    def _make(self, address: AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        self._newest = socket.socket(family, kind, protocol)
-        return self._newest
 
 
 async def demonstrate(once: bool, seconds: float | None, replicas: int) -> int:
@@ -83,33 +58,25 @@ async def _play(once: bool, seconds: float | None, replicas: int, ended: Callabl
         seconds = SECONDS if replicas == 1 else SECONDS_REPLICAS
     async with AsyncExitStack() as opened:
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="gateway-demo-")))
-        connections = Connections()
-        session = await opened.enter_async_context(connections.session())
+        # It keeps its connection, by which the worker that takes the copy, and so polls it, serves the stream as well.
+        session = await opened.enter_async_context(aiohttp.ClientSession())
         receiver = Receiver()
         simulator = await opened.enter_async_context(
             running(Simulator(seconds=seconds, steps=STEPS, receiver=receiver))
         )
         operator_key = secrets.token_urlsafe(18)
         given = _settings(simulator.url, operator_key)
-        starting = alone(folder, given) if replicas == 1 else several(replicas, folder, given)
-        gateways = await opened.enter_async_context(starting)
-        with gateways.logs_on_failure():
-            await gateways.answering(session)
-            _say_who_is_there(simulator.url, gateways)
-            job = await _show(gateways, connections, session, f"{simulator.url}/receiver", operator_key, receiver)
-            ended()
-            if not once:
-                _say_what_next(gateways, job, simulator.url, operator_key)
-                raise LostError(await gateways.ended())
+        gateways = await opened.enter_async_context(serving(replicas, folder, given, session))
+        _say_who_is_there(simulator.url, gateways)
+        job = await _show(gateways, session, f"{simulator.url}/receiver", operator_key, receiver)
+        ended()
+        if not once:
+            _say_what_next(gateways, job, simulator.url, operator_key)
+            raise LostError(await gateways.ended())
 
 
 async def _show(
-    gateways: Gateways,
-    connections: Connections,
-    session: aiohttp.ClientSession,
-    receiver_url: str,
-    operator_key: str,
-    receiver: Receiver,
+    gateways: Gateways, session: aiohttp.ClientSession, receiver_url: str, operator_key: str, receiver: Receiver
 ) -> str:
     """One copy as curl would see it: started, followed, called back, read. Returns the job's URL."""
     url = gateways.url
@@ -127,23 +94,14 @@ async def _show(
     await _register(session, job, receiver_url, operator_key, receiver)
     _print("", f"In a browser: {_page(url, job)}")
     _print("", "Instead of polling, listen:", "", f"$ curl -N {job}/events")
-    text = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def as_it_comes(chunk: bytes) -> None:
-        sys.stdout.write(text.decode(chunk))
-        sys.stdout.flush()
-
-    def kill_in_the_middle(state: State) -> None:
-        if gateways.killed is None and percentage(state) >= HALF and state.get("status") not in ENDED:
-            killed = gateways.kill_who_serves(connections.port)
-            if killed is not None:
-                _print(f"({killed.name}, which served this stream, was killed)", "")
-
-    state = await Tail(session, job, patience=10, show=kill_in_the_middle, notice=stderr_line, raw=as_it_comes).ended()
+    state = await _follow(gateways, session, job)
     resource = state.get("resource")
     if verdict(state) != 0 or not isinstance(resource, str):
         raise LostError(ending(state))
-    if gateways.database and gateways.killed is None:
+    if gateways.killed:
+        await gateways.answering(session)
+        _print(f"({gateways.killed} runs again: serve --workers has started it anew)", "")
+    elif gateways.database:
         stderr_line("the copy ended before a gateway could be killed in its middle; give it longer with --seconds")
     await _called_back(receiver)
     _print("The last step of the flow reads the new item:", "")
@@ -151,6 +109,23 @@ async def _show(
         f"$ curl {shlex.quote(url + resource)} -H 'Authorization: Bearer demo'", await _item(session, url + resource)
     )
     return job
+
+
+async def _follow(gateways: Gateways, session: aiohttp.ClientSession, job: str) -> State:
+    """Show the stream as it comes, from its first event to its last, and kill a gateway of several in the middle."""
+    text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def as_it_comes(chunk: bytes) -> None:
+        sys.stdout.write(text.decode(chunk))
+        sys.stdout.flush()
+
+    def kill_in_the_middle(state: State) -> None:
+        if not gateways.killed and percentage(state) >= HALF and state.get("status") not in ENDED:
+            killed = gateways.kill_server_of_stream()
+            if killed:
+                _print(f"({killed}, was killed; the stream is opened again with its last id)", "")
+
+    return await Tail(session, job, patience=10, show=kill_in_the_middle, notice=stderr_line, raw=as_it_comes).ended()
 
 
 async def _register(
@@ -204,22 +179,19 @@ async def _item(session: aiohttp.ClientSession, url: str) -> str:
 
 def _say_who_is_there(simulator: str, gateways: Gateways) -> None:
     _print(f"The simulated Microsoft Graph: {simulator}")
-    if not gateways.database:
-        _print(f"The gateway:                   {gateways.url}")
-    else:
+    if gateways.database:
         _print(f"PostgreSQL:                    {gateways.database}")
-        _print(*(f"{one.name.capitalize()}:                {one.url}" for one in gateways.each))
-        _print(f"The balancer before them:      {gateways.url}")
+    _print(*(f"{f'{name.capitalize()}:':<30} {url}" for name, url in gateways.urls.items()))
+    if gateways.database:
+        _print(f"The port they share:           {gateways.url}")
 
 
 def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: str) -> None:
     url = gateways.url
     copy = f"{command()} copy --to /Documents"
-    left = [one for one in gateways.each if one is not gateways.killed]
-    everything = "All" if gateways.killed is None else f"All but {gateways.killed.name}"
     _print(
         "",
-        f"{everything if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
+        f"{'All' if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
         "",
         f"  the page for people     {_page(url, job)}",
         f"  all jobs, live          GATEWAY_OPERATOR_KEY={operator_key} {command()} jobs --gateway {url}",
@@ -228,10 +200,11 @@ def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: s
         f"  the simulated scenarios curl {simulator}/",
         f"  what was called back    curl {simulator}/receiver",
     )
-    if gateways.database:
-        _print(f"  past the balancer       curl -N {job.replace(url, left[0].url)}/events")
-    if len(left) > 1:
-        _print(f"  one gateway less        kill -9 {left[-1].process.pid}  # {left[-1].name}")
+    for name, worker in list(gateways.workers.items())[-1:]:
+        _print(
+            f"  one gateway's metrics   curl {gateways.urls[name]}/metrics",
+            f"  one killed, and back    kill -9 {worker.pid}  # {name}",
+        )
     _print(
         "",
         f"  export GRAPH_TOKEN=demo GATEWAY_URL={url}",

@@ -59,7 +59,7 @@ class Server:
         """`folder` gets the data and the log, and is made if missing. Raises RefusedError without the wheel."""
         self.folder = folder.absolute()
         self.log = self.folder / "postgres.log"
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._data = self.folder / "data"
         self._settings = {
             **SETTINGS,
@@ -290,11 +290,22 @@ def _passable(folder: Path) -> bool:
     return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
 
 
-def _free_port() -> int:
+def free_port(more: int = 0) -> int:
+    """One that is free, with as many `more` behind it. Raises LostError."""
     for port in random.sample(PORTS, 100):
-        with suppress(OSError), socket.create_server((HOST, port)):
+        if are_free(port, more):
             return port
     raise LostError(f"no port is free on {HOST}")
+
+
+def are_free(port: int, more: int) -> bool:
+    """A port, and as many `more` behind it."""
+    try:
+        for one in range(port, port + more + 1):
+            socket.create_server((HOST, one)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _flags(settings: Mapping[str, str]) -> list[str]:
