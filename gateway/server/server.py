@@ -125,10 +125,10 @@ def settings_to_serve() -> Settings | None:
         settings = settings_.read()
     except SettingsError as error:
         for problem in (*error.problems, *unknown):
-            say(problem)
+            stderr_line(problem)
         return None
     for problem in unknown:
-        say(problem)
+        stderr_line(problem)
     return settings
 
 
@@ -152,13 +152,13 @@ def run(command: str, worker: int = 0) -> int:
             listening += listen(host, port, settings.send_timeout)
     except OSError as error:
         close_all(listening)
-        say(cannot_listen(host, port, error))
+        stderr_line(cannot_listen(host, port, error))
         return 1
     try:
         source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
     except (StoreRefused, OSError) as error:
         close_all(listening)
-        say(str(error))
+        stderr_line(str(error))
         return 1
     traces = tracing.begin(os.environ, VERSION)
     gateway = create_app(settings, source, traces)
@@ -182,7 +182,7 @@ def run(command: str, worker: int = 0) -> int:
         return 1
     except UnfitUvicorn as error:
         close_all(listening)
-        say(str(error))
+        stderr_line(str(error))
         return 1
     finally:
         traces.close()
@@ -202,7 +202,7 @@ def within_descriptors(settings: Settings) -> Settings:
         return settings
     streams = max(1, room, (hard - SPARE) // 2)
     streams = min(streams, settings.max_streams)
-    say(
+    stderr_line(
         f"The descriptor limit is {hard}: at most {streams} streams are served, not {settings.max_streams}. "
         "Raise it with ulimit -Hn."
     )
@@ -217,20 +217,20 @@ def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket
     host, port = sockets[0].getsockname()[:2]
     listens = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     base = settings.public_url or listens
-    say(f"gateway listens on {listens}" + (f", and is called {base}" if base != listens else ""))
-    say(f"  upstream      {settings.upstream_url}")
-    say(f"  store         {source.place}")
+    stderr_line(f"gateway listens on {listens}" + (f", and is called {base}" if base != listens else ""))
+    stderr_line(f"  upstream      {settings.upstream_url}")
+    stderr_line(f"  store         {source.place}")
     if source.new_operator_key is not None:
-        say(f"  operator key  {source.new_operator_key}   (made for this store, and shown only now: keep it)")
+        stderr_line(f"  operator key  {source.new_operator_key}   (made for this store, and shown only now: keep it)")
     elif settings.operator_key is None and source.operator_hash is None:
-        say(f"  operator key  none, so the operator's routes are shut: set {PREFIX}OPERATOR_KEY to open them")
+        stderr_line(f"  operator key  none, so the operator's routes are shut: set {PREFIX}OPERATOR_KEY to open them")
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     there = "" if base == f"http://{host}:{port}" else f" --gateway {base}"
-    say("Try next:")
-    say(f"  the page      {base}/")
-    say(f"  a copy        GRAPH_TOKEN=… {command} copy ITEM-ID --to /Documents{there}")
-    say(f"  all jobs      {PREFIX}OPERATOR_KEY=… {command} jobs{there}")
-    say(f"  is it well?   curl {base}/readyz")
+    stderr_line("Try next:")
+    stderr_line(f"  the page      {base}/")
+    stderr_line(f"  a copy        GRAPH_TOKEN=… {command} copy ITEM-ID --to /Documents{there}")
+    stderr_line(f"  all jobs      {PREFIX}OPERATOR_KEY=… {command} jobs{there}")
+    stderr_line(f"  is it well?   curl {base}/readyz")
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
@@ -252,5 +252,5 @@ def cannot_listen(host: str, port: int, error: OSError) -> str:
     return f"Cannot listen on {host}, port {port}: {why}"
 
 
-def say(line: str) -> None:
+def stderr_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from gateway.server.server import cannot_listen, say, settings_to_serve
+from gateway.server.server import cannot_listen, settings_to_serve, stderr_line
 from gateway.server.sockets import LOOPBACK, bound
 from gateway.telemetry import logs
 from gateway.telemetry.logs import EventLog
@@ -85,7 +85,7 @@ def run(count: int) -> int:
     if settings is None:
         return 2
     if not settings.is_shared:
-        say(
+        stderr_line(
             "--workers: they share the jobs through PostgreSQL. Set GATEWAY_STORE_URL to "
             "postgresql://user:password@host/database, or serve without --workers."
         )
@@ -93,11 +93,11 @@ def run(count: int) -> int:
     try:
         held = _hold(settings.host, settings.port, settings.send_timeout)
     except OSError as error:
-        say(cannot_listen(settings.host, settings.port, error))
+        stderr_line(cannot_listen(settings.host, settings.port, error))
         return 1
     with held:
         port = held.getsockname()[1]
-        say(
+        stderr_line(
             f"{count} gateways listen on port {port}, and each on one of its own, to be scraped: "
             f"http://{LOOPBACK}:{port + 1}/metrics and on"
         )

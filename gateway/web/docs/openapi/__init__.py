@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 from gateway.web.docs.openapi import callbacks, components, copies, jobs, service
@@ -22,7 +23,7 @@ Browsers of the origins in `GATEWAY_CORS_ORIGINS` may call all routes, without c
 `400 corsNotAllowed`."""
 INFO = {
     "title": "Copy gateway",
-    "version": "0.1.0",
+    "version": version("copy-gateway"),
     "summary": "Turns Microsoft Graph's polled long-running copies into pushed events.",
     "description": _DESCRIPTION,
     "license": {"name": "MIT", "identifier": "MIT"},
