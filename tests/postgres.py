@@ -5,21 +5,53 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from contextlib import suppress
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 import pytest
 
-from gateway.cli.demo.postgres import Server, temporary_folder
+from gateway.cli.demo.postgres import Server, _children, _send, temporary_folder
 
 
 class Databases(Protocol):
     """A server: `url` is where a database of it is, by default one to make others from."""
 
     def url(self, database: str = ...) -> str: ...
+
+
+class PausableServer(Server):
+    """One of our own, whose processes can be held."""
+
+    _held: tuple[int, ...] = ()
+
+    def pause(self) -> None:
+        """Hold all its processes: connections stay open and new ones are not refused, but nothing answers."""
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        self._held = (process.pid,)
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(process.pid).status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+                time.sleep(0.001)  # from then on it has no new children
+        children = _children(process)
+        self._held += tuple(children)
+        _send(signal.SIGSTOP, children)
+
+    def resume(self) -> None:
+        """Let the held processes go on, those that are still there."""
+        _send(signal.SIGCONT, self._held)
+        self._held = ()
+
+    def stop(self, how: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        self.resume()
+        super().stop(how)
 
 
 class Elsewhere:
@@ -37,7 +69,7 @@ def postgres_server() -> Iterator[Databases]:
     if elsewhere := os.environ.get("GATEWAY_TEST_POSTGRES"):
         yield Elsewhere(elsewhere)
     else:
-        with temporary_folder() as folder, Server(folder) as server:
+        with temporary_folder() as folder, PausableServer(folder) as server:
             yield server
 
 

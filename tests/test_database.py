@@ -19,13 +19,14 @@ import pytest
 from gateway.cli.demo import postgres as cli_database
 from gateway.cli.demo.postgres import Server, temporary_folder
 from gateway.cli.follow import LostError, RefusedError
+from tests.postgres import PausableServer
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Server]:
-    with temporary_folder() as folder, Server(folder, settings={"max_connections": "7"}) as server:
+def shared() -> Iterator[PausableServer]:
+    with temporary_folder() as folder, PausableServer(folder, settings={"max_connections": "7"}) as server:
         yield server
 
 
@@ -38,8 +39,13 @@ async def connected(server: Server, **options: Any) -> AsyncIterator[asyncpg.Con
         await connection.close()
 
 
+def pid_of(server: Server) -> int:
+    assert server._process is not None
+    return server._process.pid
+
+
 def processes(server: Server) -> list[psutil.Process]:
-    postmaster = psutil.Process(server._running.pid)
+    postmaster = psutil.Process(pid_of(server))
     return [postmaster, *postmaster.children(recursive=True)]
 
 
@@ -130,7 +136,7 @@ async def test_a_restart_keeps_port_and_data(shared: Server, how: Any) -> None:
         assert await connection.fetchval(f"SELECT number FROM {how}") == 7
 
 
-async def test_a_pause_holds_everything(shared: Server) -> None:
+async def test_a_pause_holds_everything(shared: PausableServer) -> None:
     """What is connected waits, and so does who connects; both go on afterwards."""
     async with connected(shared) as connection:
         shared.pause()
@@ -150,7 +156,7 @@ async def test_a_pause_holds_everything(shared: Server) -> None:
 async def test_nothing_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not of a server that was paused, nor of one that does not end by itself or even when it is told twice."""
     with temporary_folder() as folder:
-        server = Server(folder / "a" / "b", version=16)
+        server = PausableServer(folder / "a" / "b", version=16)
         for patience in (0.2, 0.0):
             monkeypatch.setattr(cli_database, "STOP", patience)
             with server:
@@ -179,7 +185,7 @@ async def test_programs_out_of_reach_are_copied(tmp_path: Path, monkeypatch: pyt
     out_of_reach = tmp_path / programs.relative_to(site)
     monkeypatch.setattr(cli_database, "_programs", lambda _: out_of_reach)
     with temporary_folder() as folder, Server(folder) as server:
-        assert psutil.Process(server._running.pid).exe() == f"{folder}/wheel/{programs.relative_to(site)}/postgres"
+        assert psutil.Process(pid_of(server)).exe() == f"{folder}/wheel/{programs.relative_to(site)}/postgres"
     assert not cli_database._passable(tmp_path)
     with pytest.raises(RefusedError, match="cannot reach"):
         Server(tmp_path / "data").start()

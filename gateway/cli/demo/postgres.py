@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gateway.cli.follow import LostError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 HOST = "127.0.0.1"
 USER = "gateway"
@@ -72,7 +72,6 @@ class Server:
         self._as: dict[str, Any] = {}
         self._password = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._held: list[int] = []
 
     def url(self, database: str = "gateway") -> str:
         """With the password; known once it was started."""
@@ -108,7 +107,6 @@ class Server:
             return
         for number in (STOPS[how], signal.SIGQUIT):
             process.send_signal(number)
-            self._release()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP)
                 break
@@ -119,25 +117,6 @@ class Server:
             process.wait()
         self._process = None
 
-    def pause(self) -> None:
-        """Hold all its processes: connections stay open and new ones are not refused, but nothing answers."""
-        import psutil
-
-        process = self._running
-        self._held = [process.pid]
-        process.send_signal(signal.SIGSTOP)
-        with suppress(psutil.NoSuchProcess):
-            while psutil.Process(process.pid).status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
-                time.sleep(0.001)  # from then on it has no new children
-        children = _children(process)
-        self._held += children
-        _send(signal.SIGSTOP, children)
-
-    def resume(self) -> None:
-        """Let go on what was paused."""
-        if self._running.poll() is None:
-            self._release()
-
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -145,16 +124,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """The folder stays."""
         self.stop("immediate")
-
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("the server was not started")
-        return self._process
-
-    def _release(self) -> None:
-        _send(signal.SIGCONT, self._held)
-        self._held = []
 
     def _make_ready(self) -> None:
         if not self.folder.exists():
@@ -321,7 +290,7 @@ def _children(process: subprocess.Popen[bytes]) -> list[int]:
         return []
 
 
-def _send(number: int, pids: list[int]) -> None:
+def _send(number: int, pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
