@@ -55,7 +55,7 @@ async def answering(session: aiohttp.ClientSession, url: str) -> None:
 async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) -> None:
     """The one that serves the stream, and polls: it is started again, and another one has gone on meanwhile."""
     ended, output, errors = await gateway(
-        "demo", "--replicas", str(replicas), "--once", "--seconds", "5", TMPDIR=str(place)
+        "demo", "--replicas", str(replicas), "--once", "--seconds", "10", TMPDIR=str(place)
     )
     assert ended == 0, errors
     killed = rf"\((gateway \d of {replicas}), which polled the job and served this stream, was killed; [^\n]* last id\)"
