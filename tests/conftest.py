@@ -10,9 +10,9 @@ import aiohttp
 import hypothesis
 import pytest
 
-from tests.browser import browser
-from tests.postgres import database_url, postgres_server
-from tests.virtual_time import VirtualLoop
+from tests.support.browser import browser
+from tests.support.postgres import database_url, postgres_server
+from tests.support.virtual_time import VirtualLoop
 
 __all__ = ["browser", "database_url", "postgres_server"]  # fixtures of every module
 
@@ -45,10 +45,13 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield client
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """A module whose tests wait overrides this with VIRTUAL_TIME."""
-    return REAL_TIME
+@pytest.fixture(scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of a module's tests: in virtual time where the module is marked so, else in real time.
+
+    A browser is shared by a module's tests and lives in their loop, hence the scope.
+    """
+    return VIRTUAL_TIME if request.node.get_closest_marker("virtual_time") else REAL_TIME
 
 
 @pytest.fixture(autouse=True)

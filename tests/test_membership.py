@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
@@ -9,22 +10,18 @@ from typing import Any, Literal, cast
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.errors import StoreUnavailable
-from gateway.membership import Lease, Membership
+from gateway.membership import Lease, Membership, rebalance
 from gateway.store import ClusterView, SharedStore
-from tests.harness import runtime
-from tests.virtual_time import VirtualLoop
+from tests.support.harness import runtime
 
 LEASE = 10.0
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualLoop}
-
-
-pytestmark = pytest.mark.anyio
+pytestmark = pytest.mark.virtual_time
 
 
 class ScriptedStore:
@@ -252,3 +249,82 @@ async def test_one_that_retires_takes_nothing_more() -> None:
         renewed = len(scene.store.renewals)
         await anyio.sleep(LEASE)
         assert len(scene.store.renewals) == renewed
+
+
+async def test_a_lease_without_a_term_always_holds() -> None:
+    """There is nobody else."""
+    lease = Lease()
+    await lease.held()
+    await anyio.sleep(86400)
+    assert lease.holds
+
+
+async def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
+    """Not from when the answer came."""
+    lease = Lease(7.5)
+    sent = anyio.current_time()
+    await anyio.sleep(3)
+    lease.renewed(sent)
+    await anyio.sleep(4.4)
+    assert lease.holds
+    await anyio.sleep(0.2)
+    assert not lease.holds
+
+
+async def test_who_waits_goes_on_with_the_next_renewal() -> None:
+    """All of them; one that came too late to be of use lets nobody go on."""
+    lease = Lease(5)
+    went_on: list[float] = []
+
+    async def wait() -> None:
+        await lease.held()
+        went_on.append(anyio.current_time())
+
+    begun = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(wait)
+        await anyio.sleep(10)
+        lease.renewed(begun + 2)
+        await anyio.sleep(10)
+        assert went_on == []
+        lease.renewed(anyio.current_time())
+    assert went_on == [begun + 20] * 3
+
+
+@pytest.mark.parametrize(
+    ("mine", "everything", "members", "take", "give"),
+    [
+        (0, 0, 1, 0, 0),
+        (0, 300, 1, 300, 0),
+        (300, 300, 1, 0, 0),
+        (300, 300, 2, 0, 150),
+        (0, 300, 3, 100, 0),
+        (100, 300, 3, 0, 0),
+        (105, 300, 3, 0, 0),
+        (106, 300, 3, 0, 6),
+        (1, 1, 3, 0, 0),
+        (2, 2, 3, 0, 1),
+        (0, 1, 3, 1, 0),
+    ],
+)
+def test_a_share(mine: int, everything: int, members: int, take: int, give: int) -> None:
+    """All of it for one alone; a little too much is not worth the moving."""
+    assert rebalance(mine, everything, members) == (take, give)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=8), st.integers(0, 500), st.integers(0, 1000))
+def test_it_evens_out(held: list[int], free: int, seed: int) -> None:
+    """Whoever starts with whatever, in any order: nothing stays free, and all have about the same."""
+    rng = random.Random(seed)
+    for _ in range(3):
+        order = list(range(len(held)))
+        rng.shuffle(order)
+        for place in order:
+            take, give = rebalance(held[place], sum(held) + free, len(held))
+            taken = min(take, free)
+            held[place] += taken - give
+            free += give - taken
+    assert free == 0
+    share = sum(held) / len(held)
+    assert max(held) <= share * 1.05 + 1

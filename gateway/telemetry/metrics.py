@@ -66,7 +66,7 @@ GAUGES = {
 HOST_GAUGES = {"jobs_throttled": "Jobs whose last poll was throttled."}
 Write = Literal["create", "append", "callback"]
 
-_job_log = EventLog("gateway.watch")
+log = EventLog("gateway.watch")
 _WRITES: tuple[Write, ...] = ("create", "append", "callback")
 _NETWORK = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STORE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -172,7 +172,7 @@ class Metrics:
         if origin == "gateway" and code is not None:
             self.jobs_lost.labels(code).inc()
         self.job_duration.observe(max(0.0, seconds))
-        _job_log.info(
+        log.info(
             "job_ended",
             job=reference(job.id),
             status=state.status,

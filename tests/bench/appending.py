@@ -22,7 +22,7 @@ from gateway.store import Store
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
 from tests.bench.row import Figures
-from tests.stores import open_sqlite
+from tests.support.stores import open_sqlite
 
 SQLITE = "sqlite:///"
 

@@ -17,8 +17,8 @@ import anyio
 import msgspec
 
 from tests.bench.machine import on_cpu
-from tests.harness import FOLDER, TOKEN, Process, free_port
-from tests.programs import path_of
+from tests.support.harness import FOLDER, TOKEN, Process, free_port
+from tests.support.programs import path_of
 
 NCHAN_MODULE = "ngx_nchan_module.so"
 MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"), Path("/usr/share/nginx/modules"))

@@ -13,7 +13,7 @@ from tests.bench.posts import Answered, post
 from tests.bench.row import Case, Figures, Line, Row, Target
 from tests.bench.servers import gateway
 from tests.bench.upstream import Doing, Upstream
-from tests.harness import FOLDER
+from tests.support.harness import FOLDER
 
 AT_ONCE = 50
 WARM = 200

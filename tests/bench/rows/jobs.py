@@ -14,7 +14,7 @@ from tests.bench.machine import MIB, cpu_seconds, resident
 from tests.bench.row import Case, Figures, Line, Row, Target
 from tests.bench.servers import gateway
 from tests.bench.upstream import Doing, Upstream
-from tests.stores import open_sqlite
+from tests.support.stores import open_sqlite
 
 JOBS = 10_000
 LONGEST = 4 * 3600.0

@@ -15,7 +15,7 @@ from tests.bench.row import Case, Figures, Line, Row, Target
 from tests.bench.rows.streams import EVERY, ROOM
 from tests.bench.servers import copies, copy, gateway
 from tests.bench.upstream import MOVING, Doing, Seen, Upstream
-from tests.harness import Event, events
+from tests.support.harness import Event, events
 
 STREAMS = 5000
 OTHERS = 20

@@ -21,7 +21,7 @@ from tests.bench.rows.copies import BODY
 from tests.bench.rows.streams import ROOM
 from tests.bench.servers import START_SECONDS, copy
 from tests.bench.upstream import Upstream
-from tests.harness import FOLDER, Process, free_ports
+from tests.support.harness import FOLDER, Process, free_ports
 
 NUMBER, AT_ONCE = 3000, 100
 STREAMS = 4000

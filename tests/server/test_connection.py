@@ -1,0 +1,201 @@
+"""What becomes of a connection that a stream has taken over, seen from the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from aiohttp import web
+
+from gateway.core.job import chunk
+from gateway.server.connection import READ_AHEAD_LIMIT
+from tests.support.fake_upstream import FakeUpstream, faking
+from tests.support.harness import Running, serving
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def ending(upstream: FakeUpstream) -> asyncio.Event:
+    """The copy has ended once this is set."""
+    end = asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "completed" if end.is_set() else "inProgress"}, status=202)
+
+    upstream.on_poll = answer
+    return end
+
+
+@asynccontextmanager
+async def dialled(gateway: Running) -> AsyncIterator[Wire]:
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    yield reader, writer
+    writer.close()
+
+
+def get(path: str, version: str = "1.1") -> bytes:
+    return f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+
+
+async def head(wire: Wire) -> bytes:
+    return await wire[0].readuntil(b"\r\n\r\n")
+
+
+async def body(wire: Wire) -> bytes:
+    """What comes in chunks, to the last of them."""
+    reader, _ = wire
+    found = b""
+    while size := int(await reader.readline(), 16):
+        found += await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+    return found
+
+
+async def state(wire: Wire) -> bytes:
+    """The start of the answer to a GET of the job."""
+    said = await head(wire)
+    length = next(int(line.split(b":")[1]) for line in said.split(b"\r\n") if line.startswith(b"content-length"))
+    await wire[0].readexactly(length)
+    return said[:12]
+
+
+@pytest.mark.parametrize("when", ["at once", "meanwhile", "afterwards"])
+async def test_the_next_request_is_answered_when_the_stream_has_ended(when: str, tmp_path: Path) -> None:
+    """Whether it came in one piece with the stream's own, while that ran, or later."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        following = get(path) + get(path + "/events") + get(path)
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events") + (following if when == "at once" else b""))
+            await head(wire)
+            wire[1].write(following if when == "meanwhile" else b"")
+            end.set()
+            assert (await body(wire)).endswith(b"}\n\n")
+            wire[1].write(following if when == "afterwards" else b"")
+            assert await state(wire) == b"HTTP/1.1 200"
+            await head(wire)
+            assert b"event: completed" in await body(wire)
+            assert await state(wire) == b"HTTP/1.1 200"
+        assert gateway.gateway.parts.tails.open == 0
+
+
+async def test_a_client_of_http_1_0_is_closed_to_at_the_end(tmp_path: Path) -> None:
+    """It keeps no connection alive."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        ending(upstream).set()
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            wire[1].write(get(path, "1.0"))
+            assert (await wire[0].read()).endswith(b"0\r\n\r\n")
+
+
+async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> None:
+    """Nothing reads it before the stream is over, so it is not kept."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            wire[1].write(get(path))
+            await wire[0].readuntil(b"retry: 2000\n\n")
+            wire[1].write(b"x" * (READ_AHEAD_LIMIT + 1))
+            assert not (await wire[0].read()).endswith(b"0\r\n\r\n")
+            assert gateway.gateway.parts.tails.open == 0
+
+
+async def test_a_client_that_left_before_its_stream_began_leaves_nothing(tmp_path: Path) -> None:
+    """Each of many that ask and close at once is forgotten."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        with anyio.fail_after(20):
+            for _ in range(50):
+                async with dialled(gateway) as (_, writer):
+                    writer.write(get(path))
+            async with dialled(gateway) as wire:  # accepted after them
+                wire[1].write(get("/healthz"))
+                await state(wire)
+            while len(gateway.server.server_state.connections) > 1:  # noqa: ASYNC110 - the server has no event for it
+                await anyio.sleep(0.02)
+        assert gateway.gateway.parts.tails.open == 0
+
+
+@pytest.mark.parametrize("cut", [1, 20, 30, 45])
+async def test_the_next_request_may_come_in_pieces(cut: int, tmp_path: Path) -> None:
+    """One with the stream's own, the rest when that has begun, or when it has ended."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        following = get(path)
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events") + following[:cut])
+            await head(wire)
+            wire[1].write(following[cut : cut + 10])
+            end.set()
+            await body(wire)
+            wire[1].write(following[cut + 10 :])
+            assert await state(wire) == b"HTTP/1.1 200"
+
+
+async def test_a_request_of_a_stream_may_have_a_body(tmp_path: Path) -> None:
+    """Which nobody reads, and which is not taken for the next request."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}"
+        with anyio.fail_after(20):
+            wire[1].write(get(path + "/events").replace(b"Host: x", b"Host: x\r\nContent-Length: 2"))
+            await head(wire)
+            end.set()
+            await body(wire)
+            wire[1].write(b"{}" + get(path))
+            assert await state(wire) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_who_stalls_at_the_end_is_cut(close: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kernel has no clock of its own for that."""
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    async with faking() as upstream, serving(upstream.url, tmp_path, send_timeout=1) as gateway:
+        end = ending(upstream)
+        path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        stalled = socket.socket()
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect((host, int(port)))
+        stalled.sendall(get(path).replace(b"Host: x", b"Host: x\r\nConnection: close" if close else b"Host: x"))
+        connections = gateway.server.server_state.connections
+        with anyio.fail_after(20):
+            while gateway.gateway.parts.tails.open == 0 or not (found := _hijacked(connections)):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            while not found.transport.get_write_buffer_size():
+                found.write(chunk(b":" + b"x" * 2000 + b"\n\n"))
+                await anyio.lowlevel.checkpoint()
+            end.set()
+            while found in connections:  # noqa: ASYNC110 - the server has no event for it
+                await anyio.sleep(0.05)
+        stalled.close()
+
+
+def _hijacked(connections: Any) -> Any:
+    return next((one for one in connections if one._owner is not None), None)
+
+
+async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> None:
+    """No more than it says are open, and the rest are told to come back."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, max_streams=5) as gateway:
+        ending(upstream)
+        url = f"{gateway.url}/jobs/{(await gateway.copy())['jobId']}/events"
+        answers = await asyncio.gather(*(gateway.session.get(url) for _ in range(40)))
+        assert gateway.gateway.parts.tails.open == 5
+        assert [answer.status for answer in answers].count(503) == 35
+        for answer in answers:
+            answer.close()

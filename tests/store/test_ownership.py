@@ -1,0 +1,405 @@
+"""Many gateways on one database: who has what, and what a gateway that lost it can still do."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from functools import partial
+
+import anyio
+import asyncpg
+import pytest
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.job import Answer, Event, Target, accepted, advance
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres.database import Database
+from gateway.store.postgres.ownership import PORTION
+from gateway.store.postgres.pool import SIZE
+from tests.store.test_store import NOW, log, made, moved, wanting
+from tests.support.stores import PostgresLives, postgres_lives
+from tests.support.wire import Direction, wired
+
+
+@pytest.fixture
+async def lives(database_url: str) -> AsyncIterator[PostgresLives]:
+    async with postgres_lives(database_url, log_limit=100) as lives:
+        yield lives
+
+
+async def renewed(store: PostgresStore, jobs: int = 0, callbacks: int = 0) -> tuple[int, int, int] | None:
+    standing = await store.renew(jobs, callbacks, patience=5)
+    return None if standing is None else (standing.members, standing.jobs, standing.callbacks)
+
+
+async def test_what_each_gateway_hears_of_the_others(lives: PostgresLives) -> None:
+    """How many live, and how much there is in all, what is free included."""
+    one = lives.store
+    assert await renewed(one) == (1, 0, 0)
+    two = await lives.join()
+    await made(one, "a")
+    await made(one, "b")
+    await one.add_callback(wanting(job_id="a"))
+    assert await renewed(one, 2, 1) == (2, 2, 1)
+    assert await renewed(two) == (2, 2, 1)
+    await one.release("jobs", ["a"])
+    await one.release("callbacks", ["c"])
+    assert await renewed(two) == (2, 2, 1)
+    assert [job.id for job in await two.claim(5)] == ["a"]
+    assert [callback.id for callback in await two.claim_callbacks(5)] == ["c"]
+    assert await renewed(one, 1, 0) == (2, 2, 1)
+    assert await one.holdings("jobs") == {"b"}
+    assert await two.holdings("jobs") == {"a"}
+    assert await two.holdings("callbacks") == {"c"}
+
+
+async def test_a_claim_takes_what_is_free_and_no_more(lives: PostgresLives) -> None:
+    """Many at once share it without taking one twice."""
+    one = lives.store
+    jobs = [await made(one, f"j{number}") for number in range(20)]
+    assert await one.claim() == []
+    rivals = [await lives.join() for _ in range(3)]
+    await one.release("jobs", [job.id for job in jobs[:15]])
+    claimed = await asyncio.gather(*(rival.claim(6) for rival in rivals))
+    ids = [job.id for jobs in claimed for job in jobs]
+    assert sorted(ids) == sorted(job.id for job in jobs[:15])
+    assert max(len(jobs) for jobs in claimed) == 6
+    assert all(job.epoch == 2 for jobs in claimed for job in jobs)
+
+
+async def test_an_ended_job_has_no_owner(lives: PostgresLives) -> None:
+    """Nor has a callback that is settled; nobody claims them."""
+    one = lives.store
+    job = await moved(one, await made(one), "completed")
+    await one.add_callback(wanting(state="delivered", finished_at=NOW))
+    assert await one.holdings("jobs") == set()
+    assert await one.holdings("callbacks") == set()
+    two = await lives.next()
+    assert await two.claim() == []
+    assert await two.claim_callbacks() == []
+    assert await two.get(job.id) is not None
+
+
+async def test_a_gateway_that_was_silent_for_too_long_has_nothing(lives: PostgresLives) -> None:
+    """It hears so with its next renewal, cannot claim before it joins anew, and its writes are refused."""
+    dead = lives.store
+    job = await made(dead)
+    await dead.reserve(b"k", b"f", NOW)
+    two = await lives.join()
+    assert await two.expire_members() == []
+    await lives.expire(dead)
+    assert await dead.expire_members() == [dead.me]
+    assert await renewed(dead) is None
+    assert await dead.claim() == []
+    (claimed,) = await two.claim()
+    late, events = advance(job, Answer(status="completed"), NOW)
+    assert not await dead.append(late, events)
+    assert await log(two) == [1]
+    known = await two.reserve(b"k", b"f", NOW)
+    assert known is not None
+    assert known.outcome == "unknown"
+    await dead.join()
+    assert await renewed(dead) == (2, 1, 0)
+    await moved(two, claimed, "completed")
+
+
+async def test_a_renewal_comes_before_a_burial_or_not_at_all(lives: PostgresLives) -> None:
+    """However they meet, the gateway and the others agree on whether it lives."""
+    watcher = lives.store
+    for _ in range(20):
+        store = await lives.join()
+        await made(store, store.me)
+        await lives.expire(store)
+        standing, buried = await asyncio.gather(renewed(store), watcher.expire_members())
+        assert (standing is None) == (store.me in buried)
+        assert (await store.holdings("jobs") == set()) == (store.me in buried)
+        await store.leave()
+        await watcher.expire_members()
+
+
+async def test_a_reservation_of_another_gateway(lives: PostgresLives) -> None:
+    """In flight elsewhere, as long as that gateway lives."""
+    one, two = lives.store, await lives.join()
+    await one.reserve(b"k", b"f", NOW)
+    known = await two.reserve(b"k", b"f", NOW)
+    assert known is not None
+    assert (known.outcome, known.elsewhere) == ("inFlight", True)
+    known = await one.reserve(b"k", b"f", NOW)
+    assert known is not None
+    assert (known.outcome, known.elsewhere) == ("inFlight", False)
+
+
+async def test_leaving(lives: PostgresLives) -> None:
+    """All that it had is free at once, and what it stores after that too."""
+    one, two = lives.store, await lives.join()
+    await made(one)
+    await one.add_callback(wanting())
+    await one.leave()
+    assert len(await two.claim()) == 1
+    assert len(await two.claim_callbacks()) == 1
+    await made(one, "late")
+    assert await two.claim() == []
+    assert await two.expire_members() == []
+    assert [job.id for job in await two.claim()] == ["late"]
+
+
+async def test_a_stop_at_any_gateway(lives: PostgresLives) -> None:
+    """The owner hears of it and can write no more."""
+    one, two = lives.store, await lives.join()
+    stopped: list[str] = []
+    heard = anyio.Event()
+
+    def on_stop(job_id: str) -> None:
+        stopped.append(job_id)
+        heard.set()
+
+    one.on_stop = on_stop
+    job = await made(one)
+    assert await two.stop("j", NOW) is not None
+    with anyio.fail_after(5):
+        await heard.wait()
+    assert stopped == ["j"]
+    late, events = advance(job, Answer(status="inProgress"), NOW)
+    assert not await one.append(late, events)
+    assert await log(two) == [1, 2]
+
+
+async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: PostgresLives) -> None:
+    """Whoever delivers it must not go on."""
+    one, two = lives.store, await lives.join()
+    heard: list[str] = []
+    news = anyio.Event()
+
+    def on_change(callback_id: str) -> None:
+        heard.append(callback_id)
+        if len(heard) == 2:
+            news.set()
+
+    one.on_callback_change = on_change
+    await made(one)
+    for callback_id in ("a", "b"):
+        await one.add_callback(wanting(callback_id))
+    assert await two.remove_callback("j", "a")
+    assert await two.revive_callback("j", "b") is not None
+    with anyio.fail_after(5):
+        await news.wait()
+    assert sorted(heard) == ["a", "b"]
+    assert await one.holdings("callbacks") == set()
+    assert await two.holdings("callbacks") == {"b"}
+
+
+async def test_a_clock_that_is_wrong(database_url: str) -> None:
+    """By minutes: all gateways go by the database's."""
+    async with AsyncExitStack() as stack:
+        for wrong in (-300.0, 300.0):
+            database = await Database.open(database_url, None, None)
+            opening = PostgresStore.open(database, log_limit=9, lease=10, clock=partial(_off_by, wrong))
+            store = await stack.enter_async_context(opening)
+            await store.renew(0, 0, patience=5)
+            assert store.clock() == pytest.approx(time.time(), abs=1)
+
+
+def _off_by(seconds: float) -> float:
+    return time.time() + seconds
+
+
+async def test_a_gateway_that_hangs_in_a_transaction_holds_up_nobody(lives: PostgresLives) -> None:
+    """Its rows are passed over, then taken: the database ends what it left open."""
+    one, two = lives.store, await lives.join()
+    job = await made(one)
+    hanging = anyio.Event()
+
+    async def hang(connection: object) -> None:
+        await connection.execute("SELECT 1 FROM jobs WHERE id = 'j' FOR UPDATE")  # type: ignore[attr-defined]
+        hanging.set()
+        await anyio.sleep(4)
+
+    async def hangs() -> None:
+        with pytest.raises(StoreUnavailable):
+            await one._pool.transaction(hang)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hangs)
+        await hanging.wait()
+        await lives.expire(one)
+        with anyio.fail_after(1):
+            assert await two.expire_members() == [one.me]
+            assert await two.claim() == []
+        with anyio.fail_after(4):
+            while True:
+                await two.expire_members()
+                if claimed := await two.claim():
+                    break
+                await anyio.sleep(0.05)
+    assert [job.epoch for job in claimed] == [job.epoch + 1]
+
+
+async def unsure(doing: Awaitable[object]) -> bool:
+    """Whether its outcome is unknown."""
+    try:
+        await doing
+    except StoreUnavailable:
+        return True
+    return False
+
+
+DIRECTIONS: tuple[Direction, ...] = ("asked", "answered")
+
+
+@pytest.mark.parametrize("log_limit", [5, 100])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+async def test_a_gateway_that_dies_at_any_message(database_url: str, direction: Direction, log_limit: int) -> None:
+    """Whatever it was just asking, and whether or not that was done: the next one finds each job whole, with every
+    event that was acknowledged and that the log has room for, and ends it once.
+    """
+    async with wired(database_url) as wire, postgres_lives(database_url, log_limit=log_limit) as lives:
+        known: list[Event] = []
+        for messages in itertools.count():
+            if len(known) == 7:
+                break
+            job_id = f"j{messages}"
+            wire.mend()
+            async with AsyncExitStack() as stack:
+                database = await Database.open(wire.url, database_url, None)
+                dying = await stack.enter_async_context(
+                    PostgresStore.open(database, log_limit=log_limit, lease=1000, clock=time.time)
+                )
+                wire.cut_after(direction, messages)
+                known = await live(dying, job_id)
+                wire.mend()
+                await lives.expire(dying)
+            successor = lives.store
+            await successor.expire_members()
+            claimed = await successor.claim()
+            job = await successor.get(job_id)
+            if job is None:
+                assert known == []
+                assert claimed == []
+                assert await successor.callbacks(job_id) == []
+                continue
+            if not job.state.ended:
+                assert [one.id for one in claimed] == [job_id]
+                await moved(successor, claimed[0], "completed")
+            (piece,) = await successor.read([(job_id, 0)], 100)
+            assert piece is not None
+            assert piece.ended
+            assert [event.terminal for event in piece.events] == [False] * (len(piece.events) - 1) + [True]
+            numbers = [event.seq for event in piece.events]
+            assert numbers[-1] == piece.head >= len(known)
+            assert numbers == sorted(set(numbers))
+            if log_limit > piece.head:
+                assert numbers == list(range(1, piece.head + 1))
+                assert list(piece.events[: len(known)]) == known
+            assert len(await successor.callbacks(job_id)) == 1
+        assert messages > 20
+
+
+async def live(store: PostgresStore, job_id: str) -> list[Event]:
+    """A job's life with a callback; what was acknowledged of its log before something could not be done."""
+    job, events = accepted(job_id, monitor="https://h/m", target=Target(), now=NOW)
+    known: list[Event] = []
+    if await unsure(store.create(job, events, None, wanting(f"c{job_id}", job_id))):
+        return known
+    known += events
+    for step in range(1, 7):
+        answer = Answer(status="inProgress", percentage=step) if step < 6 else Answer(status="completed")
+        following, events = advance(job, answer, NOW)
+        try:
+            assert await store.append(following, events)
+        except StoreUnavailable:
+            return known
+        known += events
+        job = following
+    return known
+
+
+async def test_an_append_whose_answer_was_lost_may_be_repeated(database_url: str) -> None:
+    """It is kept once, and found to be kept; not so after somebody else has taken over."""
+    kept_before = 0
+    async with wired(database_url) as wire, postgres_lives(database_url, log_limit=100) as lives:
+        database = await Database.open(wire.url, database_url, None)
+        async with PostgresStore.open(database, log_limit=100, lease=1000, clock=time.time) as store:
+            for messages in range(25):
+                old = await made(store, f"j{messages}")
+                job, events = advance(old, Answer(status="inProgress", percentage=1), NOW)
+                wire.cut_after("answered", messages)
+                lost = await unsure(store.append(job, events))
+                wire.mend()
+                kept_before += lost and await log(lives.store, job.id) == [1, 2]
+                assert await store.append(job, events)
+                assert await log(lives.store, job.id) == [1, 2]
+            assert kept_before > 0
+            await lives.expire(store)
+            await lives.store.expire_members()
+            await lives.store.claim()
+            assert not await store.append(job, events)
+
+
+async def test_much_changes_hands_in_portions(lives: PostgresLives) -> None:
+    """A claim takes a portion; leaving and a burial free all, however much it is."""
+    dead, two = lives.store, await lives.join()
+    many = 2 * PORTION + 5
+    for first in range(0, many, 100):
+        await asyncio.gather(*(made(dead, f"j{number}") for number in range(first, min(first + 100, many))))
+    await lives.expire(dead)
+    await two.expire_members()
+    sizes = []
+    while jobs := await two.claim(many):
+        sizes.append(len(jobs))
+    assert sizes == [PORTION, PORTION, 5]
+    await two.release("jobs", [f"j{number}" for number in range(PORTION + 1)])
+    await two.leave()
+    assert len(await (await lives.join()).holdings("jobs")) == 0
+    third = lives.store
+    assert sum([len(await third.claim(many)) for _ in range(3)]) == many
+
+
+async def test_a_row_that_somebody_holds_stops_no_burial(lives: PostgresLives, database_url: str) -> None:
+    """As of a gateway that froze in the middle of a claim: it is buried later, the others now."""
+    frozen, dead, three = lives.store, await lives.join(), await lives.join()
+    await made(dead, "j")
+    await lives.expire(frozen)
+    await lives.expire(dead)
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", frozen.me)
+        assert await three.expire_members() == [dead.me]
+        assert [job.id for job in await three.claim()] == ["j"]
+    await connection.close()
+    assert await three.expire_members() == [frozen.me]
+
+
+async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
+    """They have a connection of their own."""
+    async with anyio.create_task_group() as tasks:
+        for _ in range(SIZE + 5):
+            tasks.start_soon(lives.store._pool.execute, "SELECT pg_sleep(3)")
+        await anyio.sleep(0.5)
+        with anyio.fail_after(1):
+            assert await renewed(lives.store) == (1, 0, 0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_is_given_up_here_ends_there(lives: PostgresLives) -> None:
+    """A statement may take little longer than it is waited for, in a transaction or not."""
+    limit = "SELECT current_setting('statement_timeout')"
+    assert (await lives.store._pool.execute(limit))[0][0] == "6s"
+    (row,) = await lives.store._pool.transaction(lambda connection: connection.fetch(limit))
+    assert row[0] == "6s"
+
+
+async def test_a_row_under_another_key_stops_no_claim(lives: PostgresLives, database_url: str) -> None:
+    """It is left to a gateway that can read it; the rest is taken."""
+    one = lives.store
+    await made(one, "good")
+    await made(one, "bad")
+    await one.release("jobs", ["good", "bad"])
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE jobs SET monitor = decode('01ff', 'hex') WHERE id = 'bad'")
+    await connection.close()
+    assert [job.id for job in await one.claim()] == ["good"]
+    with pytest.raises(StoreUnavailable, match="GATEWAY_SECRET_KEY"):
+        await one.get("bad")

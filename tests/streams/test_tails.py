@@ -1,0 +1,225 @@
+"""Streams under any interleaving of appends, stalls, resumptions and departures: each sees its log, once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.store.sqlite import SQLiteStore
+from gateway.store.sqlite.file import StoreFile
+from gateway.streams.stream import Stream, Subscriber
+from gateway.streams.tails import Tails
+from gateway.telemetry.metrics import Metrics
+from tests.support.virtual_time import VirtualLoop
+
+
+class Client:
+    """The server's side of one connection: written bytes go to the peer, unless it is stalled."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.full = False
+        self.aborted = False
+        self._owner: Subscriber | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._left = asyncio.Event()
+
+    def stall(self) -> None:
+        self.full = True
+        self._writable.clear()
+
+    def resume(self) -> None:
+        self.full = False
+        self._writable.set()
+
+    def leave(self) -> None:
+        self._left.set()
+        self.resume()
+        if self._owner is not None:
+            self._owner.released()
+            self._owner = None
+
+    def abort(self) -> None:
+        self.aborted = self.aborted or not self._left.is_set()
+        self.leave()
+
+    def hand_back(self, _flush_seconds: float) -> None:
+        self.leave()
+
+    def hijack(self, owner: Subscriber) -> None:
+        self._owner = owner
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    def write(self, data: bytes) -> None:
+        assert not self.full
+        assert not self._left.is_set()
+        self.chunks += unchunked(data)
+
+    @property
+    def ended(self) -> bool:
+        return self.chunks[-1:] == [b""]
+
+    async def send(self, message: Any) -> None:
+        assert message["type"] == "http.response.start"
+
+    async def receive(self) -> Any:
+        raise AssertionError("a stream reads nothing")
+
+    @property
+    def ids(self) -> list[int]:
+        return [int(line[4:]) for line in b"".join(self.chunks).split(b"\n") if line.startswith(b"id: ")]
+
+
+def unchunked(data: bytes) -> list[bytes]:
+    """The pieces that were written as chunks; the last one of all is empty."""
+    found = []
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        piece, end, data = data[: int(size, 16)], data[int(size, 16) :][:2], data[int(size, 16) + 2 :]
+        assert end == b"\r\n"
+        found.append(piece)
+    return found
+
+
+class Scene:
+    """One job that grows, and the clients of its streams."""
+
+    def __init__(self, store: SQLiteStore, tails: Tails, job: Job, tasks: Any) -> None:
+        self.store, self.tails, self.job, self.tasks = store, tails, job, tasks
+        self.clients: list[tuple[Client, int]] = []
+
+    async def append(self, status: str = "inProgress") -> None:
+        percentage = min(99.0, self.job.state.percentage_complete + 0.01)
+        job, events = advance(self.job, Answer(status=status, percentage=percentage), 1.0)
+        if events and await self.store.append(job, events):
+            self.job = job
+
+    async def join(self, after: int) -> None:
+        (head,) = await self.store.heads(["j"])
+        assert head is not None
+        after = min(after, head.head)
+        stream = Stream(self.tails, Metrics(), ["j"], [head], [after], send_timeout=50, max_age=1e9)
+        client = Client()
+        self.clients.append((client, after))
+        scope = {"type": "http", "method": "GET", "gateway.connection": client}
+        self.tasks.start_soon(stream, scope, client.receive, client.send)
+
+    def client(self, number: int) -> Client | None:
+        return self.clients[number % len(self.clients)][0] if self.clients else None
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 5)),
+        st.tuples(st.just("burst"), st.integers(60, 90)),
+        st.tuples(st.just("join"), st.integers(0, 40)),
+        st.tuples(st.sampled_from(["stall", "resume", "leave"]), st.integers(0, 30)),
+        st.tuples(st.just("wait"), st.sampled_from([0, 1, 20])),
+    ),
+    max_size=30,
+)
+
+
+async def play(steps: list[tuple[str, int]], folder: Path) -> None:
+    file = StoreFile.open(folder / "s.db", None, "tests", make_operator_key=False)
+    store = SQLiteStore(file, log_limit=10_000)
+    job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
+    await store.create(job, first, None)
+    tails = Tails(store, Metrics(), heartbeat=7, limit=1000)
+    store.on_change = tails.wake
+    async with anyio.create_task_group() as tasks:
+        tails.start(tasks)
+        scene = Scene(store, tails, job, tasks)
+        for what, number in steps:
+            client = scene.client(number)
+            match what:
+                case "append" | "burst":
+                    for _ in range(number):
+                        await scene.append()
+                case "join":
+                    await scene.join(number)
+                case "stall" if client:
+                    client.stall()
+                case "resume" if client:
+                    client.resume()
+                case "leave" if client:
+                    client.leave()
+                case "wait":
+                    await anyio.sleep(number)
+        stayed = [(client, after) for client, after in scene.clients if not client._left.is_set()]
+        for client, _ in stayed:
+            client.resume()
+        await scene.append("completed")
+        await anyio.sleep(60)
+        for client, after in stayed:
+            assert client.ended
+            assert client.ids == list(range(after + 1, scene.job.seq + 1))
+        for client, after in scene.clients:
+            assert client.ids == list(range(after + 1, after + 1 + len(client.ids)))
+        assert tails.open == 0
+        assert tails._tails == {}
+        tasks.cancel_scope.cancel()
+    await store.close()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(STEPS)
+def test_any_interleaving(steps: list[tuple[str, int]]) -> None:
+    """None lost, none doubled, the end seen by all who stayed, and nothing left behind."""
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(play(steps, Path(folder)))
+
+
+@pytest.mark.parametrize("how", ["stalled", "expired", "drained", "drained while stalled"])
+def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
+    """Cut when it takes nothing, ended between events when it is too old or the gateway goes."""
+
+    async def scene() -> Client:
+        file = StoreFile.open(tmp_path / "s.db", None, "tests", make_operator_key=False)
+        store = SQLiteStore(file, log_limit=100)
+        job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
+        await store.create(job, first, None)
+        tails = Tails(store, Metrics(), heartbeat=1000, limit=10)
+        store.on_change = tails.wake
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            tails.start(tasks)
+            heads = await store.heads(["j"])
+            stream = Stream(tails, Metrics(), ["j"], heads, [0], send_timeout=10, max_age=100)
+            scope = {"type": "http", "method": "GET", "gateway.connection": client}
+            tasks.start_soon(stream, scope, client.receive, client.send)
+            await anyio.sleep(1)
+            if "stalled" in how:
+                client.stall()
+                job, more = advance(job, Answer(status="inProgress"), 2.0)
+                await store.append(job, more)
+                await anyio.sleep(1)
+                assert tails.open == 1
+            if "drained" in how:
+                tails.drain(random.Random(1))
+                await anyio.sleep(1)
+            else:
+                await anyio.sleep(101 if how == "expired" else 10)
+            assert tails.open == 0
+            tasks.cancel_scope.cancel()
+        await store.close()
+        return client
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        client = runner.run(scene())
+    assert client.aborted == ("stalled" in how)
+    assert client.ended == ("stalled" not in how)
+    if how == "drained":
+        assert client.chunks[-2].startswith(b"retry: ")

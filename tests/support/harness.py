@@ -1,0 +1,254 @@
+"""A running gateway for tests: in this process under a real uvicorn, or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import anyio
+import msgspec
+import uvicorn
+from anyio.abc import TaskGroup
+
+from gateway.app import Gateway, open_source
+from gateway.membership import Lease, Runtime
+from gateway.server.connection import Connection
+from gateway.server.server import KEEP_ALIVE, Server
+from gateway.server.sockets import listen
+from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import OFF
+
+OPERATOR_KEY = "operator-key-for-tests"
+TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}
+OPERATOR = {"Authorization": f"Bearer {OPERATOR_KEY}"}
+QUICK = {"poll_min": 0.02, "poll_max": 0.2}
+COPY_BODY = {"name": "a copy", "parentReference": {"path": "/drive/root:/Documents"}}
+FOLDER = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+def runtime(tasks: TaskGroup, clock: Callable[[], float] = time.time, lease: Lease | None = None) -> Runtime:
+    """What the parts of a gateway share, for a part that runs alone; without traces."""
+    return Runtime(clock, random.Random(1), Metrics(), OFF, lease or Lease(), tasks)
+
+
+class Running:
+    """`url` is where the gateway answers."""
+
+    def __init__(self, url: str, gateway: Gateway, server: Server, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.gateway = gateway
+        self.server = server
+        self.session = session
+
+    async def copy(self, item: str = FOLDER, **options: Any) -> dict[str, Any]:
+        """Start a copy and return the 202's body; `options` go to the request (json, headers, params)."""
+        options.setdefault("json", COPY_BODY)
+        options.setdefault("headers", TOKEN)
+        async with self.session.post(f"{self.url}{item}/copy", **options) as response:
+            body: dict[str, Any] = await response.json()
+            assert response.status == 202, (response.status, body)
+            return body
+
+
+def settings(upstream: str, folder: Path, **values: Any) -> Settings:
+    given = {
+        "upstream_url": upstream,
+        "store_url": f"sqlite:///{folder}/gateway.db",
+        "port": 0,
+        "operator_key": OPERATOR_KEY,
+        **QUICK,
+        **values,
+    }
+    return Settings(**given)
+
+
+@asynccontextmanager
+async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[Running]:
+    """A gateway in this loop, whatever clock that has, on a socket of its own; drained at the end."""
+    tracing = values.pop("tracing", OFF)
+    chosen = settings(upstream, folder, **values)
+    loop = asyncio.get_running_loop()
+    begun = time.time() - loop.time()
+    gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1), tracing)
+    listening = listen(chosen.host, chosen.port, chosen.send_timeout)
+    config = uvicorn.Config(
+        gateway,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=2,
+    )
+    server = Server(config, gateway, command="gateway")
+    host, port = listening[0].getsockname()[:2]
+    serve = asyncio.create_task(server._serve(listening))
+    while not server.started:
+        if serve.done():
+            await serve
+        await asyncio.sleep(0.01)
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None), connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        try:
+            yield Running(f"http://{host}:{port}", gateway, server, session)
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            await serve
+    assert not server.crashed
+
+
+class Event(msgspec.Struct):
+    """One event as a client sees it; `name` is its `event:`."""
+
+    id: str
+    name: str
+    data: dict[str, Any]
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+    """The events of an open stream until it ends."""
+    fields: dict[str, str] = {}
+    async for raw in response.content:
+        line = raw.decode().rstrip("\r\n")
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif not line and "data" in fields:
+            yield Event(fields.get("id", ""), fields.get("event", "message"), msgspec.json.decode(fields["data"]))
+            fields = {}
+
+
+async def tail(session: aiohttp.ClientSession, url: str, **options: Any) -> list[Event]:
+    """All events of a stream, read to its end."""
+    async with session.get(url, **options) as response:
+        assert response.status == 200, response.status
+        return [event async for event in events(response)]
+
+
+class Process:
+    """`gateway serve` as a process of its own, configured by its environment alone."""
+
+    def __init__(self, upstream: str, folder: Path, **values: Any) -> None:
+        # What much work would be slowed down by, and others cover, is not traced.
+        left_out = ("GATEWAY_", "COVERAGE_") if values.pop("busy", False) else ("GATEWAY_",)
+        self._arguments = values.pop("arguments", ())
+        self.port = values.pop("port", None) or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"gateway-{self.port}.log"
+        given = {
+            "upstream_url": upstream,
+            "store_url": f"sqlite:///{folder}/gateway.db",
+            "port": self.port,
+            "operator_key": OPERATOR_KEY,
+            **QUICK,
+            **values,
+        }
+        own = {f"GATEWAY_{name.upper()}": str(value) for name, value in given.items() if value is not None}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(left_out)},
+            **own,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> Self:
+        """Start it and wait until it is ready."""
+        self.spawn()
+        await self.ready()
+        return self
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve", *self._arguments],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def ready(self, seconds: float = 20.0, *, port: int | None = None) -> None:
+        """Wait until it is, at its port or another one of its own."""
+        url = self.url if port is None else f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession() as session:
+            with anyio.fail_after(seconds):
+                while True:
+                    assert self.process.poll() is None, self.output()
+                    try:
+                        async with session.get(f"{url}/readyz") as response:
+                            if response.status == 200:
+                                return
+                    except aiohttp.ClientError:
+                        pass
+                    await anyio.sleep(0.02)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def kill(self) -> None:
+        """As by `kill -9`."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    async def exited(self, seconds: float = 20.0) -> int:
+        """The exit status."""
+        with anyio.fail_after(seconds):
+            while (status := self.process.poll()) is None:  # noqa: ASYNC110 - a process has no event
+                await anyio.sleep(0.02)
+        return status
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def __aenter__(self) -> Self:
+        """Start it, unless it was started before; it is killed at the end if it still runs."""
+        return self if self._process is not None else await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def free_ports() -> int:
+    """A port that is free with the two that follow it."""
+    while True:
+        port = free_port()
+        try:
+            for own in (port + 1, port + 2):
+                socket.create_server(("127.0.0.1", own)).close()
+        except OSError:
+            continue
+        return port
+
+
+def lines_of_the_readme(first: str) -> str:
+    """Three lines of the README, as they are."""
+    lines = README.read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.strip().startswith(first))
+    return "\n".join(line.removeprefix("    ") for line in lines[begin : begin + 3])

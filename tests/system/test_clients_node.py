@@ -1,0 +1,186 @@
+"""Clients of the field that run on Node: EventSource, fetch-event-source, and one generated from the document."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from gateway.simulator import Simulator, running
+from tests.support import node
+from tests.support.callers import calling
+from tests.support.harness import OPERATOR_KEY, Process
+
+FOLLOWERS = """
+import { EventSource } from "eventsource";
+import { fetchEventSource } from "@microsoft/fetch-event-source";
+
+const url = process.env.EVENTS;
+const kinds = ["progress", "completed", "failed"];
+const tell = (client, event, name, id, data) =>
+  console.log(JSON.stringify({ client, name, id, state: JSON.parse(data) }));
+
+const source = new EventSource(url);
+for (const kind of kinds)
+  source.addEventListener(kind, (event) => {
+    tell("eventsource", event, kind, event.lastEventId, event.data);
+    if (kind !== "progress") source.close();
+  });
+
+// It is written for browsers and asks them for two things: timers by `window`, and whether the tab is seen.
+globalThis.window = globalThis;
+globalThis.document = Object.assign(new EventTarget(), { hidden: false });
+const over = new AbortController();
+await fetchEventSource(url, {
+  signal: over.signal,
+  onmessage({ event, id, data }) {
+    if (!data) return; // it hands out comments and `retry:` as messages without data
+    tell("fetch-event-source", event, event, id, data);
+    if (event !== "progress") over.abort();
+  },
+  onclose() {
+    throw new Error("the stream ended before the job did"); // how one tells it to come back
+  },
+});
+"""
+
+GENERATE = """
+import { createClient } from "@hey-api/openapi-ts";
+
+await createClient({
+  input: process.env.DOCUMENT,
+  output: { path: process.env.OUT, importFileExtension: ".ts" },
+  plugins: ["@hey-api/client-fetch", "@hey-api/sdk", "@hey-api/typescript"],
+  logs: { level: "silent" },
+});
+"""
+
+USE = """
+import {
+  copyMyDriveItem, followJob, getJob, listCallbacks, listJobs, readDriveItem, stopJob, type State,
+} from "./client/index.ts";
+
+declare const process: { env: Record<string, string> };
+const throwOnError = true;
+const operator = () => process.env.OPERATOR_KEY;
+
+const { data: job, response } = await copyMyDriveItem({
+  path: { version: "v1.0", itemId: "01MOWKYVLARGEFOLDER1" },
+  query: { "@microsoft.graph.conflictBehavior": "rename" },
+  headers: { "Idempotency-Key": "generated-1" },
+  body: { parentReference: { driveId: "b!personal", id: "01MOWKYVDOCUMENTS" }, name: "Copy of LargeFolder1" },
+  auth: () => "a-token",
+  throwOnError,
+});
+const path = { job: job.jobId };
+const jobKey = () => job.jobKey;
+
+const seen: State[] = [];
+const { stream } = await followJob({ path });
+for await (const data of stream) seen.push(data as unknown as State);
+
+const { data: state } = await getJob({ path, throwOnError });
+const { data: jobs } = await listJobs({ query: { limit: 1 }, auth: operator, throwOnError });
+const { data: callbacks } = await listCallbacks({ path, auth: jobKey, throwOnError });
+const { data: item } = await readDriveItem({
+  path: { version: "v1.0", driveId: "b!personal", itemId: seen.at(-1)!.resourceId! },
+  auth: () => "a-token",
+  throwOnError,
+});
+const stopped = await stopJob({ path, auth: jobKey });
+const refused = await stopJob({ path, auth: () => "another key" });
+const unknown = await getJob({ path: { job: "nobody" } });
+
+console.log(JSON.stringify({
+  location: response.headers.get("Location"), job, seen, state, jobs, callbacks, item,
+  stopped: stopped.response!.status,
+  refused: refused.error!.error.code,
+  unknown: unknown.error!.error.code,
+}));
+"""
+
+
+@asynccontextmanager
+async def script(text: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Node running a script; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *node.running(text),
+        cwd=node.FOLDER,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_followers_across_a_restart(tmp_path: Path) -> None:
+    """The gateway is killed in the middle and comes back: each client has every event once, in order, to the end."""
+    node.node()
+    held = 5.0
+    simulator = Simulator(seconds=18, steps=18, clock=lambda: min(float(len(simulator.polls())), held))
+    async with (
+        running(simulator) as upstream,
+        calling(Process(upstream.url, tmp_path, poll_min=0.02, poll_max=0.05)) as caller,
+    ):
+        job = await caller.copy()
+        async with script(FOLLOWERS, EVENTS=job["events"]) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            seen: dict[str, list[dict[str, Any]]] = {"eventsource": [], "fetch-event-source": []}
+            while not all(events and events[-1]["state"]["percentageComplete"] > 25 for events in seen.values()):
+                line = await process.stdout.readline()
+                assert line, (await process.stderr.read()).decode()
+                event = json.loads(line)
+                seen[event["client"]].append(event)
+            caller.gateway.kill()
+            held = 100.0
+            await caller.gateway.start()
+            async for line in process.stdout:
+                event = json.loads(line)
+                seen[event["client"]].append(event)
+            assert await process.wait() == 0, (await process.stderr.read()).decode()
+    for events in seen.values():
+        assert [event["id"] for event in events] == [str(number) for number in range(1, len(events) + 1)]
+        assert [event["name"] for event in events[-2:]] == ["progress", "completed"]
+        assert events[-1]["state"]["percentageComplete"] == 100.0
+    assert seen["eventsource"][-1]["state"] == seen["fetch-event-source"][-1]["state"]
+
+
+async def test_a_generated_client(tmp_path: Path) -> None:
+    """Generated from the running gateway's document, checked by TypeScript's compiler, and used for a whole copy."""
+    node.node()
+    (tmp_path / "use.mts").write_text(USE)
+    async with running(Simulator(seconds=0.5, steps=5)) as upstream, Process(upstream.url, tmp_path) as gateway:
+        document, out = f"{gateway.url}/openapi.json", str(tmp_path / "client")
+        async with script(GENERATE, DOCUMENT=document, OUT=out) as generating:
+            said = await generating.communicate()
+            assert generating.returncode == 0, said
+        compiler = node.FOLDER / "node_modules" / "typescript" / "bin" / "tsc"
+        options = "--noEmit --strict --target esnext --module nodenext --allowImportingTsExtensions --skipLibCheck"
+        check = [node.node(), str(compiler), *options.split(), "--lib", "esnext,dom,dom.iterable", "use.mts"]
+        checked = await anyio.run_process(check, cwd=tmp_path, check=False)
+        assert checked.returncode == 0, checked.stdout.decode()
+        environment = {**os.environ, "OPERATOR_KEY": OPERATOR_KEY}
+        used = await anyio.run_process([node.node(), "use.mts"], cwd=tmp_path, env=environment, check=False)
+        assert used.returncode == 0, used.stderr.decode()
+    told = json.loads(used.stdout)
+    job, state = told["job"], told["state"]
+    assert told["location"] == f"{gateway.url}/jobs/{job['jobId']}"
+    percentages = [one["percentageComplete"] for one in told["seen"]]
+    assert (percentages[0], percentages[-1]) == (0, 100)
+    assert percentages == sorted(percentages)
+    assert told["seen"][-1] == state == told["jobs"]["value"][0]
+    assert (state["status"], told["item"]["name"]) == ("completed", "Copy of LargeFolder1")
+    assert told["callbacks"] == {"value": []}
+    assert (told["stopped"], told["refused"], told["unknown"]) == (204, "unauthenticated", "jobNotFound")

@@ -1,0 +1,170 @@
+"""Everything Graph was ever seen to answer, end to end: simulator, gateway, stream."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.simulator import SCENARIOS, Simulator, running
+from tests.support.harness import TOKEN, serving, tail
+
+pytestmark = pytest.mark.virtual_time
+
+_COMPLETED = """copy completed-200 completed-303 completed-303-item rich phases all-words other-drive conflict
+conflict-file location-item location-item-303 completed-then-running no-resource read-lag wrong-parent early-completed
+location-relative location-long location-operations location-flip too-many throttled retry-after retry-after-none
+retry-after-garbage retry-after-negative retry-after-date retry-after-running rate-limit busy busy-bare timeout-504
+bandwidth-509 throttle-page redirect-foreign redirect-foreign-item redirect-broken-item expired-after glitch-404
+glitch-401 unauthorized-html html error-500 empty-200 empty-202 text-plain cut-json not-an-object deep-json not-utf8
+huge drip hang hang-body truncated reset
+reset-body percent-fraction percent-zero percent-missing percent-null percent-text
+percent-over percent-falling percent-nan percent-negative percent-wrong-type percent-twins status-case status-unknown
+status-missing skewed-date doubled-keys byte-order-mark"""
+
+COMPLETED = _COMPLETED.split()
+
+FAILED = {  # code, origin, status
+    "failed": ("nameAlreadyExists", "upstream", "failed"),
+    "failed-202": ("nameAlreadyExists", "upstream", "failed"),
+    "failed-details": (None, "upstream", "failed"),
+    "failed-500": (None, "upstream", "failed"),
+    "failed-late": (None, "upstream", "failed"),
+    "failed-bare": ("failed", "upstream", "failed"),
+    "delete-failed": (None, "upstream", "deleteFailed"),
+    "cancelled": (None, "upstream", "cancelled"),
+    "operation-not-found": ("monitorExpired", "gateway", "failed"),
+    "expired-404": ("monitorExpired", "gateway", "failed"),
+    "expired-410": ("monitorExpired", "gateway", "failed"),
+    "teams": ("monitorUnauthorized", "gateway", "failed"),
+    "rich-operation": ("monitorUnauthorized", "gateway", "failed"),
+    "unauthorized": ("monitorUnauthorized", "gateway", "failed"),
+    "forbidden": ("monitorUnauthorized", "gateway", "failed"),
+    "connect-refused": ("monitorUnreachable", "gateway", "failed"),
+    "connect-hang": ("monitorUnreachable", "gateway", "failed"),
+    "succeeded": ("deadlineExceeded", "gateway", "failed"),
+    "stuck": ("deadlineExceeded", "gateway", "failed"),
+    "stuck-not-started": ("deadlineExceeded", "gateway", "failed"),
+    "retry-after-long": ("deadlineExceeded", "gateway", "failed"),
+}
+
+REFUSED = {  # the status of the POST, and the code where it is the gateway's own
+    **{f"rejected-{name}": (400, None) for name in ("root", "children", "name", "400", "huge")},
+    **{f"rejected-{code}": (code, None) for code in (401, 403, 404, 409, 423, 429, 501, 503, 507)},
+    "rejected-500": (502, None),
+    "rejected-504": (502, None),
+    "rejected-html": (502, None),
+    **dict.fromkeys(
+        ("onenote", "sync-200", "sync-201", "location-missing", "post-200-empty", "post-redirect"),
+        (502, "invalidUpstreamResponse"),
+    ),
+    **{
+        f"location-{name}": (502, "monitorHostNotAllowed")
+        for name in ("http", "loopback", "loopback-6", "mapped", "link-local", "unlisted", "lookalike", "user-info")
+    },
+    "location-file": (502, "invalidUpstreamResponse"),
+    "location-garbage": (502, None),
+    "post-404-runs": (404, None),
+    "post-500-runs": (502, None),
+    "post-504-runs": (502, None),
+    "post-reset-runs": (502, "outcomeUnknown"),
+    "post-hang-runs": (502, "outcomeUnknown"),
+}
+
+
+def test_no_scenario_is_left_out() -> None:
+    """Each has its row, and one only."""
+    assert sorted([*COMPLETED, *FAILED, *REFUSED]) == sorted(SCENARIOS)
+
+
+def simulator() -> Simulator:
+    return Simulator(seconds=8, steps=8, clock=asyncio.get_running_loop().time)
+
+
+LIMITS = {"poll_min": 0.5, "poll_max": 5.0, "poll_patience": 100, "job_deadline": 1200}
+
+
+async def play(name: str, folder: Path) -> tuple[list[dict[str, Any]], Simulator]:
+    async with running(simulator()) as upstream, serving(upstream.url, folder, **LIMITS) as gateway:
+        job = await gateway.copy(f"/v1.0/me/drive/items/{name}", json={"name": "x"})
+        seen = await tail(gateway.session, job["events"])
+        async with gateway.session.get(job["events"], headers={"Last-Event-ID": seen[-1].id}) as again:
+            assert again.status == 204
+        assert [int(event.id) for event in seen] == list(range(1, len(seen) + 1))
+        assert {event.name for event in seen[:-1]} == {"progress"}
+        assert seen[-1].name == ("completed" if seen[-1].data["status"] == "completed" else "failed")
+        shown = [event.data["percentageComplete"] for event in seen]
+        assert shown == sorted(shown)
+        assert all(0 <= percentage <= 100 for percentage in shown)
+        assert upstream.refused == 0 or name in ("teams", "rich-operation", "unauthorized", "forbidden", "glitch-401")
+        assert not upstream.asked("foreign")
+        assert not any(polled.authorized for polled in upstream.polls())
+        return [event.data for event in seen], upstream
+
+
+@pytest.mark.parametrize("name", COMPLETED)
+async def test_it_completes(name: str, tmp_path: Path) -> None:
+    """One completed event at 100, with the new item's id where upstream told it."""
+    seen, upstream = await play(name, tmp_path)
+    last = seen[-1]
+    assert (last["status"], last["percentageComplete"]) == ("completed", 100.0)
+    assert "error" not in last
+    told = name not in ("no-resource", "redirect-broken-item")
+    if told:
+        (operation,) = upstream.operations.values()
+        assert last["resourceId"] == operation.copy.resource_id
+        assert last["resource"].endswith(f"/items/{last['resourceId']}")
+
+
+@pytest.mark.parametrize("name", FAILED)
+async def test_it_fails(name: str, tmp_path: Path) -> None:
+    """One failed event that says whose failure it was, and why."""
+    code, origin, status = FAILED[name]
+    seen, _ = await play(name, tmp_path)
+    assert seen[-1]["status"] == status
+    error = seen[-1]["error"]
+    assert error["origin"] == origin
+    assert error["message"]
+    assert error["code"] == code if code is not None else error["code"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_it_is_not_started(name: str, tmp_path: Path) -> None:
+    """The POST's status, upstream's error or the gateway's, no job, and no second POST."""
+    status, code = REFUSED[name]
+    async with running(simulator()) as upstream, serving(upstream.url, tmp_path) as gateway:
+        async with gateway.session.post(
+            f"{gateway.url}/v1.0/me/drive/items/{name}/copy", json={"name": "x"}, headers=TOKEN
+        ) as response:
+            body = await response.read()
+        assert response.status == status, body
+        if code is not None:
+            assert (await response.json())["error"]["code"] == code
+            assert b"may be running" in body
+        assert len(upstream.asked("copy")) == 1
+        assert not upstream.polls()
+
+
+async def test_the_exchange_of_the_source_document(tmp_path: Path) -> None:
+    """Byte for byte upstream, and 27.8 … 100, completed, the item here."""
+    async with running(simulator()) as upstream, serving(upstream.url, tmp_path, poll_min=5, poll_max=5) as gateway:
+        parent = b'  "parentReference": {\n    "path": "/drive/root:/Documents"\n  },\n'
+        body = b"{\n" + parent + b'  "name": "Copy of LargeFolder1"\n}'
+        job = await gateway.copy(
+            "/beta/me/drive/items/01MOWKYVLARGEFOLDER1",
+            json=None,
+            data=body,
+            headers={**TOKEN, "Content-Type": "application/json"},
+            params={"seconds": "18", "steps": "18"},
+        )
+        (asked,) = upstream.asked("copy")
+        assert (asked.path, asked.body) == ("/beta/me/drive/items/01MOWKYVLARGEFOLDER1/copy", body)
+        assert asked.headers["authorization"] == TOKEN["Authorization"]
+        seen = [event.data for event in await tail(gateway.session, job["events"])]
+        assert seen[1]["percentageComplete"] == 27.8
+        assert seen[-1]["resourceId"] == "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
+        assert seen[-1]["resource"] == "/beta/me/drive/items/01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
+        async with gateway.session.get(gateway.url + seen[-1]["resource"], headers=TOKEN) as response:
+            assert (response.status, (await response.json())["name"]) == (200, "Copy of LargeFolder1")

@@ -1,0 +1,100 @@
+"""The three lines that a front end copies, as they stand in the README, in Chromium and from another origin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser
+
+from tests.support.browser import tab
+from tests.support.fake_receiver import going
+from tests.support.fake_upstream import faking
+from tests.support.harness import COPY_BODY, lines_of_the_readme, serving
+
+START = """
+async ([url, body]) => {
+  const response = await fetch(url, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { Authorization: "Bearer x", "Content-Type": "application/json", "Idempotency-Key": "a-key" },
+  });
+  const [location, id] = ["Location", "request-id"].map(name => response.headers.get(name));
+  return { location, id, job: await response.json() };
+}
+"""
+FOLLOW = """
+([job, lines]) => new Promise((done) => {
+  const seen = [];
+  const bar = { set value(percentage) { seen.push(percentage); } };
+  new Function("job", "bar", "done", `${lines}; globalThis.events = events;`)(
+    job, bar, (state) => done({ seen, state, closed: globalThis.events.readyState === EventSource.CLOSED }),
+  );
+})
+"""
+REFUSED = """
+(url) => new Promise((told) => {
+  const events = new EventSource(url);
+  events.onopen = () => told("opened");
+  events.onerror = () => told(events.readyState === EventSource.CLOSED ? "refused" : "reconnecting");
+})
+"""
+
+
+@asynccontextmanager
+async def front_end() -> AsyncIterator[str]:
+    """Somebody's page, of an origin of its own."""
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><link rel=icon href=data:,>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_from_an_origin_that_is_allowed(tmp_path: Path, browser: Browser) -> None:
+    """The copy is started with a preflight, its Location read, and its events followed to the end and no further."""
+    async with (
+        front_end() as origin,
+        faking() as upstream,
+        serving(upstream.url, tmp_path, cors_origins=origin) as gateway,
+        tab(browser) as opened,
+    ):
+        upstream.on_poll = going(27.8, 60)
+        await opened.page.goto(origin)
+        url = f"{gateway.url}/v1.0/me/drive/items/1/copy"
+        started = await opened.page.evaluate(START, [url, COPY_BODY])
+        job = started["job"]
+        assert started["location"] == f"{gateway.url}/jobs/{job['jobId']}"
+        assert started["id"]
+        lines = lines_of_the_readme("const events = new EventSource")
+        ended = await opened.page.evaluate(FOLLOW, [job, lines])
+        assert ended["seen"] == [0, 27.8, 60]
+        assert (ended["state"]["status"], ended["closed"]) == ("completed", True)
+
+
+async def test_from_an_origin_that_is_not(tmp_path: Path, browser: Browser) -> None:
+    """Neither the copy, which is not even started, nor the events."""
+    async with (
+        front_end() as origin,
+        faking() as upstream,
+        serving(upstream.url, tmp_path, cors_origins="https://app.example.com") as gateway,
+        tab(browser) as opened,
+    ):
+        opened.expects("blocked by CORS policy", "net::ERR_FAILED")
+        job = await gateway.copy()
+        started = upstream.copies()
+        await opened.page.goto(origin)
+        url = f"{gateway.url}/v1.0/me/drive/items/1/copy"
+        with pytest.raises(Exception, match="Failed to fetch"):
+            await opened.page.evaluate(START, [url, COPY_BODY])
+        assert await opened.page.evaluate(REFUSED, job["events"]) == "refused"
+        assert upstream.copies() == started

@@ -1,0 +1,170 @@
+"""The OpenAPI document: valid, complete, and true."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway.graph.items import parse
+from gateway.web.answers import EXPOSED_HEADERS, REQUEST_HEADERS
+from gateway.web.docs.openapi.components import FAULTS
+from gateway.web.docs.resolved import Operation, examples, operations
+from tests.support.described import DOCUMENT, fits, matches
+from tests.support.fake_upstream import answering, faking
+from tests.support.harness import OPERATOR, serving, tail
+
+pytestmark = pytest.mark.virtual_time
+
+CHECKOUT = Path(__file__).parent.parent.parent
+OPERATIONS = operations(DOCUMENT)
+ITEMS = [one for one in OPERATIONS if one.path.startswith("/{version}/")]
+ELSEWHERE = {"400 corsNotAllowed", "405 methodNotAllowed"}  # what no operation of the document can answer
+
+
+def test_it_is_valid() -> None:
+    """By the validator of the field; and its version is the package's."""
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert DOCUMENT["info"]["version"] == project["version"]
+
+
+def frames(media: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """The same of each event of a stream, and of what its data holds."""
+    for block in media["example"].strip().split("\n\n")[1:]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        yield "event", media["schema"], fields
+        event = DOCUMENT["components"]["schemas"]["StreamEvent"]
+        yield "data", event["properties"]["data"]["contentSchema"], json.loads(fields["data"])
+
+
+def bodies() -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Each example of a body or parameter: of what, its schema, and itself."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        yield from ((name, schema, example) for example in schema.get("examples", ()))
+    told = [item["post"] for item in DOCUMENT["webhooks"].values()]
+    requests = [one.body for one in OPERATIONS if one.body is not None] + [one["requestBody"] for one in told]
+    answers = [response for one in OPERATIONS for response in one.responses.values()]
+    for message in (*requests, *answers):
+        for kind, media in message.get("content", {}).items():
+            if kind == "text/event-stream":
+                yield from frames(media)
+                continue
+            yield from ((kind, media.get("schema", {}), example) for example in examples(media).values())
+    for named in (*DOCUMENT["components"]["parameters"].values(), *DOCUMENT["components"]["headers"].values()):
+        if "example" in named:
+            yield named["description"], named["schema"], named["example"]
+
+
+def test_its_examples_fit_their_schemas() -> None:
+    """What is shown is what is meant, and every body that has a schema is shown."""
+    for _, schema, example in bodies():
+        fits(schema, example)
+    for one in OPERATIONS:
+        for message in (one.body, *one.responses.values()):
+            for media in (message or {}).get("content", {}).values():
+                assert "schema" not in media or examples(media), (one.name, message)
+
+
+async def test_every_route_is_in_it_and_no_other(tmp_path: Path) -> None:
+    """The running app's routes and methods; those of items have a test of their own."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        routes = {
+            (str(getattr(route, "path", "")), method)
+            for route in gateway.gateway._starlette.routes
+            for method in (getattr(route, "methods", None) or ())
+            if method != "HEAD"
+        }
+    assert {(one.path, one.method) for one in OPERATIONS if one not in ITEMS} == routes
+
+
+@pytest.mark.parametrize("operation", ITEMS, ids=lambda one: one.name)
+@pytest.mark.parametrize("version", ["v1.0", "beta"])
+def test_every_form_of_an_item_is_forwarded(operation: Operation, version: str) -> None:
+    """What the document offers, the gateway takes."""
+    for owners in ("users", "groups", "sites"):
+        path = operation.path.replace("{version}", version).replace("{owners}", owners)
+        action = parse(operation.method, re.sub(r"\{\w+\}", "x", path)).action
+        assert action == ("copy" if operation.method == "POST" else "read")
+
+
+def test_every_form_of_an_item_is_in_it() -> None:
+    """The forms of the interface's own page, each to read and to copy in both spellings."""
+    drives = ["me/drive", "me/drives/{driveId}", "drives/{driveId}"]
+    drives += ["{owners}/{ownerId}/drive", "{owners}/{ownerId}/drives/{driveId}"]
+    places = ["items/{itemId}", "root", "items/{itemId}:/{pathBelowItem}:", "root:/{pathBelowRoot}:"]
+    ends = ["", "/copy", "/microsoft.graph.copy"]
+    assert {one.path for one in ITEMS} == {
+        f"/{{version}}/{drive}/{place}{end}" for drive in drives for place in places for end in ends
+    }
+
+
+def raised() -> set[str]:
+    """Status and code of every error that the gateway's code makes, as far as both are written out in it."""
+    found = set()
+    for path in (CHECKOUT / "gateway").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GatewayError":
+                status, code = node.args[:2]
+                if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
+                    found.add(f"{status.value!s} {code.value!s}")
+    return found
+
+
+def test_every_error_is_in_it_and_no_other() -> None:
+    """What the code raises, besides what its few common words for it do, and what Starlette answers by itself."""
+    by_name = {"400 invalidRequest", "404 notFound", "405 methodNotAllowed"}
+    assert raised() | by_name == set(FAULTS)
+    shown = {
+        f"{status} {code}"
+        for one in OPERATIONS
+        for status, response in one.responses.items()
+        for code in examples(response.get("content", {}).get("application/json", {}))
+        if status >= "400"
+    }
+    assert shown == set(FAULTS) - ELSEWHERE
+
+
+def test_browsers_may_use_all_of_it() -> None:
+    """Each request header of the document may be sent from another origin, and what scripts need may be read."""
+    named = {one["name"] for one in DOCUMENT["components"]["parameters"].values() if one["in"] == "header"}
+    sent = {name for name in named if not name.startswith("webhook-")} - {"tracestate"}
+    assert sent <= set(REQUEST_HEADERS)
+    exposed = DOCUMENT["components"]["headers"]["Access-Control-Expose-Headers"]["example"]
+    assert exposed == ", ".join(EXPOSED_HEADERS)
+
+
+async def test_what_is_answered_fits(tmp_path: Path) -> None:
+    """States, errors, lists and 202s of a running gateway, ended and running, failed and completed."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+
+        async def get(path: str, **headers: str) -> Any:
+            async with gateway.session.get(gateway.url + path, headers=headers) as response:
+                return await response.json()
+
+        running = await gateway.copy("/v1.0/me/drive/items/1")
+        matches("Accepted", running)
+        matches("State", await get(f"/jobs/{running['jobId']}"))
+        upstream.on_poll = answering(
+            lambda: web.json_response(
+                {"status": "failed", "statusDescription": "d", "error": {"details": [{"code": "a", "target": "t"}]}}
+            )
+        )
+        for event in await tail(gateway.session, running["events"]):
+            matches("State", event.data)
+        upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "1"}))
+        ended = await gateway.copy("/v1.0/me/drive/items/1")
+        assert (await tail(gateway.session, ended["events"]))[-1].data["resource"]
+        matches("State", await get(f"/jobs/{ended['jobId']}"))
+        matches("Jobs", await get("/jobs?limit=1", **OPERATOR))
+        matches("Error", await get("/jobs/nobody"))
+        matches("Error", await get("/v1.0/nothing"))
+        assert (await get("/openapi.json"))["servers"] == [{"url": gateway.url, "description": "this gateway"}]

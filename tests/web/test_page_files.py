@@ -1,0 +1,110 @@
+"""What the page is made of: its files and the policy they come under, and its decisions, run in Node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.web.page import PAGE, PARTS
+from tests.support.fake_upstream import faking
+from tests.support.harness import serving
+from tests.support.node import running
+
+pytestmark = pytest.mark.virtual_time
+
+FOLDER = Path(__file__).parent.parent.parent / "gateway" / "web" / "page"
+A, B = "XeaTDC76yA_LocS2N93-w24t", "-fpH2N93XeaTDC76yA_LoRJs"
+
+
+def node(script: str) -> Any:
+    """What a script that imports from the page's folder writes."""
+    ran = subprocess.run(running(script), capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def of(module: str, names: str) -> str:
+    return f"const {{ {names} }} = await import({json.dumps((FOLDER / module).as_uri())});"
+
+
+def test_all_its_files_are_served_and_no_other() -> None:
+    assert {path.name for path in FOLDER.iterdir() if path.suffix not in ("", ".py")} == {PAGE, *PARTS}
+
+
+def test_it_names_no_address_outside() -> None:
+    """But for the name by which SVG is known, which nobody asks."""
+    for name in (PAGE, *PARTS):
+        text = (FOLDER / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, name
+        assert "https://" not in text.replace("https://…/jobs/…", ""), name
+
+
+async def test_the_policy(tmp_path: Path) -> None:
+    """Nothing inline, nothing from outside, no form, no frame, no markup from a text; on every file, also for HEAD."""
+    kinds = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        for name in (PAGE, *PARTS):
+            path = "/" if name == PAGE else f"/page/{name}"
+            for method in ("GET", "HEAD"):
+                async with gateway.session.request(method, gateway.url + path) as response:
+                    assert response.status == 200
+                    assert response.content_type == kinds[name.rpartition(".")[2]]
+                    assert response.headers["Cache-Control"] == "no-store"
+                    assert response.headers["X-Content-Type-Options"] == "nosniff"
+                    policy = dict(
+                        part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";")
+                    )
+                    content = await response.read()
+            assert content == b""
+            assert int(response.headers["Content-Length"]) == (FOLDER / name).stat().st_size
+            for rule in ("default-src", "base-uri", "form-action", "frame-ancestors", "trusted-types"):
+                assert policy[rule] == "'none'"
+            assert {policy[rule] for rule in ("script-src", "style-src", "connect-src", "img-src")} == {"'self'"}
+        for wrong in ("__init__.py", "index.html", "..%2fapp.py"):
+            async with gateway.session.get(f"{gateway.url}/page/{wrong}") as response:
+                assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "strange"),
+    [
+        ("", [], []),
+        (A, [A], []),
+        (f"http://h/jobs/{A}", [A], []),
+        (f"http://h/base/jobs/{A}/events?lastEventId=3", [A], []),
+        (f"curl -N 'https://h/events?job={A}&job={B}'", [A, B], ["curl", "-N"]),
+        (f"Location: http://h/jobs/{A}\r\n", [A], []),
+        (f"{A},{B};{A}\n\t{B}", [A, B], []),
+        (f"http://h/#{A},{B}", [A, B], []),
+        (f'"http://h/jobs/{A}",', [A], []),
+        ("https://graph/monitor/x 01MOWKYVLARGEFOLDER1", [], ["https://graph/monitor/x", "01MOWKYVLARGEFOLDER1"]),
+        (f"http://h/jobs/{A * 4}", [], [f"http://h/jobs/{A * 4}"]),
+    ],
+)
+def test_what_is_pasted(text: str, ids: list[str], strange: list[str]) -> None:
+    parsed = node(f"{of('ids.js', 'parse')} console.log(JSON.stringify(parse({json.dumps(text)})));")
+    assert parsed == {"ids": ids, "strange": strange}
+
+
+@pytest.mark.parametrize(
+    ("samples", "now", "left"),
+    [
+        ([], 0, None),
+        ([(0, 0), (1000, 10)], 1000, None),  # two are no rate
+        ([(0, 0), (1000, 10), (2000, 20)], 2000, 8000),
+        ([(0, 0), (1000, 10), (2000, 20)], 5000, 5000),  # it goes on meanwhile
+        ([(0, 0), (1000, 10), (2000, 20)], 11_000, 0),  # … and is overdue
+        ([(0, 0), (1000, 10), (2000, 20)], 13_000, None),  # … and then stands still: nobody knows
+        ([(0, 0), (60_000, 1), (120_000, 2)], 240_000, 5_760_000),  # a slow one is slow, not still
+        ([(0, 0), (10, 30), (20, 60)], 20, None),  # within a moment
+        ([(0, 0), (1000, 10), (2000, 20)], 1000, 8000),  # a clock that is behind
+    ],
+)
+def test_the_time_left(samples: list[tuple[int, int]], now: int, left: int | None) -> None:
+    """As far as it can be known."""
+    given = json.dumps([{"at": at, "percentage": percentage} for at, percentage in samples])
+    assert node(f"{of('job.js', 'timeLeft')} console.log(JSON.stringify(timeLeft({given}, {now})));") == left

@@ -1,0 +1,204 @@
+"""The page for all sorts of people: operators, those with many jobs, with a keyboard alone, with a narrow window."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, ViewportSize, expect
+
+from tests.support.browser import axe, tab
+from tests.support.fake_receiver import ALLOWED, figures, receiving, register, saying
+from tests.support.fake_upstream import FakeUpstream, faking
+from tests.support.harness import OPERATOR_KEY, Running, serving, tail
+from tests.web.test_page import STRANGER, card, says
+
+NARROW: ViewportSize = {"width": 320, "height": 640}
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
+MANY = 200
+LONGEST_TASK = 1500  # ms in which a page that is busy with 200 jobs may not answer; mostly it is below 100
+
+
+async def unlock(page: Page, key: str = OPERATOR_KEY) -> None:
+    await page.get_by_label("Operator key").fill(key)
+    await page.keyboard.press("Enter")
+
+
+@asynccontextmanager
+async def all_sorts(folder: Path) -> AsyncIterator[tuple[Running, FakeUpstream, list[dict[str, Any]]]]:
+    """A gateway with a job that completed and could not tell its receiver, one that failed, and one that runs."""
+    async with (
+        faking() as upstream,
+        receiving() as receiver,
+        serving(upstream.url, folder, **ALLOWED) as gateway,
+    ):
+        receiver.answer = saying(500)
+        details = [{"code": "accessDenied", "message": "Access denied", "target": "a" * 300}]
+        jobs = []
+        error = {"code": "a" * 64, "message": "b" * 300, "details": details}
+        sorts: dict[str, dict[str, Any]] = {"completed": {"resourceId": "01NEW" * 20}, "failed": {"error": error}}
+        for status, more in sorts.items():
+            says(upstream, status, 56, **more)
+            job = await gateway.copy()
+            await tail(gateway.session, job["events"])
+            jobs.append(job)
+        await register(gateway, jobs[0], receiver.url)
+        await receiver.told(1)
+        says(upstream, "inProgress", 27.8, statusDescription="c" * 300)
+        jobs.append(await gateway.copy())
+        receiver.answer = saying(204)
+        yield gateway, upstream, jobs
+
+
+async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
+    """The key opens the list; a job of it opens live; its callbacks can be tried again. The key stays in the tab."""
+    async with all_sorts(tmp_path) as (gateway, _, jobs), tab(browser) as opened:
+        completed, failed, running = jobs
+        page = opened.page
+        opened.expects("status of 401")
+        await page.goto(gateway.url)
+        await unlock(page, "ключ")
+        await expect(page.locator("#key-problem")).to_contain_text("ASCII")
+        await unlock(page, "not-the-operators-key")
+        await expect(page.locator("#key-problem")).to_have_text("That is not the operator key.")
+        await unlock(page)
+        listed = page.locator("#all-jobs")
+        await expect(listed.locator(".pill")).to_have_text(["In progress", "Failed", "Completed"])
+        await page.get_by_label("Status").select_option("Failed")
+        await expect(listed.locator("li")).to_have_count(1)
+        await expect(listed.locator("li")).to_have_attribute("data-job", failed["jobId"])
+        await page.get_by_label("Status").select_option("Any")
+        await listed.locator(f"[data-job='{running['jobId']}']").get_by_role("button").click()
+        shown = page.locator("#jobs").locator(f"[data-job='{running['jobId']}']")
+        await expect(shown.get_by_role("heading", level=3)).to_be_focused()
+        await expect(shown.locator(".percent")).to_have_text("27.8 %")
+        await expect(shown.locator(".callbacks")).to_contain_text("Nobody asked to be called back.")
+        await listed.locator(f"[data-job='{completed['jobId']}']").get_by_role("button").click()
+        shown = page.locator("#jobs").locator(f"[data-job='{completed['jobId']}']")
+        await shown.get_by_text("Timeline and code").click()
+        callback = shown.locator(".callbacks li")
+        await expect(callback.locator(".pill")).to_have_text("Active")
+        await expect(callback.locator(".note")).to_contain_text("1 attempt · wants completed, failed · next attempt")
+        await expect(callback.locator(".problem")).to_contain_text("500")
+        await callback.get_by_role("button", name="Try again").click()
+        await expect(callback.locator(".pill")).to_have_text("Delivered")
+        assert OPERATOR_KEY not in page.url
+        kept = await page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])")
+        assert kept == '[{},{},""]'
+        await page.get_by_role("button", name="Lock").click()
+        await expect(page.get_by_label("Operator key")).to_have_value("")
+        await expect(shown.locator(".callbacks")).to_be_hidden()
+
+
+async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None:
+    """200 move at once on one stream, and the page stays smooth; one more is refused in words; the list has pages."""
+    slowly = {"poll_min": 0.5, "poll_max": 1.0}
+    async with faking() as upstream, serving(upstream.url, tmp_path, **slowly) as gateway, tab(browser) as opened:
+        page = opened.page
+        says(upstream, "inProgress", 10)
+        jobs = await asyncio.gather(*(gateway.copy() for _ in range(MANY)))
+        await page.add_init_script(
+            "window.tasks = [0];"
+            "new PerformanceObserver(list => window.tasks.push(...list.getEntries().map(entry => entry.duration)))"
+            ".observe({ type: 'longtask' });"
+        )
+        await page.goto(f"{gateway.url}/#{','.join(job['jobId'] for job in jobs)}")
+        await expect(page.locator("#jobs > li")).to_have_count(MANY)
+        moved = page.locator(".percent").filter(has_text="10 %")
+        await expect(moved).to_have_count(MANY)
+        assert (await figures(gateway))["gateway_streams_open"] == 1
+        await page.get_by_label("Job URLs or ids").fill(STRANGER)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#follow-problem")).to_contain_text("200 running jobs, so 1 were left out")
+        says(upstream, "completed", 100)
+        await expect(page.locator("#summary-words")).to_have_text("200 copies: 200 completed")
+        await expect(page.locator("#connection")).to_have_text("Ended")
+        tasks: list[float] = await page.evaluate("() => window.tasks")
+        assert max(tasks) < LONGEST_TASK, tasks
+        await unlock(page)
+        listed = page.locator("#all-jobs > li")
+        for number in (50, 100, 150):
+            await expect(listed).to_have_count(number)
+            # By key: the page may still be settling under a pointer, since cards out of sight are not laid out.
+            await page.get_by_role("button", name="Show more").press("Enter")
+        await expect(listed).to_have_count(MANY)
+        await expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+async def test_with_a_keyboard_alone(tmp_path: Path, browser: Browser) -> None:
+    """Every step, with the focus where it is expected and seen."""
+    async with all_sorts(tmp_path) as (gateway, _, jobs), tab(browser) as opened:
+        page = opened.page
+
+        async def press(*keys: str) -> None:
+            for key in keys:
+                await page.keyboard.press(key)
+
+        await page.goto(gateway.url)
+        await press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the field")).to_be_focused()
+        await press("Enter")
+        await expect(page.get_by_label("Job URLs or ids")).to_be_focused()
+        await page.keyboard.insert_text(jobs[0]["jobId"])
+        await press("Enter")
+        shown = card(page, jobs[0])
+        await expect(shown.get_by_role("heading", level=3)).to_be_focused()
+        await expect(shown.locator(".resource")).to_be_visible()
+        await press("Tab")
+        await expect(shown.get_by_role("button", name="Stop following")).to_be_focused()
+        outline = await page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        await press("Tab")
+        await expect(shown.locator("summary")).to_be_focused()
+        await press("Enter")
+        await expect(shown.locator(".timeline")).to_be_hidden()
+        await press("Enter", "Tab")
+        await expect(shown.get_by_role("tab", name="curl")).to_be_focused()
+        await press("ArrowRight")
+        await expect(shown.get_by_role("tab", name="JavaScript")).to_be_focused()
+        await expect(shown.get_by_role("tabpanel")).to_contain_text("new EventSource")
+        await press("End")
+        await expect(shown.get_by_role("tabpanel")).to_contain_text("import httpx")
+        await press("Tab", "Tab", "Tab")  # past what copies the lines, and the line that reads the result
+        await expect(page.get_by_label("Operator key")).to_be_focused()
+        await page.keyboard.insert_text(OPERATOR_KEY)
+        await press("Enter")
+        await expect(page.get_by_label("Status")).to_be_focused()
+        await press("Tab", "Tab")
+        await expect(page.locator("#all-jobs button").first).to_be_focused()
+        await press("Enter")
+        await expect(card(page, jobs[2]).get_by_role("heading", level=3)).to_be_focused()
+        await press("Tab", "Enter")
+        await expect(card(page, jobs[0]).get_by_role("heading", level=3)).to_be_focused()
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(NARROW, "light"), (WIDE, "dark")])
+async def test_it_is_accessible_and_fits(tmp_path: Path, browser: Browser, size: ViewportSize, scheme: str) -> None:
+    """No finding of axe, and nothing to scroll sideways: empty, with every kind of job, opened, and with the list."""
+    options = {"viewport": size, "color_scheme": scheme, "bypass_csp": True}  # the policy keeps axe out too
+    async with all_sorts(tmp_path) as (gateway, _, jobs), tab(browser, **options) as opened:
+        page = opened.page
+
+        async def fits() -> None:
+            await page.evaluate(axe())
+            found = await page.evaluate("async () => (await axe.run()).violations")
+            assert found == [], json.dumps(found, indent=2)
+            assert await page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
+
+        await page.goto(gateway.url)
+        await fits()
+        ids = [job["jobId"] for job in jobs]
+        await page.get_by_label("Job URLs or ids").fill(" ".join([*ids, STRANGER, "x" * 200]))
+        await page.get_by_role("button", name="Follow").click()
+        await unlock(page)
+        await expect(page.get_by_role("heading", name="Nobody knows this job")).to_be_visible()
+        await expect(card(page, jobs[2]).locator(".percent").first).to_have_text("27.8 %")
+        for summary in await page.get_by_text("Timeline and code").all():
+            await summary.click()
+        await expect(page.locator(".callbacks .problem")).to_be_visible()
+        await fits()

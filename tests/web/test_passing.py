@@ -1,0 +1,279 @@
+"""Items passed on, monitors handed in, jobs listed and stopped, and what every answer carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from tests.support.fake_upstream import answering, faking
+from tests.support.harness import OPERATOR, TOKEN, Running, serving, tail
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_an_item_is_passed_on(tmp_path: Path) -> None:
+    """Path, query and headers go up unchanged; status, body and the named headers come back, and no others."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        sent = {"ETag": '"1"', "Retry-After": "3", "request-id": "u", "Set-Cookie": "a=b", "X-Other": "x"}
+        big = b'{"id":"' + b"x" * 300_000 + b'"}'
+        upstream.on_item = answering(lambda: web.Response(body=big, content_type="application/json", headers=sent))
+        path = "/beta/drives/b!1/items/01%2C!?$select=id,name&x=%2F"
+        given = {**TOKEN, "Accept": "application/json;odata", "If-None-Match": '"0"', "Prefer": "p", "X-No": "1"}
+        async with gateway.session.get(URL(gateway.url + path, encoded=True), headers=given) as response:
+            assert (response.status, await response.read()) == (200, big)
+            assert response.headers["ETag"] == '"1"'
+            assert response.headers["Retry-After"] == "3"
+            assert response.headers["request-id"] == "u"
+            assert response.headers["Content-Security-Policy"] == "sandbox"
+            assert "Set-Cookie" not in response.headers
+            assert "X-Other" not in response.headers
+        ((method, asked, headers, _),) = upstream.asked
+        assert (method, asked) == ("GET", path)
+        for name in ("Authorization", "Accept", "If-None-Match", "Prefer"):
+            assert headers[name] == given[name]
+        assert "X-No" not in headers
+
+
+@pytest.mark.parametrize("status", [204, 302, 304, 401, 404, 429, 500, 503])
+async def test_any_status_of_an_item_comes_back(status: int, tmp_path: Path) -> None:
+    """Redirects are not followed, failures are upstream's own."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_item = answering(lambda: web.Response(status=status, headers={"Location": f"{upstream.url}/x"}))
+        url = f"{gateway.url}/v1.0/me/drive/root"
+        async with gateway.session.get(url, headers=TOKEN, allow_redirects=False) as response:
+            assert response.status == status
+        assert len(upstream.asked) == 1
+
+
+async def test_an_item_that_breaks_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
+    """The caller's connection breaks too; one that cannot be fetched at all is a 502."""
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"id":')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_item = half
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with gateway.session.get(f"{gateway.url}/v1.0/me/drive/root") as response:
+                await response.read()
+    async with (
+        serving("http://127.0.0.1:9", tmp_path) as gateway,
+        gateway.session.get(f"{gateway.url}/v1.0/me/drive/root") as response,
+    ):
+        assert response.status == 502
+        assert (await response.json())["error"]["code"] == "upstreamUnreachable"
+
+
+async def hand_in(gateway: Running, content: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    given = OPERATOR if headers is None else headers
+    async with gateway.session.post(f"{gateway.url}/jobs", json=content, headers=given) as response:
+        return response.status, await response.json()
+
+
+async def test_a_monitor_that_the_caller_holds(tmp_path: Path) -> None:
+    """Watched like a copy; where its item is read is known if the drive is."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "01"}))
+        wish = {"monitorUrl": f"{upstream.url}/monitor/x", "operation": "DownloadUrl", "driveId": "b!1"}
+        status, job = await hand_in(gateway, wish)
+        assert (status, job["operation"], job["status"]) == (202, "DownloadUrl", "notStarted")
+        last = (await tail(gateway.session, job["events"]))[-1].data
+        assert last["resource"] == "/v1.0/drives/b!1/items/01"
+        _, job = await hand_in(gateway, {"monitorUrl": f"{upstream.url}/monitor/x"})
+        last = (await tail(gateway.session, job["events"]))[-1].data
+        assert "resource" not in last
+        assert last["resourceId"] == "01"
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"monitorUrl": 1},
+        {"monitorUrl": "https://example.com/m"},
+        {"monitorUrl": "http://api.onedrive.com/m"},
+        {"monitorUrl": "https://u:p@api.onedrive.com/m"},
+        {"monitorUrl": "https://169.254.169.254/m"},
+        {"monitorUrl": "https://api.onedrive.com/m", "operation": 7},
+        {"monitorUrl": "https://api.onedrive.com/m", "operation": "x" * 65},
+        {"monitorUrl": "https://api.onedrive.com/m", "driveId": ""},
+        [],
+    ],
+)
+async def test_a_monitor_that_cannot_be_watched(wish: Any, tmp_path: Path) -> None:
+    """400, with what was wrong; no job, and the URL is not repeated."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        status, body = await hand_in(gateway, wish)
+        assert status == 400
+        assert "example.com" not in str(body)
+        async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+            assert (await response.json())["value"] == []
+
+
+async def test_the_operators_routes_want_the_operators_key(tmp_path: Path) -> None:
+    """Missing, wrong, or a job's own key: 401."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        job = await gateway.copy("/v1.0/me/drive/items/1")
+        for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Bearer {job['jobKey']}"}):
+            status, body = await hand_in(gateway, {"monitorUrl": f"{upstream.url}/monitor/x"}, headers)
+            assert (status, body["error"]["code"]) == (401, "unauthenticated")
+            async with gateway.session.get(f"{gateway.url}/jobs", headers=headers) as response:
+                assert response.status == 401
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_without_an_operator_key_they_are_shut(tmp_path: Path) -> None:
+    """No key opens them, and the message says why."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, operator_key=None) as gateway:
+        status, body = await hand_in(gateway, {"monitorUrl": f"{upstream.url}/monitor/x"}, {"Authorization": "Bearer "})
+        assert status == 401
+        assert "No operator key is set" in body["error"]["message"]
+
+
+async def test_jobs_are_listed_newest_first(tmp_path: Path) -> None:
+    """Page by page by nextLink, filtered by status."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        started = []
+        for _ in range(5):
+            started.append((await gateway.copy("/v1.0/me/drive/items/1"))["jobId"])
+            await anyio.sleep(1)
+        url = f"{gateway.url}/jobs?limit=2"
+        seen: list[str] = []
+        while url:
+            async with gateway.session.get(URL(url, encoded=True), headers=OPERATOR) as response:
+                page = await response.json()
+            seen += [job["jobId"] for job in page["value"]]
+            assert len(page["value"]) <= 2
+            url = page.get("nextLink", "")
+        assert seen == started[::-1]
+        async with gateway.session.delete(f"{gateway.url}/jobs/{started[2]}", headers=OPERATOR):
+            pass
+        async with gateway.session.get(f"{gateway.url}/jobs?status=failed", headers=OPERATOR) as response:
+            assert [job["jobId"] for job in (await response.json())["value"]] == [started[2]]
+        for wrong in ("limit=0", "limit=201", "limit=x", "limit=-1", "cursor=nonsense"):
+            async with gateway.session.get(f"{gateway.url}/jobs?{wrong}", headers=OPERATOR) as response:
+                assert response.status == 400
+                assert wrong.split("=")[0] in (await response.json())["error"]["message"]
+
+
+async def test_stopping_takes_the_jobs_key(tmp_path: Path) -> None:
+    """The jobKey or the operator key; a second time, or after the end, it changes nothing."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        job, other = [await gateway.copy("/v1.0/me/drive/items/1") for _ in range(2)]
+        url = f"{gateway.url}/jobs/{job['jobId']}"
+        for wrong in ({}, {"Authorization": f"Bearer {other['jobKey']}"}, {"Authorization": f"Basic {job['jobKey']}"}):
+            async with gateway.session.delete(url, headers=wrong) as response:
+                assert response.status == 401
+        for _ in range(2):
+            async with gateway.session.delete(url, headers={"Authorization": f"Bearer {job['jobKey']}"}) as response:
+                assert (response.status, await response.read()) == (204, b"")
+        async with gateway.session.get(url) as response:
+            state = await response.json()
+            assert (response.status, state["error"]["code"]) == (200, "watchStopped")
+        assert len(await tail(gateway.session, job["events"])) <= 3
+        async with gateway.session.delete(f"{gateway.url}/jobs/nobody", headers=OPERATOR) as response:
+            assert response.status == 404
+
+
+async def test_a_job_can_be_polled_like_graphs_monitor(tmp_path: Path) -> None:
+    """202 with Retry-After while it runs, 200 when it has ended."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        job = await gateway.copy("/v1.0/me/drive/items/1")
+        url = f"{gateway.url}/jobs/{job['jobId']}"
+        async with gateway.session.get(url) as response:
+            assert response.status == 202
+            assert int(response.headers["Retry-After"]) >= 1
+        upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
+        await tail(gateway.session, job["events"])
+        async with gateway.session.get(url) as response:
+            assert (response.status, (await response.json())["status"]) == (200, "completed")
+            assert "Retry-After" not in response.headers
+
+
+COMMON = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/nothing", 404),
+        ("GET", "/v1.0", 404),
+        ("GET", "/v1.0/", 404),
+        ("GET", "/v1.0/me", 404),
+        ("PATCH", "/v1.0/me/drive/items/1", 404),
+        ("PUT", "/jobs", 405),
+        ("POST", "/jobs/x", 405),
+        ("POST", "/events", 405),
+        ("GET", "/jobs", 401),
+        ("DELETE", "/jobs/x", 401),
+        ("GET", "/jobs/x", 404),
+        ("GET", "/events", 400),
+        ("GET", "/v1.0/me/drive/items/%2e%2e", 400),
+        ("GET", "/v1.0/me/drive/root", 200),
+    ],
+)
+async def test_what_every_answer_carries(method: str, path: str, status: int, tmp_path: Path) -> None:
+    """The common headers and ids; errors in Graph's shape, with the caller's own id."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        url = URL(gateway.url + path, encoded=True)
+        async with gateway.session.request(method, url, headers={"client-request-id": "my-id"}) as response:
+            assert response.status == status
+            for name, value in COMMON.items():
+                assert response.headers[name] == value
+            assert response.headers["client-request-id"] == "my-id"
+            assert response.headers["request-id"]
+            if status >= 400:
+                inner = (await response.json())["error"]["innerError"]
+                assert inner["client-request-id"] == "my-id"
+                assert inner["request-id"] == response.headers["request-id"]
+            if status == 405:
+                assert response.headers["Allow"]
+
+
+async def test_browsers_of_allowed_origins(tmp_path: Path) -> None:
+    """Preflights, exposed headers on answers, errors and streams; never credentials; others get nothing."""
+    origin = "https://app.example.com"
+    async with faking() as upstream, serving(upstream.url, tmp_path, cors_origins=origin) as gateway:
+        preflight = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type,idempotency-key,last-event-id,prefer",
+        }
+        async with gateway.session.options(f"{gateway.url}/v1.0/me/drive/items/1/copy", headers=preflight) as response:
+            assert response.status == 200
+            assert response.headers["Access-Control-Allow-Origin"] == origin
+            assert "Access-Control-Allow-Credentials" not in response.headers
+        wrong = {**preflight, "Origin": "https://evil.example.com"}
+        async with gateway.session.options(f"{gateway.url}/jobs", headers=wrong) as response:
+            assert response.status == 400
+            assert "GATEWAY_CORS_ORIGINS" in (await response.json())["error"]["message"]
+        job = await gateway.copy("/v1.0/me/drive/items/1")
+        for path in (f"/jobs/{job['jobId']}", f"/jobs/{job['jobId']}/events", "/jobs", "/v1.0/no", "/nothing"):
+            async with gateway.session.get(gateway.url + path, headers={"Origin": origin}) as response:
+                assert response.headers["Access-Control-Allow-Origin"] == origin
+                exposed = response.headers["Access-Control-Expose-Headers"].lower().replace(" ", "").split(",")
+                assert {"location", "retry-after", "request-id", "client-request-id"} <= set(exposed)
+            async with gateway.session.get(gateway.url + path, headers={"Origin": wrong["Origin"]}) as response:
+                assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_the_public_url_is_what_is_handed_out(tmp_path: Path) -> None:
+    """Behind a proxy the gateway cannot know its own address."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, public_url="https://g.example.com/x/") as gateway:
+        job = await gateway.copy("/v1.0/me/drive/items/1")
+        assert job["events"] == f"https://g.example.com/x/jobs/{job['jobId']}/events"
