@@ -17,7 +17,7 @@ from yarl import URL
 
 from gateway.core.addresses import Network, ReceiverRule, port_of, split
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
-from gateway.core.errors import GatewayError, unavailable
+from gateway.core.errors import CALLBACK_URL_NOT_ALLOWED, GatewayError, unavailable
 from gateway.outbound.names import LookupTimeout, Names, NoAddress
 from gateway.outbound.reply import named_wait
 from gateway.outbound.sessions import (
@@ -79,7 +79,7 @@ class Receivers:
                 wrong = _ADDRESS_RULE if tls else "must be https"
         if wrong is not None:
             more = " The operator allows other networks, and http to them, with GATEWAY_CALLBACK_ALLOW."
-            raise GatewayError(400, "callbackUrlNotAllowed", f"The callback's url {wrong}.{more}")
+            raise GatewayError(CALLBACK_URL_NOT_ALLOWED, f"The callback's url {wrong}.{more}")
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
         """One attempt; `now` in seconds since 1970."""

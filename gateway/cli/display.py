@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
+from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from gateway.cli.follow import State
 
 SIGN_IN_ANEW = "Set GRAPH_TOKEN to a token that is still valid."
-LOOK_FIRST = "If the new item is not there, start the copy again."
 
 REMEDIES = {
     # Graph's and OneDrive's, by their lists of error codes
@@ -36,13 +37,8 @@ REMEDIES = {
     "cancelled": "Somebody cancelled it upstream: start it again if it is still wanted.",
     "deletefailed": "See what is left in the target before you start it again.",
     # the gateway's own
-    "deadlineexceeded": "It may still be running: look again later. GATEWAY_JOB_DEADLINE bounds the watching.",
-    "monitorexpired": LOOK_FIRST,
-    "monitorhostnotallowed": "The gateway's operator can allow the host with GATEWAY_MONITOR_HOSTS.",
-    "monitorunauthorized": LOOK_FIRST,
-    "monitorunreachable": f"{LOOK_FIRST} Its operator should see whether the gateway still reaches upstream.",
-    "upstreamunreachable": "Try again; if it stays so, its operator should look at the gateway's GATEWAY_UPSTREAM_URL.",
-    "watchstopped": "Somebody ended the watching: look for the new item, nobody else does.",
+    **{kind.code.lower(): kind.advice for kind in KINDS if kind.advice},
+    **{code.lower(): loss.advice for code, loss in LOSSES.items()},
 }
 
 

@@ -1,28 +1,203 @@
-"""What can go wrong, told by whose fault it is.
+"""Every error of the gateway: its status, code, message and wait, once.
 
-GatewayError              an answer: status, Graph-style code, a message for the caller
-StoreUnavailable          the store cannot write or read now; the caller may come again
+GatewayError              an answer to the caller, of one of the kinds in `KINDS`
+StoreUnavailable          the store cannot write or read now; the caller may repeat the request
 StoreRefused              the store must not be opened: the process ends
+LOSSES                    why the gateway lost track of a job: the errors that a failed job carries, not an answer
+
+The OpenAPI document, the labels of metrics and the commands' advice are read from these tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+LOOK_FIRST = "If the new item is not there, start the copy again."
+_MAY_RUN = "The copy may be running: look for the new item in the target folder before you start it again."
+_GOES_ON = "The copy itself may have gone on: look for the new item in the target folder."
+
+
+class ErrorKind(msgspec.Struct, frozen=True):
+    """`status` is the HTTP status, `code` Graph-style camelCase. `message` is the text of an error of this kind that
+    has none of its own, and its description in the documents. `retry_after` in seconds.
+
+    `ends_copy`: a copy request may end so. `may_run`: the copy may be running then, and must not be repeated blindly.
+    `advice` is for the people at the commands.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
+    ends_copy: bool = False
+    may_run: bool = False
+    advice: str = ""
+
+    @property
+    def key(self) -> str:
+        """Status and code, which together tell a kind from the others."""
+        return f"{self.status} {self.code}"
+
+
+INVALID_REQUEST = ErrorKind(
+    400,
+    "invalidRequest",
+    "The input is wrong; the message says which part, and what would be right. Nothing was done.",
+)
+CALLBACK_URL_NOT_ALLOWED = ErrorKind(
+    400,
+    "callbackUrlNotAllowed",
+    "The callback's url must be https and reach public addresses only. The operator allows other networks, and http "
+    "to them, with GATEWAY_CALLBACK_ALLOW.",
+    ends_copy=True,
+)
+CORS_NOT_ALLOWED = ErrorKind(
+    400,
+    "corsNotAllowed",
+    "A browser asked for another origin, method or header than is allowed. The operator allows origins with "
+    "GATEWAY_CORS_ORIGINS.",
+)
+MONITOR_URL_NOT_ALLOWED = ErrorKind(
+    400,
+    "monitorHostNotAllowed",
+    "monitorUrl must be an https URL on an allowed host, without user info. The operator allows hosts with "
+    "GATEWAY_MONITOR_HOSTS.",
+)
+UNAUTHENTICATED = ErrorKind(
+    401, "unauthenticated", "Send the job's jobKey or the operator key as 'Authorization: Bearer …'."
+)
+CALLBACK_NOT_FOUND = ErrorKind(
+    404, "callbackNotFound", "The job has no such callback: its id is wrong, or it was removed."
+)
+JOB_NOT_FOUND = ErrorKind(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")
+NOT_FOUND = ErrorKind(
+    404, "notFound", "There is no such route, or the gateway does not forward it; the message says what it forwards."
+)
+METHOD_NOT_ALLOWED = ErrorKind(405, "methodNotAllowed", "The route has other methods; Allow names them.")
+REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The body did not come within 30 seconds.")
+REQUEST_IN_PROGRESS = ErrorKind(
+    409,
+    "requestInProgress",
+    "The first request with this Idempotency-Key is still being answered. Repeat it in a moment.",
+    retry_after=1,
+    ends_copy=True,
+)
+TOO_MANY_CALLBACKS = ErrorKind(409, "tooManyCallbacks", "A job has at most 16 callbacks. Remove one first.")
+REQUEST_TOO_LARGE = ErrorKind(413, "requestTooLarge", "The body must be at most 65536 bytes.")
+UNSUPPORTED_MEDIA_TYPE = ErrorKind(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
+IDEMPOTENCY_KEY_REUSED = ErrorKind(
+    422,
+    "idempotencyKeyReused",
+    "This Idempotency-Key was used for another request. Use a new key for a new copy.",
+    ends_copy=True,
+)
+GENERAL_EXCEPTION = ErrorKind(500, "generalException", "The gateway failed. It is a bug.")
+INVALID_UPSTREAM_RESPONSE = ErrorKind(
+    502,
+    "invalidUpstreamResponse",
+    f"Upstream answered neither with a job nor with an error. {_MAY_RUN}",
+    ends_copy=True,
+    may_run=True,
+)
+MONITOR_HOST_NOT_ALLOWED = ErrorKind(
+    502,
+    "monitorHostNotAllowed",
+    "Upstream's monitor is on a host that is not allowed, so the copy, which may be running, cannot be watched. The "
+    "operator allows hosts with GATEWAY_MONITOR_HOSTS.",
+    ends_copy=True,
+    may_run=True,
+    advice="The gateway's operator can allow the host with GATEWAY_MONITOR_HOSTS.",
+)
+OUTCOME_UNKNOWN = ErrorKind(
+    502,
+    "outcomeUnknown",
+    f"Upstream took the request, but its answer did not come. {_MAY_RUN}",
+    ends_copy=True,
+    may_run=True,
+)
+UPSTREAM_UNREACHABLE = ErrorKind(
+    502,
+    "upstreamUnreachable",
+    "Upstream could not be reached. Nothing was started: try again.",
+    ends_copy=True,
+    advice="Try again; if it stays so, its operator should look at the gateway's GATEWAY_UPSTREAM_URL.",
+)
+SERVICE_NOT_AVAILABLE = ErrorKind(
+    503,
+    "serviceNotAvailable",
+    "The gateway is full, shutting down, or without its store. Nothing was started: try again after Retry-After.",
+    retry_after=5,
+    ends_copy=True,
+)
+
+KINDS = (
+    INVALID_REQUEST,
+    CALLBACK_URL_NOT_ALLOWED,
+    CORS_NOT_ALLOWED,
+    MONITOR_URL_NOT_ALLOWED,
+    UNAUTHENTICATED,
+    CALLBACK_NOT_FOUND,
+    JOB_NOT_FOUND,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    REQUEST_IN_PROGRESS,
+    TOO_MANY_CALLBACKS,
+    REQUEST_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    IDEMPOTENCY_KEY_REUSED,
+    GENERAL_EXCEPTION,
+    INVALID_UPSTREAM_RESPONSE,
+    MONITOR_HOST_NOT_ALLOWED,
+    OUTCOME_UNKNOWN,
+    UPSTREAM_UNREACHABLE,
+    SERVICE_NOT_AVAILABLE,
+)
+"""In the order of the documents."""
+
+LostCode = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable", "deadlineExceeded", "watchStopped"]
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """The error of a job that the gateway lost track of; the commands add `advice`."""
+
+    message: str
+    advice: str
+
+
+LOSSES: dict[LostCode, Loss] = {
+    "monitorExpired": Loss(f"Upstream no longer knows the monitor of this copy. {_GOES_ON}", LOOK_FIRST),
+    "monitorUnauthorized": Loss(f"Upstream refuses access to the monitor of this copy. {_GOES_ON}", LOOK_FIRST),
+    "monitorUnreachable": Loss(
+        f"The monitor of this copy gave no usable answer for too long. {_GOES_ON}",
+        f"{LOOK_FIRST} Its operator should see whether the gateway still reaches upstream.",
+    ),
+    "deadlineExceeded": Loss(
+        f"The copy did not end before the gateway's deadline. {_GOES_ON}",
+        "It may still be running: look again later. GATEWAY_JOB_DEADLINE bounds the watching.",
+    ),
+    "watchStopped": Loss(
+        f"Watching was stopped by request. {_GOES_ON}",
+        "Somebody ended the watching: look for the new item, nobody else does.",
+    ),
+}
 
 
 class GatewayError(Exception):
     """An error that the caller is shown, in Graph's shape.
 
-    `status` is the HTTP status, `code` Graph-style camelCase, `message` says what was wrong with which input and
-    what to do; `retry_after` is in seconds; `ids` are upstream's own request ids, once it has answered.
+    `message` says what was wrong with which input and what to do; by default, like `retry_after` in seconds, it is its
+    kind's. `ids` are upstream's own request ids, once it has answered.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.retry_after = retry_after
+    def __init__(self, kind: ErrorKind, message: str | None = None, *, retry_after: int | None = None) -> None:
+        super().__init__(message or kind.message)
+        self.kind = kind
+        self.message = message or kind.message
+        self.retry_after = kind.retry_after if retry_after is None else retry_after
         self.ids: Mapping[str, str] = {}
 
 
@@ -31,26 +206,29 @@ class StoreUnavailable(Exception):
 
 
 class StoreRefused(Exception):
-    """The store at hand is in use, is no store of ours, or is newer than this gateway."""
+    """The store is in use, is no store of a gateway, or is newer than this gateway."""
 
 
 def error_text(error: Exception) -> str:
-    """What went wrong with the store, for the log; of an error that nobody foresaw its kind, since it may hold data."""
+    """An error of the store for the log; of an unforeseen one its type alone, since its text may hold data."""
     return str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
 
 
-def invalid(message: str, code: str = "invalidRequest") -> GatewayError:
-    return GatewayError(400, code, message)
+def invalid(message: str) -> GatewayError:
+    """400: the input is wrong; `message` names it and says what would be right."""
+    return GatewayError(INVALID_REQUEST, message)
 
 
 def outcome_unknown(why: str) -> GatewayError:
     """502: whether the copy runs cannot be known, so it must not be repeated blindly."""
-    return GatewayError(
-        502,
-        "outcomeUnknown",
-        f"{why} The copy may be running: look for the new item in the target folder before you start it again.",
-    )
+    return GatewayError(OUTCOME_UNKNOWN, f"{why} {_MAY_RUN}")
 
 
-def unavailable(why: str, retry_after: int = 5) -> GatewayError:
-    return GatewayError(503, "serviceNotAvailable", why, retry_after=retry_after)
+def not_a_job(why: str) -> GatewayError:
+    """502: upstream accepted the request, but its answer names nothing to watch."""
+    return GatewayError(INVALID_UPSTREAM_RESPONSE, f"{why} {_MAY_RUN}")
+
+
+def unavailable(why: str, retry_after: int | None = None) -> GatewayError:
+    """503: nothing was started; `retry_after` in seconds."""
+    return GatewayError(SERVICE_NOT_AVAILABLE, why, retry_after=retry_after)

@@ -18,21 +18,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from gateway.core.errors import LOSSES, LostCode
+
 RUNNING = ("notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending")
 FAILED = ("failed", "deleteFailed", "cancelled")
 STATUSES = (*RUNNING, "completed", *FAILED)
 
 Origin = Literal["upstream", "gateway"]
-LostCode = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable", "deadlineExceeded", "watchStopped"]
-
-_GOES_ON = " The copy itself may have gone on: look for the new item in the target folder."
-_LOST: dict[LostCode, str] = {
-    "monitorExpired": "Upstream no longer knows the monitor of this copy." + _GOES_ON,
-    "monitorUnauthorized": "Upstream refuses access to the monitor of this copy." + _GOES_ON,
-    "monitorUnreachable": "The monitor of this copy gave no usable answer for too long." + _GOES_ON,
-    "deadlineExceeded": "The copy did not end before the gateway's deadline." + _GOES_ON,
-    "watchStopped": "Watching was stopped by request." + _GOES_ON,
-}
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -165,7 +157,7 @@ def lose_track(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
     """The job after the gateway gave up watching it."""
     if job.state.ended:
         return job, []
-    error = JobError(code=code, message=_LOST[code], origin="gateway")
+    error = JobError(code=code, message=LOSSES[code].message, origin="gateway")
     return _moved(job, msgspec.structs.replace(job.state, status="failed", error=error), now)
 
 

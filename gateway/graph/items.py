@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from gateway.core.errors import GatewayError, invalid
+from gateway.core.errors import NOT_FOUND, GatewayError, invalid
 
 _ID = r"[^/:]+"
 _DRIVE = rf"(?:me/drive|(?:me/)?drives/{_ID}|(?:users|groups|sites)/{_ID}/(?:drive|drives/{_ID}))"
@@ -51,7 +51,7 @@ def parse(method: str, raw_path: str) -> ItemRequest:
     else:
         action, found = "read", _READ.fullmatch(raw_path) if method in ("GET", "HEAD") else None
     if found is None:
-        raise GatewayError(404, "notFound", f"{method} on this path is not forwarded. {FORWARDED}")
+        raise GatewayError(NOT_FOUND, f"{method} on this path is not forwarded. {FORWARDED}")
     return ItemRequest(action=action, version=found["version"], prefix=found["prefix"])
 
 

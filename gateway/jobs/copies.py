@@ -18,7 +18,17 @@ import msgspec
 from gateway.callbacks.engine import Callbacks
 from gateway.core import job as jobs
 from gateway.core.callback import Callback, CallbackRequest, new_callback
-from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown, unavailable
+from gateway.core.errors import (
+    MONITOR_HOST_NOT_ALLOWED,
+    MONITOR_URL_NOT_ALLOWED,
+    OUTCOME_UNKNOWN,
+    UPSTREAM_UNREACHABLE,
+    GatewayError,
+    StoreUnavailable,
+    not_a_job,
+    outcome_unknown,
+    unavailable,
+)
 from gateway.core.job import Answer, Event, Job, Target, advance, reference
 from gateway.core.keys import fingerprint, idempotency_id, new_callback_id, new_job_id
 from gateway.graph.client import Broken, NotSent, Upstream
@@ -37,7 +47,6 @@ STORE_PATIENCE = 5.0
 _STORE_RETRY = 0.2
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
-_MAY_RUN = ("outcomeUnknown", "invalidUpstreamResponse", "monitorHostNotAllowed")
 
 log = EventLog("gateway.copies")
 
@@ -99,7 +108,7 @@ def _had_no_effect(error: BaseException) -> bool:
     if isinstance(error, Refused):
         return 400 <= error.reply.code < 500 or error.reply.code == 503
     return isinstance(error, StoreUnavailable) or (
-        isinstance(error, GatewayError) and (error.status in (400, 503) or error.code == "upstreamUnreachable")
+        isinstance(error, GatewayError) and (error.kind.status in (400, 503) or error.kind is UPSTREAM_UNREACHABLE)
     )
 
 
@@ -140,18 +149,18 @@ class Copies:
         except Refused as refused:
             reply, ids = refused.reply, request_ids(refused.reply.headers)
             if refused.may_run:
-                outcome = "outcomeUnknown"
+                outcome = OUTCOME_UNKNOWN.code
                 log.warning("copy_unknown", status=reply.code, **_id_fields(ids))
             else:
                 outcome = "refused"
                 log.info("copy_refused", status=reply.code, **_id_fields(ids))
             raise
         except GatewayError as error:
-            outcome = error.code
-            if error.code in _MAY_RUN:
-                log.warning("copy_unknown", code=error.code, **_id_fields(error.ids))
+            outcome = error.kind.code
+            if error.kind.may_run:
+                log.warning("copy_unknown", code=outcome, **_id_fields(error.ids))
             else:
-                log.info("copy_not_started", code=error.code)
+                log.info("copy_not_started", code=outcome)
             raise
         else:
             outcome = "repeated" if started.repeated else "started"
@@ -184,12 +193,7 @@ class Copies:
     async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
         """Watch a monitor that the caller already holds. Raises GatewayError or StoreUnavailable."""
         if self._upstream.monitor(monitor_url) is None:
-            raise GatewayError(
-                400,
-                "monitorHostNotAllowed",
-                "monitorUrl must be an https URL on an allowed host, without user info. "
-                "The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
-            )
+            raise GatewayError(MONITOR_URL_NOT_ALLOWED)
         with self._place():
             job, events = jobs.accepted(
                 new_job_id(), monitor=monitor_url, target=target, now=self._clock(), operation=operation
@@ -259,11 +263,9 @@ class Copies:
             try:
                 reply = await self._upstream.start_copy(request.path, request.body, span.along(request.headers))
             except NotSent:
-                raise GatewayError(
-                    502, "upstreamUnreachable", "Upstream could not be reached. Nothing was started: try again."
-                ) from None
+                raise GatewayError(UPSTREAM_UNREACHABLE) from None
             except Broken:
-                raise outcome_unknown("Upstream took the request, but its answer did not come.") from None
+                raise GatewayError(OUTCOME_UNKNOWN) from None
             span.answered(reply.code)
         if reply.code >= 400:
             raise Refused(reply)
@@ -276,7 +278,7 @@ class Copies:
     async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply) -> Started:
         location = reply.headers.get("Location")
         if reply.code != 202 or not location:
-            raise _not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
+            raise not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
         job, events = self._accept(request, location)
         callback = None
         if request.callback is not None:
@@ -300,15 +302,10 @@ class Copies:
         now = self._clock()
         url = self._upstream.resolve(location)
         if url is None:
-            raise _not_a_job("Upstream's Location is no URL.")
+            raise not_a_job("Upstream's Location is no URL.")
         item = item_of(url)
         if item is None and self._upstream.monitor(url) is None:
-            raise GatewayError(
-                502,
-                "monitorHostNotAllowed",
-                "Upstream's monitor is on a host that is not allowed, so the copy, which may be running, cannot be "
-                "watched. The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
-            )
+            raise GatewayError(MONITOR_HOST_NOT_ALLOWED)
         job, events = jobs.accepted(new_job_id(), monitor=url, target=request.target(), now=now)
         if item is not None:
             job, last = advance(job, Answer(status="completed", resource_id=item[0], drive_id=item[1]), now)
@@ -344,11 +341,3 @@ def _id_fields(ids: Mapping[str, str]) -> dict[str, Any]:
 
 def _closing() -> GatewayError:
     return unavailable("The gateway is shutting down. Nothing was started: try again.", 1)
-
-
-def _not_a_job(what: str) -> GatewayError:
-    return GatewayError(
-        502,
-        "invalidUpstreamResponse",
-        f"{what} The copy may be running: look for the new item in the target folder before you start it again.",
-    )

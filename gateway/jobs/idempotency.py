@@ -7,7 +7,13 @@ from contextlib import suppress
 
 import anyio
 
-from gateway.core.errors import GatewayError, StoreUnavailable, outcome_unknown
+from gateway.core.errors import (
+    IDEMPOTENCY_KEY_REUSED,
+    REQUEST_IN_PROGRESS,
+    GatewayError,
+    StoreUnavailable,
+    outcome_unknown,
+)
 from gateway.core.job import Job
 from gateway.store import Reservation, Store
 
@@ -34,7 +40,8 @@ class Keys:
         Whoever takes it must `leave` it in the end. Raises GatewayError when it cannot be had, and StoreUnavailable.
         """
         if key in self._in_flight:
-            raise _in_progress() if self._in_flight[key][0] == mark else _reused()
+            same = self._in_flight[key][0] == mark
+            raise GatewayError(REQUEST_IN_PROGRESS if same else IDEMPOTENCY_KEY_REUSED)
         created = self._clock()
         self._in_flight[key] = (mark, created)
         taken = False
@@ -68,13 +75,13 @@ class Keys:
 
     async def _earlier(self, known: Reservation, mark: bytes) -> Job:
         if known.fingerprint != mark:
-            raise _reused()
+            raise GatewayError(IDEMPOTENCY_KEY_REUSED)
         if known.outcome == "job" and known.job_id is not None:
             job = await self._store.get(known.job_id)
             if job is not None:
                 return job
         if known.outcome == "inFlight" and known.elsewhere:
-            raise _in_progress()
+            raise GatewayError(REQUEST_IN_PROGRESS)
         raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
 
     async def _keep(self, key: bytes, created: float, *, no_effect: bool) -> None:
@@ -87,20 +94,3 @@ class Keys:
     def _remember(self, key: bytes, created: float, *, no_effect: bool) -> None:
         if len(self._unsettled) < MOST_UNSETTLED:
             self._unsettled[key, created] = no_effect
-
-
-def _in_progress() -> GatewayError:
-    return GatewayError(
-        409,
-        "requestInProgress",
-        "The first request with this Idempotency-Key is still being answered. Repeat it in a moment.",
-        retry_after=1,
-    )
-
-
-def _reused() -> GatewayError:
-    return GatewayError(
-        422,
-        "idempotencyKeyReused",
-        "This Idempotency-Key was used for another request. Use a new key for a new copy.",
-    )

@@ -25,25 +25,12 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gateway.core.errors import KINDS, LOSSES
 from gateway.core.job import Job, reference
 from gateway.telemetry.logs import EventLog
 
 HOST_CLASSES = ("graph", "sharepoint", "onedrive", "other")
-COPY_OUTCOMES = (
-    "started",
-    "repeated",
-    "refused",
-    "callbackUrlNotAllowed",
-    "idempotencyKeyReused",
-    "invalidUpstreamResponse",
-    "monitorHostNotAllowed",
-    "outcomeUnknown",
-    "requestInProgress",
-    "serviceNotAvailable",
-    "upstreamUnreachable",
-    "failed",
-)
-LOST_REASONS = ("monitorExpired", "monitorUnauthorized", "monitorUnreachable", "deadlineExceeded", "watchStopped")
+COPY_OUTCOMES = ("started", "repeated", "refused", *sorted({kind.code for kind in KINDS if kind.ends_copy}), "failed")
 POLL_OUTCOMES = ("answered", "throttled", "lost", "timed_out", "no_answer")
 STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained", "failed")
 REFUSALS = ("full", "draining", "store")
@@ -109,7 +96,9 @@ class Metrics:
         self.jobs_ended = self._counter("jobs_ended", "Jobs by how they ended.", ["kind", "origin"])
         for kind, origin in (("completed", "upstream"), ("failed", "upstream"), ("failed", "gateway")):
             self.jobs_ended.labels(kind, origin)
-        self.jobs_lost = self._counter("jobs_lost", "Jobs the gateway lost sight of, by why.", ["reason"], LOST_REASONS)
+        self.jobs_lost = self._counter(
+            "jobs_lost", "Jobs the gateway lost sight of, by why.", ["reason"], tuple(LOSSES)
+        )
         self.job_duration = self._histogram("job_duration", "From a job's start to its end.", _COPY)
 
         hosts, by_host = HOST_CLASSES, ["host_class"]

@@ -18,7 +18,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.core.errors import GatewayError, unavailable
+from gateway.core.errors import (
+    CORS_NOT_ALLOWED,
+    GENERAL_EXCEPTION,
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    UPSTREAM_UNREACHABLE,
+    ErrorKind,
+    GatewayError,
+    unavailable,
+)
 from gateway.graph.client import Broken, ItemReply, NotSent
 from gateway.outbound.reply import Reply
 from gateway.telemetry.logs import EventLog, context
@@ -31,7 +42,7 @@ _EVERYWHERE = (
     (b"cache-control", b"no-store"),
 )
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_NAMES = {404: "notFound", 405: "methodNotAllowed"}
+_BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED)}
 
 REQUEST_HEADERS = (
     "Accept",
@@ -139,7 +150,7 @@ class Cors(CORSMiddleware):
                 if response.status_code == 400:
                     what = bytes(response.body).decode()
                     message = f"{what}. The operator allows origins with GATEWAY_CORS_ORIGINS."
-                    response = error_answer(scope, GatewayError(400, "corsNotAllowed", message))
+                    response = error_answer(scope, GatewayError(CORS_NOT_ALLOWED, message))
                 await response(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
@@ -154,16 +165,16 @@ def error_answer(scope: Scope, error: GatewayError, headers: Mapping[str, str] |
     ids = {**scope["gateway.ids"], **error.ids}
     content = {
         "error": {
-            "code": error.code,
+            "code": error.kind.code,
             "message": error.message,
             "innerError": {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), **ids},
         }
     }
-    answer = json_answer(content, error.status, headers)
+    answer = json_answer(content, error.kind.status, headers)
     answer.headers.update(error.ids)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
+    if error.kind is UNAUTHENTICATED:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
 
@@ -179,12 +190,12 @@ async def on_store_unavailable(request: Request, error: Exception) -> Response:
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     http = cast("HTTPException", error)
-    told = GatewayError(http.status_code, _NAMES.get(http.status_code, "invalidRequest"), f"{http.detail}.")
-    return error_answer(request.scope, told, http.headers)
+    kind = _BY_STATUS.get(http.status_code) or ErrorKind(http.status_code, INVALID_REQUEST.code, "")
+    return error_answer(request.scope, GatewayError(kind, f"{http.detail}."), http.headers)
 
 
 async def on_fault(request: Request, _error: Exception) -> Response:
-    return error_answer(request.scope, GatewayError(500, "generalException", "The gateway failed. It is a bug."))
+    return error_answer(request.scope, GatewayError(GENERAL_EXCEPTION))
 
 
 def passed_back(reply: Reply, status: int) -> Response:
@@ -204,9 +215,9 @@ class PassedOn(Response):
             async with self._reading as reply:
                 await self._pass_on(reply, scope, send)
         except NotSent:
-            raise GatewayError(502, "upstreamUnreachable", "Upstream could not be reached. Try again.") from None
+            raise GatewayError(UPSTREAM_UNREACHABLE, "Upstream could not be reached. Try again.") from None
         except Broken:
-            raise GatewayError(502, "upstreamUnreachable", "Upstream did not answer. Try again.") from None
+            raise GatewayError(UPSTREAM_UNREACHABLE, "Upstream did not answer. Try again.") from None
 
     async def _pass_on(self, reply: ItemReply, scope: Scope, send: Send) -> None:
         self.init_headers(_kept(reply.headers, _ITEM_HEADERS))

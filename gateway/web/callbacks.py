@@ -7,14 +7,14 @@ from starlette.responses import Response
 
 from gateway.callbacks.engine import Callbacks
 from gateway.core.callback import as_listed, as_registered, callback_request, new_callback
-from gateway.core.errors import GatewayError
+from gateway.core.errors import CALLBACK_NOT_FOUND, JOB_NOT_FOUND, TOO_MANY_CALLBACKS, GatewayError
 from gateway.core.job import reference
 from gateway.core.keys import new_callback_id
 from gateway.membership import Runtime
-from gateway.store import CALLBACKS_PER_JOB, Store
+from gateway.store import Store
 from gateway.telemetry.logs import EventLog
 from gateway.web.answers import json_answer
-from gateway.web.requests import Access, body_of, json_object, path_id, unknown_job
+from gateway.web.requests import Access, body_of, json_object, path_id
 
 log = EventLog("gateway.callbacks")
 
@@ -38,15 +38,14 @@ class CallbackRoutes:
         given = json_object(await body_of(request))
         wanted = callback_request(given.get("url"), given.get("events"), given.get("secret"))
         if await self._store.get(job_id) is None:
-            raise unknown_job()
+            raise GatewayError(JOB_NOT_FOUND)
         await self._callbacks.check(wanted.url)
         callback = new_callback(wanted, job_id, new_callback_id(), self._clock())
         match await self._store.add_callback(callback):
             case "unknownJob":
-                raise unknown_job()
+                raise GatewayError(JOB_NOT_FOUND)
             case "tooMany":
-                message = f"A job has at most {CALLBACKS_PER_JOB} callbacks. Remove one first."
-                raise GatewayError(409, "tooManyCallbacks", message)
+                raise GatewayError(TOO_MANY_CALLBACKS)
         self._callbacks.take(callback)
         log.info("callback_registered", job=reference(job_id), to=callback.origin, wants=callback.events)
         return json_answer(as_registered(callback), 201)
@@ -56,7 +55,7 @@ class CallbackRoutes:
         job_id = self._job(request)
         found = await self._store.callbacks(job_id)
         if not found and await self._store.get(job_id) is None:
-            raise unknown_job()
+            raise GatewayError(JOB_NOT_FOUND)
         return json_answer({"value": [as_listed(callback) for callback in found]})
 
     async def remove(self, request: Request) -> Response:
@@ -85,7 +84,5 @@ class CallbackRoutes:
 
     async def _unknown(self, job_id: str) -> GatewayError:
         if await self._store.get(job_id) is None:
-            return unknown_job()
-        return GatewayError(
-            404, "callbackNotFound", "The job has no such callback: its id is wrong, or it was removed."
-        )
+            return GatewayError(JOB_NOT_FOUND)
+        return GatewayError(CALLBACK_NOT_FOUND)

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.errors import GatewayError, StoreUnavailable, invalid, unavailable
+from gateway.core.errors import JOB_NOT_FOUND, GatewayError, StoreUnavailable, invalid, unavailable
 from gateway.jobs.schedule import retry_hint
 from gateway.membership import Runtime
 from gateway.store import Store
@@ -18,7 +18,7 @@ from gateway.streams.stream import Stream, come_back
 from gateway.streams.tails import Tails
 from gateway.telemetry.logs import EventLog
 from gateway.web.answers import json_answer
-from gateway.web.requests import Access, PublicUrl, path_id, storable, unknown_job
+from gateway.web.requests import Access, PublicUrl, path_id, storable
 
 MOST_JOBS = 200
 
@@ -75,7 +75,7 @@ class JobRoutes:
             return await self.job_events(request)
         job = await self._store.get(path_id(request, "job"))
         if job is None:
-            raise unknown_job()
+            raise GatewayError(JOB_NOT_FOUND)
         if job.state.ended:
             return json_answer(job.state)
         return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
@@ -87,7 +87,7 @@ class JobRoutes:
         now = self._clock()
         job = await self._store.stop(job_id, now)
         if job is None:
-            raise unknown_job()
+            raise GatewayError(JOB_NOT_FOUND)
         self._stop_watching(job_id)
         if job.ended == now:  # and not before
             self._metrics.report_end(job)
@@ -119,7 +119,7 @@ class JobRoutes:
                 raise
             return come_back(self._rng)  # EventSource would take any status but 200 for the end
         if all(head is None for head in heads):
-            raise unknown_job()
+            raise GatewayError(JOB_NOT_FOUND)
         where = cursor.positions(last, [head.head if head else cursor.GONE for head in heads])
         if all(
             at == cursor.GONE if head is None else head.ended and at >= head.head
@@ -141,7 +141,7 @@ class JobRoutes:
         if self._tails.draining:
             raise unavailable("The gateway is shutting down. Open the stream again.", 1)
         if self._tails.full:
-            raise unavailable("The gateway has as many streams open as it may. Try again later.", 5)
+            raise unavailable("The gateway has as many streams open as it may. Try again later.")
 
 
 def prefers_stream(accept: str) -> bool:

@@ -9,7 +9,14 @@ import anyio
 import msgspec
 from starlette.requests import Request
 
-from gateway.core.errors import GatewayError, invalid
+from gateway.core.errors import (
+    REQUEST_TIMEOUT,
+    REQUEST_TOO_LARGE,
+    UNAUTHENTICATED,
+    UNSUPPORTED_MEDIA_TYPE,
+    GatewayError,
+    invalid,
+)
 from gateway.core.keys import bearer, hashed, job_key, recognised
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
@@ -33,7 +40,7 @@ class Access:
             return
         wanted = "the operator key" if job_id is None else "the job's jobKey or the operator key"
         shut = " No operator key is set here." if job_id is None and self._operator_hash is None else ""
-        raise GatewayError(401, "unauthenticated", f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
+        raise GatewayError(UNAUTHENTICATED, f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
 
 
 class PublicUrl:
@@ -65,31 +72,23 @@ def path_id(request: Request, name: str) -> str:
     return storable(request.path_params[name])
 
 
-def unknown_job() -> GatewayError:
-    return GatewayError(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")
-
-
 async def body_of(request: Request) -> bytes:
     """The request's body, within its limits. Raises GatewayError: 408, 413 or 415."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise GatewayError(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
+        raise GatewayError(UNSUPPORTED_MEDIA_TYPE)
     length = request.headers.get("Content-Length", "0")
     if not length.isdecimal() or int(length) > BODY_LIMIT:
-        raise _too_large()
+        raise GatewayError(REQUEST_TOO_LARGE)
     body = bytearray()
     try:
         with anyio.fail_after(BODY_SECONDS):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BODY_LIMIT:
-                    raise _too_large()
+                    raise GatewayError(REQUEST_TOO_LARGE)
     except TimeoutError:
-        raise GatewayError(408, "requestTimeout", f"The body did not come within {BODY_SECONDS:g} seconds.") from None
+        raise GatewayError(REQUEST_TIMEOUT) from None
     return bytes(body)
-
-
-def _too_large() -> GatewayError:
-    return GatewayError(413, "requestTooLarge", f"The body must be at most {BODY_LIMIT} bytes.")
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -189,7 +189,7 @@ async def refusal(receivers: Receivers, url: str) -> str | None:
         refused = error
     else:
         return None
-    assert (refused.status, refused.code) == (400, "callbackUrlNotAllowed")
+    assert (refused.kind.status, refused.kind.code) == (400, "callbackUrlNotAllowed")
     return refused.message
 
 

@@ -26,7 +26,7 @@ from aiohttp import web
 from gateway.cli.arguments import copy_path, job_url, secret, target
 from gateway.cli.display import REMEDIES, ending, known, line, remedy
 from gateway.cli.follow import EventStream, Message, verdict
-from gateway.core.job import LostCode
+from gateway.core.errors import LostCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.support.fake_upstream import answering, faking

@@ -71,7 +71,7 @@ def test_a_wish_that_cannot_be_met(url: object, events: object, secret: object, 
     """400, naming what is wrong."""
     with pytest.raises(GatewayError, match=words) as error:
         deliveries.callback_request(url, events, secret)
-    assert error.value.status == 400
+    assert error.value.kind.status == 400
 
 
 def test_wishes() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.errors import LostCode
 from gateway.core.job import (
     FAILED,
     RUNNING,
@@ -17,7 +18,6 @@ from gateway.core.job import (
     Event,
     Job,
     JobError,
-    LostCode,
     Target,
     accepted,
     advance,

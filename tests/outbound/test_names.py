@@ -48,7 +48,7 @@ def now() -> float:
 async def refused(receivers: Receivers, url: str) -> tuple[int, str, int | None]:
     with pytest.raises(GatewayError) as error:
         await receivers.check(url)
-    return error.value.status, error.value.message, error.value.retry_after
+    return error.value.kind.status, error.value.message, error.value.retry_after
 
 
 async def test_a_name_and_its_addresses(names: Names, server: FakeNames) -> None:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import NOT_FOUND, GatewayError
 
 PAGE = "index.html"
 TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -50,7 +50,7 @@ class Page:
         """A style, a script or the icon."""
         name = request.path_params["part"]
         if name not in PARTS:
-            raise GatewayError(404, "notFound", "The page has no such part.")
+            raise GatewayError(NOT_FOUND, "The page has no such part.")
         return self._answer(name)
 
     def _answer(self, name: str) -> Response:

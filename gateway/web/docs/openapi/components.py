@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.core.errors import KINDS, METHOD_NOT_ALLOWED, UNAUTHENTICATED
+
 TEXT = {"type": "string"}
 JOB = "XeaTDC76yA_LocS2N93-w24t"
 CALLBACK = "0lQ4h2cAxNqb0Yx5fTHgQx7u"
@@ -112,40 +114,10 @@ def _json(schema: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, A
     return {"application/json": {"schema": schema, "examples": shown}}
 
 
-FAULTS = {
-    "400 invalidRequest": "The input is wrong; the message says which part, and what would be right. Nothing was done.",
-    "400 callbackUrlNotAllowed": "The callback's url must be https and reach public addresses only. The operator "
-    "allows other networks, and http to them, with GATEWAY_CALLBACK_ALLOW.",
-    "400 corsNotAllowed": "A browser asked for another origin, method or header than is allowed. The operator allows "
-    "origins with GATEWAY_CORS_ORIGINS.",
-    "400 monitorHostNotAllowed": "monitorUrl must be an https URL on an allowed host, without user info. The operator "
-    "allows hosts with GATEWAY_MONITOR_HOSTS.",
-    "401 unauthenticated": "Send the job's jobKey or the operator key as 'Authorization: Bearer …'.",
-    "404 callbackNotFound": "The job has no such callback: its id is wrong, or it was removed.",
-    "404 jobNotFound": "Nobody knows this job: its id is wrong, or it ended too long ago.",
-    "404 notFound": "There is no such route, or the gateway does not forward it; the message says what it forwards.",
-    "405 methodNotAllowed": "The route has other methods; Allow names them.",
-    "408 requestTimeout": "The body did not come within 30 seconds.",
-    "409 requestInProgress": "The first request with this Idempotency-Key is still being answered. Repeat it in a "
-    "moment.",
-    "409 tooManyCallbacks": "A job has at most 16 callbacks. Remove one first.",
-    "413 requestTooLarge": "The body must be at most 65536 bytes.",
-    "415 unsupportedMediaType": "The body must not be compressed. Send it as it is.",
-    "422 idempotencyKeyReused": "This Idempotency-Key was used for another request. Use a new key for a new copy.",
-    "500 generalException": "The gateway failed. It is a bug.",
-    "502 invalidUpstreamResponse": "Upstream answered neither with a job nor with an error. The copy may be running: "
-    "look for the new item in the target folder before you start it again.",
-    "502 monitorHostNotAllowed": "Upstream's monitor is on a host that is not allowed, so the copy, which may be "
-    "running, cannot be watched. The operator allows hosts with GATEWAY_MONITOR_HOSTS.",
-    "502 outcomeUnknown": "Upstream took the request, but its answer did not come. The copy may be running: look for "
-    "the new item in the target folder before you start it again.",
-    "502 upstreamUnreachable": "Upstream could not be reached. Nothing was started: try again.",
-    "503 serviceNotAvailable": "The gateway is full, shutting down, or without its store. Nothing was started: try "
-    "again after Retry-After.",
-}
-"""What each means and what to do, by status and code."""
+FAULTS = {kind.key: kind.message for kind in KINDS}
+"""What each error means and what to do, by status and code."""
 
-CODES = sorted({fault.split()[1] for fault in FAULTS})
+CODES = sorted({kind.code for kind in KINDS})
 UPSTREAM_HEADERS = {
     **headers("WWW-Authenticate", "Content-Encoding", "Content-Security-Policy"),
     "Retry-After": {"description": "upstream's own: seconds, or a date", "schema": TEXT},
@@ -153,10 +125,9 @@ UPSTREAM_HEADERS = {
 """Those of an answer that is passed on."""
 
 _HEADERS = {
-    "methodNotAllowed": "Allow",
-    "requestInProgress": "Retry-After",
-    "serviceNotAvailable": "Retry-After",
-    "unauthenticated": "WWW-Authenticate",
+    METHOD_NOT_ALLOWED.code: "Allow",
+    UNAUTHENTICATED.code: "WWW-Authenticate",
+    **{kind.code: "Retry-After" for kind in KINDS if kind.retry_after is not None},
 }
 
 
