@@ -24,9 +24,10 @@ from gateway.core.keys import hashed
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
+from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.poller import Poller
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import PollContext
+from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
 from gateway.membership import Lease, Membership, Runtime
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
@@ -186,13 +187,15 @@ class Gateway:
             callbacks = Callbacks(store, receivers, runtime)
             poller = Poller(
                 PollContext(
-                    store,
-                    upstream,
-                    runtime,
+                    **msgspec.structs.asdict(runtime),
+                    store=store,
+                    upstream=upstream,
                     bounds=Bounds(settings.poll_min, settings.poll_max),
                     give_up_after=settings.poll_patience,
                     deadline=settings.job_deadline,
                     rate=settings.poll_rate,
+                    start_queue=StartQueue(RateLimit(settings.poll_rate)),
+                    hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
                 )
             )
 

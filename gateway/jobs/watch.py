@@ -13,7 +13,7 @@ from gateway.core.errors import error_text
 from gateway.core.job import Answer, Event, Job, advance, lose_track, reference
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.jobs.pacing import TICK, AdaptiveRate, RateLimit, StartQueue
+from gateway.jobs.pacing import TICK, AdaptiveRate, StartQueue
 from gateway.jobs.schedule import (
     INITIAL,
     TWICE_APART,
@@ -58,51 +58,20 @@ class Host:
         self.poll_duration = metrics.poll_duration.labels(kind)
 
 
-class PollContext:
-    """What all watches of a process share. `give_up_after` and `deadline` in seconds, `rate` in polls a second."""
+class PollContext(Runtime, frozen=True, kw_only=True):
+    """The runtime and what else all watches of a process share.
 
-    __slots__ = (
-        "bounds",
-        "clock",
-        "deadline",
-        "give_up_after",
-        "hung_limit",
-        "lease",
-        "metrics",
-        "rate",
-        "rng",
-        "start_queue",
-        "store",
-        "tasks",
-        "tracing",
-        "upstream",
-    )
+    `give_up_after` and `deadline` in seconds; `rate` is the most polls a second, to all hosts and to each.
+    """
 
-    def __init__(
-        self,
-        store: Store,
-        upstream: Upstream,
-        runtime: Runtime,
-        *,
-        bounds: Bounds,
-        give_up_after: float,
-        deadline: float,
-        rate: float,
-    ) -> None:
-        self.store = store
-        self.upstream = upstream
-        self.bounds = bounds
-        self.give_up_after = give_up_after
-        self.deadline = deadline
-        self.rate = rate
-        self.start_queue = StartQueue(RateLimit(rate))
-        self.hung_limit = anyio.Semaphore(HUNG_AT_ONCE)
-        self.clock = runtime.clock
-        self.rng = runtime.rng
-        self.metrics = runtime.metrics
-        self.tracing = runtime.tracing
-        self.lease = runtime.lease
-        self.tasks = runtime.tasks
+    store: Store
+    upstream: Upstream
+    bounds: Bounds
+    give_up_after: float
+    deadline: float
+    rate: float
+    start_queue: StartQueue
+    hung_limit: anyio.Semaphore
 
 
 class Watch:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
+from gateway.jobs.pacing import RateLimit, StartQueue
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import Host, PollContext, Watch
+from gateway.jobs.watch import HUNG_AT_ONCE, Host, PollContext, Watch
 from gateway.outbound.reply import Reply
 from tests.support.fake_receiver import figures
 from tests.support.fake_upstream import faking
@@ -61,13 +63,15 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     begun = loop.time()
     async with anyio.create_task_group() as tasks:
         context = PollContext(
-            store,
-            upstream,
-            runtime(tasks, lambda: created),
+            **msgspec.structs.asdict(runtime(tasks, lambda: created)),
+            store=store,
+            upstream=upstream,
             bounds=Bounds(1.0, 30.0),
             give_up_after=600.0,
             deadline=DEADLINE,
             rate=1000,
+            start_queue=StartQueue(RateLimit(1000)),
+            hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
         )
         watch = Watch(job, monitor, Host("h:443", 1000, context.metrics), context)
         if late is None:
