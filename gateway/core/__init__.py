@@ -1,1 +1,1 @@
-"""What a job, an event and a callback are, and how each moves on: no clock, no chance, no I/O."""
+"""The states of jobs, events and callbacks and their transitions: no I/O, and the time is always an argument."""

@@ -29,17 +29,17 @@ DEFAULT_MONITOR_HOSTS = (
 )
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
-_DIALLED = re.compile(r"[a-z0-9._:-]+")  # nothing in it that one reader of URLs decodes and another does not
+_DIALLED = re.compile(r"[a-z0-9._:-]+")  # no character that only some URL parsers decode
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
-    # addresses that stand for another one, or for a tunnel's end
+    # addresses that embed another address, and addresses of tunnels
     IPv6Network("::/96"),
     IPv6Network("64:ff9b:1::/48"),
     IPv6Network("2001::/32"),
     IPv6Network("2002::/16"),
     IPv4Network("192.88.99.0/24"),
-    # special ranges that not every supported Python knows
+    # special-purpose ranges that some supported Python versions do not know
     IPv4Network("192.0.0.0/24"),
     IPv6Network("3fff::/20"),
     IPv6Network("5f00::/16"),
@@ -57,12 +57,12 @@ HostClass = Literal["graph", "sharepoint", "onedrive", "other"]
 
 
 class ReceiverRule(msgspec.Struct, frozen=True):
-    """Where callbacks may go: https on port 443 of public addresses, and whatever lies in the `allowed` networks."""
+    """Where callbacks may go: https on port 443 of public addresses, and any port in the `allowed` networks."""
 
     allowed: Sequence[Network] = ()
 
     def objection(self, url: str) -> str | None:
-        """What is wrong with a URL as it is written; None when only its addresses are still to be judged."""
+        """Why a URL is refused as written; None when only its addresses remain to be judged."""
         parts = split(url)
         if parts is None:
             return "must be an absolute https URL in plain ASCII"
@@ -75,7 +75,7 @@ class ReceiverRule(msgspec.Struct, frozen=True):
         return None
 
     def allows(self, address: str, port: int, *, tls: bool) -> bool:
-        """Whether an address may be dialled."""
+        """Whether an address may be dialled on this port, with or without TLS."""
         parsed = _parsed(address)
         if parsed is not None and any(parsed in network for network in self.allowed):
             return True
@@ -83,7 +83,7 @@ class ReceiverRule(msgspec.Struct, frozen=True):
 
 
 class HostPattern(msgspec.Struct, frozen=True):
-    """`host` or `*.host` (any name below it), on one port."""
+    """`host` or `*.host` (any name below `host`), on one port."""
 
     name: str
     port: int = 443
@@ -95,7 +95,7 @@ class HostPattern(msgspec.Struct, frozen=True):
 
 
 def host_pattern(text: str) -> HostPattern:
-    """The pattern written as `host`, `*.host`, either with `:port`. Raises ValueError."""
+    """Parse `host` or `*.host`, each with an optional `:port`. Raises ValueError."""
     name, colon, port = text.strip().lower().rpartition(":")
     if not colon or name.count("[") != name.count("]"):
         name, port = text.strip().lower(), "443"
@@ -105,13 +105,16 @@ def host_pattern(text: str) -> HostPattern:
 
 
 class MonitorRule(msgspec.Struct, frozen=True):
-    """Which monitor URLs may be dialled, and whether any address or public ones only."""
+    """Which monitor URLs may be dialled, and whether at any address or only at public addresses.
+
+    `upstream` is the base URL of upstream; `patterns` are the other allowed hosts.
+    """
 
     upstream: str
     patterns: Sequence[HostPattern]
 
     def judge(self, url: str) -> Literal["own", "public"] | None:
-        """`own` for the upstream's own host, `public` for another allowed one, None for a URL that is refused."""
+        """`own` for the upstream's own host, `public` for another allowed host, None for a refused URL."""
         parts = split(url)
         own = urlsplit(self.upstream)
         if parts is None or parts.username is not None or parts.password is not None:
@@ -128,7 +131,7 @@ class MonitorRule(msgspec.Struct, frozen=True):
         return "public" if any(pattern.matches(host, port) for pattern in self.patterns) else None
 
 
-@lru_cache(maxsize=16)  # a monitor URL is resolved, judged and taken apart in the same moment
+@lru_cache(maxsize=16)  # a monitor URL is split several times in a row: to resolve, to judge and to dial
 def split(url: str) -> SplitResult | None:
     """The parts of an absolute http or https URL in plain ASCII, or None."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
@@ -148,7 +151,7 @@ def port_of(parts: SplitResult) -> int:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port of an http or https URL, written in one way whatever way the URL has."""
+    """Scheme, host and port of an http or https URL in canonical form; empty for any other URL."""
     parts = split(url)
     if parts is None:
         return ""
@@ -161,7 +164,7 @@ def origin(url: str) -> str:
 
 
 def host_class(host: str) -> HostClass:
-    """Which of upstream's services a host, with its port or without, is of: what is counted and logged of it."""
+    """The upstream service of a host, with or without its port. Metrics and logs show this class, not the host."""
     name = host.lower().partition(":")[0].rstrip(".")
     if _GRAPH.search(name):
         return "graph"
@@ -171,7 +174,7 @@ def host_class(host: str) -> HostClass:
 
 
 def parent_domain(host: str) -> str:
-    """The last two labels of a name, which mostly have one owner."""
+    """The last two labels of a DNS name, which usually have one owner."""
     return ".".join(host.lower().rstrip(".").split(".")[-2:])
 
 
@@ -189,9 +192,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether a dialled address is a public unicast one; what cannot be read is not.
+    """Whether an IP address is public and unicast; False for a string that is no IP address.
 
-    An IPv6 address that carries an IPv4 one is judged by that; a tunnel's (6to4, Teredo) is never public.
+    An IPv4-mapped or NAT64 address is judged by its IPv4 address. A tunnel address (6to4, Teredo) is never public.
     """
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address) and parsed in _NAT64:
@@ -202,7 +205,7 @@ def is_public(address: str) -> bool:
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:
-    """A dialled address; one that is mapped into IPv6 is the IPv4 address it stands for."""
+    """The IP address without its zone, an IPv4-mapped address as IPv4; None for a string that is no IP address."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -212,7 +215,10 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
 
 
 def _is_plain_host(host: str) -> bool:
-    """Not one of the forms that only some readers take for an IPv4 address: decimal, octal, hexadecimal, short."""
+    """Whether a host is a DNS name or an IP address in its usual form.
+
+    Decimal, octal, hexadecimal and short forms are refused: only some parsers read them as IPv4 addresses.
+    """
     if ":" in host:
         return _parsed(host) is not None
     labels = host.removesuffix(".").split(".")

@@ -1,10 +1,10 @@
-"""A callback: what it wants to be delivered, how far it is, and what follows from each attempt. Pure decisions.
+"""A callback (webhook): its requested events, its delivery progress and the consequence of each attempt.
 
-A callback is a subscriber whose cursor is stored. It gets the events it wants in the order of the log. After a failed
-attempt the newest of them takes the place of the rest, so that a receiver that was away learns the
-present state and not its history. The terminal event is the newest there can be, and is tried at once.
+A callback is a subscriber whose cursor is stored. It receives the requested events in the order of the log. After a
+failed attempt the newest requested event supersedes the older events, so that a receiver that was away learns the
+present state and not the history. The terminal event is always the newest event, and its first attempt is immediate.
 
-Source of the waits: the Standard Webhooks specification, and the gateway's contract.
+Source of the retry schedule: the Standard Webhooks specification and the gateway's contract.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from gateway.core.job import Event, Kind, iso
 from gateway.core.keys import is_webhook_secret, new_webhook_secret
 
 WAITS = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
-"""Seconds after each failed attempt. One more failure, and the callback is exhausted."""
+"""Retry schedule: seconds to wait after each failed attempt.
+
+One more failure exhausts the callback if the log has ended.
+"""
 SPREAD = 0.2
+"""Jitter of a wait, as a share of the wait."""
 LONGEST_ASKED = 86400.0
+"""Most seconds of one wait that a receiver asked for."""
 GIVE_UP_AFTER = sum(WAITS)
-"""Seconds after which a receiver that keeps asking for time gets no more."""
+"""Seconds after which a receiver that keeps asking for time is granted no more."""
 LONGEST_URL = 2048
 ERROR_TEXT = 256
 KINDS: tuple[Kind, ...] = ("progress", "completed", "failed")
@@ -35,7 +40,7 @@ CallbackState = Literal["active", "delivered", "exhausted", "gone"]
 
 
 class CallbackRequest(msgspec.Struct, frozen=True):
-    """What a caller asks for; checked but for where the URL leads."""
+    """A caller's request for a callback, validated except for the addresses of the URL."""
 
     url: str
     events: tuple[Kind, ...]
@@ -43,10 +48,12 @@ class CallbackRequest(msgspec.Struct, frozen=True):
 
 
 class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a callback is. `cursor` is the last event delivered or passed over, `tried` the one last attempted.
+    """The delivery progress of a callback.
 
-    `attempts` counts those of that event, or of the events that took each other's place, up to a success; `failures`
-    those of them that use up `WAITS`; since when the receiver asks for time and when it is due in seconds since 1970.
+    `cursor` is the number of the last event that was delivered or skipped, `tried` of the event last attempted.
+    `attempts` counts the attempts at that event and at the events that it superseded. `failures` counts the attempts
+    that used up a step of `WAITS`. The first attempt at the terminal event starts both counts anew. `since` is when the
+    receiver began to ask for time, `due` when the next attempt may begin, both in seconds since 1970.
     """
 
     cursor: int = 0
@@ -59,7 +66,10 @@ class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """`with_copy` tells the one that a copy request itself registered; `finished_at` is when it left `active`."""
+    """A registered callback. Times in seconds since 1970.
+
+    `with_copy` marks a callback that a copy request registered. `finished_at` is when the callback left `active`.
+    """
 
     id: str
     job_id: str
@@ -84,11 +94,11 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """The receiver answered 410: it wants no more."""
+    """The receiver answered 410: it wants no further deliveries."""
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """`retry_after` in seconds when the receiver asked for time."""
+    """Any other result. `retry_after` is in seconds, None unless the receiver asked for time."""
 
     reason: str
     retry_after: float | None = None
@@ -98,7 +108,10 @@ Outcome = Delivered | Gone | Failed
 
 
 def callback_request(url: object, events: object, secret: object = None) -> CallbackRequest:
-    """Check what a caller asks for. Raises GatewayError: 400."""
+    """Validate the members of a callback request.
+
+    The default of `events` is the terminal events; a missing secret is generated. Raises GatewayError: 400.
+    """
     if not isinstance(url, str) or not 0 < len(url) <= LONGEST_URL:
         raise invalid(f"The callback's url must be a text of at most {LONGEST_URL} characters.")
     if events is None:
@@ -114,7 +127,7 @@ def callback_request(url: object, events: object, secret: object = None) -> Call
 
 
 def callback_request_from_headers(url: str | None, events: str | None) -> CallbackRequest | None:
-    """The same from the headers of a copy request; None when it has none. Raises GatewayError: 400."""
+    """The callback request in the headers of a copy request, None without the headers. Raises GatewayError: 400."""
     if url is None:
         if events is not None:
             raise invalid("Gateway-Callback-Events needs a Gateway-Callback-Url. Nothing was started.")
@@ -137,43 +150,48 @@ def new_callback(
 
 
 def webhook_message(callback: Callback, event: Event) -> tuple[str, bytes]:
-    """The id and the body of an event's message: the same on every attempt."""
+    """The id and the JSON body of an event's message, the same at every attempt."""
     at = msgspec.json.decode(event.data)["at"]
     body = b'{"type":"job.%b","timestamp":"%b","data":%b}' % (event.kind.encode(), at.encode(), event.data)
     return f"msg_{callback.id}_{event.seq}", body
 
 
 def superseded(callback: Callback) -> bool:
-    """Whether the newest wanted event is to be delivered next, instead of the oldest."""
+    """Whether the newest requested event is delivered next instead of the oldest."""
     return callback.progress.last_error is not None
 
 
 def wait_before(callback: Callback, event: Event, now: float) -> float:
-    """Seconds until an event may be attempted."""
+    """Seconds until an event may be attempted; `now` in seconds since 1970."""
     progress = callback.progress
     if progress.last_error is None or (event.terminal and event.seq != progress.tried):
         return 0.0
-    return min(max(progress.due - now, 0.0), LONGEST_ASKED * (1 + SPREAD))  # a clock set back must not stop it for ever
+    # Bounded, since a clock that was set back must not stop deliveries for ever.
+    return min(max(progress.due - now, 0.0), LONGEST_ASKED * (1 + SPREAD))
 
 
 def after_attempt(
     callback: Callback, event: Event, outcome: Outcome, *, final: bool, now: float, rng: random.Random
 ) -> Callback:
-    """The callback after an attempt; `final` when the log has ended, so that no newer event takes this one's place."""
+    """The callback after an attempt at an event.
+
+    `final` says that the log has ended, so that no newer event can supersede this event. `now` in seconds since 1970.
+    """
     old = callback.progress
-    again = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
-    attempts = old.attempts + 1 if again else 1
+    repeated = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
+    attempts = old.attempts + 1 if repeated else 1
     if isinstance(outcome, Delivered):
         progress = DeliveryProgress(cursor=event.seq, tried=event.seq, attempts=attempts)
         delivered = msgspec.structs.replace(callback, progress=progress)
         return _ended(delivered, "delivered", now) if event.terminal else delivered
-    failures, since = (old.failures, old.since) if again else (0, 0.0)
+    failures, since = (old.failures, old.since) if repeated else (0, 0.0)
     if isinstance(outcome, Gone):
         reason, due, over = "410: the receiver wants no more", now, False
     else:
         reason = outcome.reason[:ERROR_TEXT]
         if outcome.retry_after is not None:
-            # It asked for time: no try is used up, but each takes longer, and all together end like the others.
+            # The receiver asked for time. This uses up no step of the schedule, but the shortest wait grows with each
+            # attempt, and all waits together have the length of the schedule at most.
             since = since or now
             due = now + min(max(outcome.retry_after, min(attempts, 60)) * rng.uniform(1.0, 1.05), LONGEST_ASKED)
             over = due - since > GIVE_UP_AFTER
@@ -197,15 +215,19 @@ def after_attempt(
 
 
 def delivered_all(callback: Callback, now: float) -> Callback:
-    """The callback when the log has ended and holds nothing more that it wants."""
+    """The callback after the log has ended without a further requested event."""
     return _ended(callback, "delivered", now)
 
 
 def retried(callback: Callback) -> Callback:
-    """The callback under a new epoch, due at once and with all its progress; one that has nothing to tell stays so."""
+    """The callback under a new epoch, due at once, its retry schedule begun anew.
+
+    A delivered callback is returned unchanged.
+    """
     if callback.state == "delivered":
         return callback
-    # It failed, so the newest event may have come through before the older ones: those must not follow it now.
+    # The error stays, so that the newest event comes next: the receiver may have it already, and no older event may
+    # follow it.
     progress = DeliveryProgress(cursor=callback.progress.cursor, last_error=callback.progress.last_error)
     return msgspec.structs.replace(
         callback, epoch=callback.epoch + 1, state="active", finished_at=None, progress=progress
@@ -213,12 +235,12 @@ def retried(callback: Callback) -> Callback:
 
 
 def as_registered(callback: Callback) -> Mapping[str, Any]:
-    """What its registrant is shown, this once: all that a receiver needs."""
+    """The JSON shown once, to the registrant: with the secret, which the receiver needs."""
     return {"id": callback.id, "url": callback.url, "events": callback.events, "secret": callback.secret}
 
 
 def as_listed(callback: Callback) -> Mapping[str, Any]:
-    """What lists show of it: neither its secret nor the secret part of its URL."""
+    """The JSON shown in lists: without the secret, and with the URL's origin only, since its path may be secret."""
     content: dict[str, Any] = {
         "id": callback.id,
         "url": callback.origin,

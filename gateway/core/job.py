@@ -1,12 +1,12 @@
-"""The job machine: what is known of one watched copy, and how an answer of its monitor changes that.
+"""The state machine of a job: the state of one watched copy and its transitions.
 
-Two rules. Everything that changes a job's state is in this file. A terminal state absorbs: nothing follows it.
+Two rules. Every change of a job's state is in this file. A terminal state absorbs: no event follows it.
 
-    notStarted, inProgress, waiting, updating, deletePending, cancelPending, any word nobody knows  -> running
+    notStarted, inProgress, waiting, updating, deletePending, cancelPending, any unknown value      -> running
     completed                                                                                       -> succeeded
     failed, deleteFailed, cancelled                                                                 -> failed
 
-Source of the words: Graph's asyncJobStatus (beta reference) and OneDrive's AsyncJobStatus.
+Source of the status values: Graph's asyncJobStatus (beta reference) and OneDrive's AsyncJobStatus.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ErrorDetail(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a job failed. `origin` is upstream when the copy failed, gateway when the gateway lost sight of it."""
+    """Why a job failed. `origin` is `upstream` if the copy failed, `gateway` if the gateway lost track of the copy."""
 
     code: str
     message: str
@@ -43,7 +43,7 @@ class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Graph's asyncJobStatus plus `jobId` and `at` (ISO 8601, UTC, when this state was seen)."""
+    """Graph's asyncJobStatus plus `jobId` and `at` (ISO 8601, UTC, the time of this state's event)."""
 
     job_id: str
     operation: str
@@ -65,9 +65,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the result of a copy can be read: the request's version, the target drive if known, its own prefix.
+    """Where the result of a copy can be read.
 
-    `trace` is the place in a trace that the job came of, while traces are made.
+    `version` is the API version of the copy request. `drive_id` is the target drive, None if unknown. `prefix` is the
+    path of the source drive in the request. `trace` is the trace context of the request, None without tracing.
     """
 
     version: str = "v1.0"
@@ -76,6 +77,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: str | None = None
 
     def resource(self, item_id: str, drive_id: str | None) -> str | None:
+        """The path of an item, in `drive_id` if that is known; None when neither a drive nor the prefix is known."""
         drive = drive_id or self.drive_id
         if drive is not None:
             return f"/{self.version}/drives/{_segment(drive)}/items/{_segment(item_id)}"
@@ -85,7 +87,10 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a monitor said, in the gateway's words; None stands for what it did not say."""
+    """A monitor's answer in the gateway's terms; None marks a missing member.
+
+    `percentage` is from 0 to 100, `retry_after` in seconds.
+    """
 
     status: str | None
     percentage: float | None = None
@@ -98,7 +103,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One watched action. Times are seconds since 1970; `seq` is the newest event's number."""
+    """One watched copy. Times are in seconds since 1970; `seq` is the number of the newest event."""
 
     id: str
     created: float
@@ -119,14 +124,14 @@ def kind_of(status: str) -> Kind:
 def accepted(
     job_id: str, *, monitor: str | None, target: Target, now: float, operation: str = "ItemCopy"
 ) -> tuple[Job, list[Event]]:
-    """A job as it begins, with event 1."""
+    """A new job and its first event, number 1."""
     state = State(job_id=job_id, operation=operation, status="notStarted", percentage_complete=0.0, at="")
     job = Job(id=job_id, created=now, target=target, monitor=monitor, state=state, seq=0)
     return _moved(job, state, now)
 
 
 def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
-    """The job after an answer, and the events to append: one if any field but `at` changed, else none."""
+    """The job after a monitor's answer, and the events to append: one if any field but `at` changed, else none."""
     old = job.state
     if old.ended:
         return job, []
@@ -134,7 +139,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     kind = kind_of(status)
     percentage = 100.0 if kind == "completed" else max(old.percentage_complete, answer.percentage or 0.0)
     resource_id = answer.resource_id or old.resource_id
-    resource = old.resource  # a drive that was named once still holds when a later answer leaves it out
+    resource = old.resource  # the drive of an earlier answer stays valid when a later answer omits it
     if resource_id and (resource_id != old.resource_id or answer.drive_id):
         resource = job.target.resource(resource_id, answer.drive_id)
     new = State(
@@ -145,7 +150,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
         status_description=answer.description,
         resource_id=resource_id,
         resource=resource,
-        error=_verdict(status, answer.error) if kind == "failed" else None,
+        error=_upstream_error(status, answer.error) if kind == "failed" else None,
         at=old.at,
     )
     if new == old:
@@ -154,7 +159,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
 
 
 def lose_track(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
-    """The job after the gateway gave up watching it."""
+    """The job after the gateway stopped watching it without a final status, and the event to append."""
     if job.state.ended:
         return job, []
     error = JobError(code=code, message=LOSSES[code].message, origin="gateway")
@@ -162,11 +167,12 @@ def lose_track(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
 
 
 def reference(job_id: str) -> str:
-    """How logs name a job: short, and not the capability that its id is."""
+    """How logs name a job: by a short hash, since the id itself grants access to the job."""
     return hashlib.sha256(job_id.encode()).hexdigest()[:8]
 
 
 def iso(now: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC, with milliseconds."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -184,12 +190,12 @@ def _moved(job: Job, state: State, now: float) -> tuple[Job, list[Event]]:
     return msgspec.structs.replace(job, state=state, seq=seq), [event]
 
 
-def _verdict(status: str, error: JobError | None) -> JobError:
+def _upstream_error(status: str, error: JobError | None) -> JobError:
     return error or JobError(code=status, message=f"Upstream ended the copy as {status}.", origin="upstream")
 
 
 def _segment(value: str) -> str:
-    """An id as one path segment; `!` and `,` stay, as Graph writes them."""
+    """An id as one path segment; `!` and `,` stay unescaped, as Graph writes them."""
     return quote(value, safe="!,$:'()*;=@&+~")
 
 
@@ -197,7 +203,7 @@ Kind = Literal["progress", "completed", "failed"]
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One entry of a log. `data` is the whole state as JSON; `turned` tells a change of status from mere progress."""
+    """One entry of a log. `data` is the whole state as JSON; `status_changed` is False for mere progress."""
 
     seq: int
     kind: Kind
@@ -209,14 +215,15 @@ class Event(msgspec.Struct, frozen=True):
         return self.kind != "progress"
 
     def body(self) -> bytes:
-        """The frame without its id: what every stream that carries the event shares."""
+        """The SSE frame without its id line, shared by all streams that carry the event."""
         return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.data)
 
 
 def frame(event_id: bytes, body: bytes) -> bytes:
+    """A whole SSE frame."""
     return b"id: %b\n%b" % (event_id, body)
 
 
 def chunk(data: bytes) -> bytes:
-    """As HTTP/1.1 sends a piece of a body whose length nobody knows."""
+    """One chunk of an HTTP/1.1 body in chunked transfer coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,7 +1,7 @@
-"""Ids, keys and signatures: each is created, derived and compared here.
+"""Ids, keys and signatures: how they are created, derived and compared.
 
-A callback is signed as the Standard Webhooks specification says (symmetric, `v1`): HMAC-SHA256 over
-`id.timestamp.body`, under a secret that both ends know.
+A callback is signed as the Standard Webhooks specification defines (symmetric, `v1`): HMAC-SHA256 over
+`id.timestamp.body` under a shared secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 
 
 def new_job_id() -> str:
-    """144 random bits, URL-safe: whoever holds it may follow the job, nobody can guess it."""
+    """144 random bits, URL-safe. The id is a capability: it grants reading the job and cannot be guessed."""
     return secrets.token_urlsafe(18)
 
 
@@ -23,17 +23,17 @@ def new_callback_id() -> str:
 
 
 def job_key(secret: bytes, job_id: str) -> str:
-    """What changing a job takes. Derived from the store's secret: it can be shown again and need not be kept."""
+    """The key that changes to a job require. It is derived from the store's secret and need not be stored."""
     return base64.urlsafe_b64encode(_mac(secret, b"jobKey", job_id.encode())).rstrip(b"=").decode()
 
 
 def idempotency_id(secret: bytes, authorization: str, key: str) -> bytes:
-    """Under what an idempotency key is kept: it belongs to its caller, and no token can be read from it."""
+    """The stored form of an idempotency key: bound to its caller, and not revealing the caller's token."""
     return _mac(secret, b"idempotency", authorization.encode(), key.encode())
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """Tells one request from another."""
+    """SHA-256 of the parts of a request, to tell requests apart."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -41,22 +41,23 @@ def fingerprint(*parts: bytes) -> bytes:
 
 
 def bearer(authorization: str | None) -> str | None:
+    """The token of a `Bearer` Authorization header, None for any other header."""
     scheme, _, value = (authorization or "").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
 def hashed(key: str) -> bytes:
-    """How a key of full strength is kept when it only has to be recognised."""
+    """The stored form of a key with full entropy that only has to be recognised."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def recognised(given: str | None, *wanted: bytes | None) -> bool:
-    """Whether a key has one of the hashes, compared in constant time."""
-    mark = hashed(given or "")
-    opened = False
+    """Whether a key has one of the `wanted` hashes, compared in constant time."""
+    digest = hashed(given or "")
+    matches = False
     for hash_ in wanted:
-        opened |= given is not None and hmac.compare_digest(mark, hash_ or b"")
-    return opened
+        matches |= given is not None and hmac.compare_digest(digest, hash_ or b"")
+    return matches
 
 
 def _mac(secret: bytes, *parts: bytes) -> bytes:
@@ -72,7 +73,7 @@ def new_webhook_secret() -> str:
 
 
 def is_webhook_secret(text: str) -> bool:
-    """Whether it is `whsec_` and 24 to 64 bytes in base64."""
+    """Whether a string is `whsec_` and 24 to 64 bytes in base64."""
     if not text.startswith(_WHSEC) or not text.isascii():
         return False
     try:
@@ -82,7 +83,7 @@ def is_webhook_secret(text: str) -> bool:
 
 
 def webhook_headers(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of one attempt; `timestamp` is in seconds since 1970."""
+    """The three Standard Webhooks headers of one attempt; `timestamp` is in seconds since 1970."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
