@@ -1,9 +1,9 @@
-"""One gateway among those that share a store: it renews its lease, takes what is free, and evens out.
+"""One gateway among the gateways of a shared store: it renews its lease, claims free rows and balances the load.
 
-There is no coordinator. Each looks at the same few figures and decides for itself; two that decide alike at the same
-time do no harm, since a row is handed over under a new epoch. After an outage, in which nobody could renew, a gateway
-gives the others the time of a lease before it takes them for dead. The lease is renewed by a task that does nothing
-else: what else there is to do may be much, and must not cost it.
+There is no coordinator. Each gateway reads the same few figures and decides for itself. Two gateways that decide alike
+at the same time do no harm, since a row changes hands under a new epoch. After an outage, in which no gateway could
+renew, a gateway gives the others the time of one lease before it considers them dead. The lease has a task of its own,
+since the rest of the work may take long and must not cost the lease.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Tracing
 
 TICKS = 10
-"""Renewals, and looks at what is free, in the time of a lease."""
+"""Renewals in the time of one lease, and as many attempts to balance the load."""
 OUTAGE_TICKS = 3
-"""Ticks without a good renewal that count as an outage, which may have been one for the others too."""
+"""Ticks without a successful renewal that count as an outage, which may have hit the other gateways too."""
 
 log = EventLog("gateway.membership")
 
@@ -35,10 +35,11 @@ Table = Literal["jobs", "callbacks"]
 
 
 class Lease:
-    """Whether this process may still act for its rows; `term` in seconds, None when no other gateway shares the store.
+    """Whether this process may still act for its rows.
 
-    Counted by this machine's monotonic clock, from when the last good renewal was sent: this gateway stops by itself
-    before the store considers it dead.
+    `term` is how many seconds a renewal is valid, None when no other gateway shares the store. The term runs on this
+    machine's monotonic clock from the sending of the last successful renewal. So this gateway stops by itself before
+    the store considers it dead.
     """
 
     def __init__(self, term: float | None = None) -> None:
@@ -51,12 +52,12 @@ class Lease:
         return self._term is None or asyncio.get_running_loop().time() < self._until
 
     async def held(self) -> None:
-        """Wait until it holds."""
+        """Wait until the lease is held."""
         while not self.holds:
             await self._renewed.wait()
 
     def renewed(self, sent: float) -> None:
-        """The store took a renewal that was sent then, by the event loop's clock."""
+        """Record a successful renewal; `sent` is when it was sent, by the event loop's clock."""
         if self._term is not None:
             self._until = sent + self._term
             self._renewed.set()
@@ -64,7 +65,10 @@ class Lease:
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """The tools that each part of a gateway shares; `clock` in seconds since 1970, one for all gateways of a store."""
+    """The tools shared by the parts of a gateway.
+
+    `clock` gives seconds since 1970, the same for all gateways of a store.
+    """
 
     clock: Callable[[], float]
     rng: random.Random
@@ -75,23 +79,26 @@ class Runtime(msgspec.Struct, frozen=True):
 
 
 class Work(Protocol):
-    """What a gateway does for the rows of one table that it has."""
+    """A gateway's work on the rows of one table that it owns."""
 
     def held(self) -> set[str]:
-        """Their ids."""
+        """The ids of the rows in work here."""
 
     def drop(self, row_id: str) -> None:
-        """Do no more for one."""
+        """Stop working on a row at once."""
 
     def give_up(self, most: int) -> Sequence[str]:
-        """Do no more for as many, and which; not those that something is just being done for."""
+        """Stop working on up to `most` idle rows and return their ids; rows in flight are kept."""
 
     def resume(self, rows: Iterable[Any]) -> None:
-        """Go on with rows that were claimed."""
+        """Start working on claimed rows."""
 
 
 class Membership:
-    """`works` are what is done for jobs and for callbacks. `run` it for as long as the gateway works."""
+    """The membership of this gateway; `jobs` and `callbacks` are its work on the two tables.
+
+    Call `begin` at the start, `retire` when the gateway drains and `leave` at the end.
+    """
 
     def __init__(
         self,
@@ -107,7 +114,7 @@ class Membership:
         self._rng = runtime.rng
         self._tasks = runtime.tasks
         self._tick = store.lease / TICKS
-        self._silent = False
+        self._some_silent = False
         self._shares: dict[Table, tuple[int, int]] = {}
         self._renewed_at = 0.0
         self._patient_until = 0.0
@@ -117,39 +124,39 @@ class Membership:
         self._given_up: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
         self.members = 1
-        """How many gateways lived at the last look, this one among them."""
+        """How many gateways were alive at the last renewal, this gateway included."""
         self._scope = anyio.CancelScope()
         self._metrics.watch("members", lambda: self.members)
 
     async def begin(self) -> None:
-        """Be one of the gateways, and soon take a share of the work. Raises StoreUnavailable."""
-        # After an outage that ended just now, those that worked before it get the time to say so.
+        """Join the gateways of the store and start to share their work. Raises StoreUnavailable."""
+        # After an outage that ended just now, the gateways that worked before it get time to renew.
         self._patient_until = _now() + 2 * self._tick
         self._renewed_at = _now()
         await self._renew()
         self._tasks.start_soon(self._run)
 
     def retire(self) -> None:
-        """Take nothing more, but keep the lease: what is in hand is still to be finished."""
+        """Claim no more rows but keep the lease, since the work in hand is still to be finished."""
         self._retiring = True
 
     async def leave(self) -> None:
-        """Hand everything on, at the end; once."""
+        """Release all rows, at the end. A second call does nothing."""
         if self._scope.cancel_called:
             return
         self._scope.cancel()
         try:
             await self._store.leave()
         except StoreUnavailable as error:
-            log.warning("leaving_untold", error=str(error))  # the others find out when the lease is over
+            log.warning("leaving_untold", error=str(error))  # the other gateways notice when the lease ends
 
     async def _run(self) -> None:
         with self._scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keep_the_lease)
-                tasks.start_soon(self._keep_sharing)
+                tasks.start_soon(self._renew_each_tick)
+                tasks.start_soon(self._share_each_tick)
 
-    async def _keep_the_lease(self) -> None:
+    async def _renew_each_tick(self) -> None:
         while True:
             await self._next_tick()
             try:
@@ -157,13 +164,13 @@ class Membership:
             except StoreUnavailable as error:
                 log.warning("lease_not_renewed", error=str(error), held=self._lease.holds)
 
-    async def _keep_sharing(self) -> None:
+    async def _share_each_tick(self) -> None:
         while True:
-            for step in (self._expire_members, self._even_out, self._compare):
+            for step in (self._expire_members, self._rebalance, self._compare):
                 try:
                     if self._lease.holds and not self._retiring:
                         await step()
-                except StoreUnavailable as error:  # none of them must keep another from being done
+                except StoreUnavailable as error:  # a failed step must not keep the next from running
                     log.warning("sharing_delayed", error=str(error))
             await self._next_tick()
 
@@ -173,25 +180,25 @@ class Membership:
     async def _renew(self) -> None:
         sent = _now()
         held = {table: len(work.held()) for table, work in self._works.items()}
-        said = {table: number + len(self._given_up[table]) for table, number in held.items()}
-        standing = await self._store.renew(said["jobs"], said["callbacks"], patience=self._tick * 2)
-        if sent - self._renewed_at > OUTAGE_TICKS * self._tick or standing is None:
+        reported = {table: number + len(self._given_up[table]) for table, number in held.items()}
+        view = await self._store.renew(reported["jobs"], reported["callbacks"], patience=self._tick * 2)
+        if sent - self._renewed_at > OUTAGE_TICKS * self._tick or view is None:
             self._patient_until = sent + self._store.lease
-        if standing is None:
-            await self._begin_anew(sent)
+        if view is None:
+            await self._rejoin(sent)
             return
-        self._silent = standing.silent > 0
-        # Judged by what it had when the others' figures were read: it may have got more since then.
+        self._some_silent = view.silent > 0
+        # Computed from the rows held when the figures were read: this gateway may have got more rows since then.
         self._shares = {
-            "jobs": rebalance(held["jobs"], standing.jobs, standing.members),
-            "callbacks": rebalance(held["callbacks"], standing.callbacks, standing.members),
+            "jobs": rebalance(held["jobs"], view.jobs, view.members),
+            "callbacks": rebalance(held["callbacks"], view.callbacks, view.members),
         }
         self._renewed_at = sent
         self._lease.renewed(sent)
-        self.members = standing.members
+        self.members = view.members
 
-    async def _begin_anew(self, sent: float) -> None:
-        """It was silent for too long: what it had is others' by now."""
+    async def _rejoin(self, sent: float) -> None:
+        """Join again after this gateway was considered dead: its rows belong to other gateways by now."""
         log.error("lease_lost", jobs=len(self._works["jobs"].held()), callbacks=len(self._works["callbacks"].held()))
         self._metrics.leases_lost.inc()
         for table, work in self._works.items():
@@ -201,15 +208,18 @@ class Membership:
         self._lease.renewed(sent)
 
     async def _expire_members(self) -> None:
-        """Those that are silent, at once; rows whose owner is on no list, stored after it left, by and by."""
+        """Expire silent gateways at once.
+
+        Twice in a lease this also frees rows of owners that are not listed: such a row was stored after its owner left.
+        """
         now = _now()
-        if now >= self._patient_until and (self._silent or now >= self._expire_at):
+        if now >= self._patient_until and (self._some_silent or now >= self._expire_at):
             for name in await self._store.expire_members():
                 log.warning("gateway_given_up", name=name)
             self._expire_at = now + self._store.lease / 2
 
-    async def _even_out(self) -> None:
-        """Once for each renewal: what is done here shows in the next."""
+    async def _rebalance(self) -> None:
+        """Claim and release rows, once for each renewal: only the next renewal shows the effect."""
         shares, self._shares = self._shares, {}
         for table, work in self._works.items():
             take, give = shares.get(table, (0, 0))
@@ -229,7 +239,7 @@ class Membership:
             most -= len(rows)
 
     async def _compare(self) -> None:
-        """What is done here against what the store says: a wake-up may have been lost, or the answer to a write."""
+        """Compare the rows in work here with the store, since a wake-up or the answer to a write may have been lost."""
         if _now() < self._compare_at:
             return
         self._compare_at = _now() + self._store.lease
@@ -243,7 +253,7 @@ class Membership:
             self._unclaimed[table] = unclaimed
 
     async def _release(self, table: Table, ids: Iterable[str]) -> None:
-        """What cannot be handed on now is remembered: nobody does anything for it here any more."""
+        """Release idle rows; rows that cannot be released now are remembered, since nothing works on them here."""
         idle = self._given_up[table]
         idle.update(ids)
         idle -= self._works[table].held()
@@ -264,14 +274,14 @@ def _now() -> float:
 
 
 UNEVEN = 0.05
-"""The part of its share that a gateway may have above it before it hands something on: moving costs a poll or two."""
+"""Excess over its share, as a part of it, at which a gateway releases rows: each move costs a poll or two."""
 
 
 def rebalance(mine: int, everything: int, members: int) -> tuple[int, int]:
-    """How many to take, if there are any free, and how many to hand on.
+    """How many rows to claim, as far as rows are free, and how many to release.
 
-    `everything` counts what all `members` have and what nobody has. Since the shares of all add up to it at least, what
-    is free always finds one that may take it.
+    `everything` counts the rows of all `members` and the free rows. The shares add up to `everything` at least, so
+    there is always a gateway that may claim a free row.
     """
     share = math.ceil(everything / members)
     over = mine - share
