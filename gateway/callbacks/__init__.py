@@ -1,1 +1,1 @@
-"""Signed callbacks: whom to call when, how many at once, and one attempt."""
+"""Signed callbacks (webhooks): their delivery, the limits on attempts and the attempt over the wire."""

@@ -1,8 +1,8 @@
-"""Callbacks: subscribers whose cursor is stored. They read the log as streams do; what they read is posted, signed.
+"""Delivery of callbacks: subscribers whose cursor is stored. They read the log as streams do and post signed events.
 
-A callback costs a task only while it has something to deliver. It posts one event at a time, and stores how that went
-before it goes on, so a crash between the two repeats an event under the same `webhook-id` and skips none. A wake-up is
-only a hint: idle callbacks are also looked at now and then.
+A callback costs a task only while an event is to be delivered. The task posts one event at a time and stores the result
+before the next event. So a crash between the two repeats an event under the same `webhook-id` and skips no event. A
+wake-up is only a hint: the logs of idle callbacks are also read every `LOOK_EVERY` seconds.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ from gateway.telemetry.logs import EventLog
 from gateway.telemetry.tracing import Span
 
 READ_AT_ONCE = 64
+"""Most events of a log in one read."""
 HEADS_AT_ONCE = 500
+"""Most logs whose heads are read at once."""
 LOOK_EVERY = 5.0
+"""Seconds after which the heads of all logs are read without a wake-up."""
 STOP_GRACE = 2.0
-"""Seconds that attempts in flight get to finish when the gateway stops."""
+"""Seconds in which attempts in flight may finish when the gateway stops."""
 
 log = EventLog("gateway.callbacks")
 
 
-class _Forgotten(Exception):
-    """The callback was removed, or belongs to somebody else by now."""
+class _CallbackLost(Exception):
+    """The callback was removed or belongs to another gateway by now."""
 
 
 class _Subscriber:
-    """One active callback here. `news` wakes the task that delivers for it, while there is one."""
+    """One active callback of this process. `head` is the newest known event; `news` wakes the delivery task, if any."""
 
     __slots__ = ("callback", "delivering", "head", "news", "scope")
 
@@ -90,7 +93,7 @@ class Callbacks:
         self._metrics.watch("callbacks_active", lambda: self.active)
 
     async def check(self, url: str) -> None:
-        """Judge where a callback's URL may lead. Raises GatewayError: 400 callbackUrlNotAllowed, or 503."""
+        """Judge a callback's URL and its addresses. Raises GatewayError: 400 callbackUrlNotAllowed, or 503."""
         await self._receivers.check(url)
 
     def start(self) -> None:
@@ -101,29 +104,29 @@ class Callbacks:
         return len(self._active)
 
     def resume(self, active: Iterable[Callback]) -> None:
-        """Go on with callbacks from the store."""
+        """Start delivering callbacks that were read from the store."""
         for callback in active:
             self.take(callback)
 
     def held(self) -> set[str]:
-        """The ids of the callbacks that are delivered here."""
+        """The ids of the callbacks that this process delivers."""
         return set(self._active)
 
     def give_up(self, most: int) -> list[str]:
-        """Deliver for as many callbacks no more, and which; none with an attempt in flight."""
+        """Stop delivering up to `most` callbacks and return their ids; callbacks with an attempt in flight are kept."""
         idle = [name for name, subscriber in self._active.items() if subscriber not in self._in_flight]
         for callback_id in idle[:most]:
             self.drop(callback_id)
         return idle[:most]
 
     def wake(self, job_id: str) -> None:
-        """A job's log may have grown."""
+        """Note that a job's log may have grown."""
         if job_id in self._of_job:
             self._grown.add(job_id)
             self._news.set()
 
     def take(self, callback: Callback) -> None:
-        """Deliver for a callback from now on; one that is here already goes on as this one says."""
+        """Start delivering a callback; its earlier version, if any, is replaced."""
         self.drop(callback.id)
         if callback.state != "active":
             return
@@ -132,14 +135,14 @@ class Callbacks:
         self.wake(callback.job_id)
 
     def drop(self, callback_id: str) -> None:
-        """Deliver for a callback no more; an attempt in flight is broken off."""
+        """Stop delivering a callback; an attempt in flight is cancelled."""
         subscriber = self._active.get(callback_id)
         if subscriber is not None:
             self._leave(subscriber)
             subscriber.scope.cancel()
 
     async def stop(self) -> None:
-        """Begin no more attempts; those in flight get a moment to finish and be stored."""
+        """Begin no more attempts; attempts in flight get `STOP_GRACE` seconds to finish and be stored."""
         self._stopping = True
         for subscriber in set(self._active.values()) - self._in_flight:
             subscriber.scope.cancel()
@@ -160,7 +163,7 @@ class Callbacks:
             del self._of_job[callback.job_id]
 
     async def _pump(self) -> None:
-        """Start a task for each callback whose log holds something for it."""
+        """Start a task for each callback whose log may hold a requested event."""
         look_at = anyio.current_time() + LOOK_EVERY
         while not self._stopping:
             with anyio.move_on_after(look_at - anyio.current_time()):
@@ -179,7 +182,7 @@ class Callbacks:
             heads = await self._store.heads(job_ids)
         except StoreUnavailable as error:
             log.warning("log_unreadable", error=str(error))
-            return  # the next look comes by itself
+            return  # read again after `LOOK_EVERY`
         for job_id, head in zip(job_ids, heads, strict=True):
             for subscriber in list(self._of_job.get(job_id, ())):
                 if head is None:
@@ -199,13 +202,13 @@ class Callbacks:
         try:
             with subscriber.scope:
                 await self._deliver(subscriber)
-        except _Forgotten:
+        except _CallbackLost:
             self._leave(subscriber)
         finally:
             subscriber.delivering = False
 
     async def _deliver(self, subscriber: _Subscriber) -> None:
-        """Deliver until the log holds nothing more for this callback, or it has settled."""
+        """Deliver until the log holds no further requested event or the callback has left `active`."""
         while not self._stopping:
             subscriber.news = anyio.Event()
             try:
@@ -224,7 +227,7 @@ class Callbacks:
             if wait > 0:
                 with anyio.move_on_after(wait):
                     await subscriber.news.wait()
-                continue  # whichever it was: what is newest now?
+                continue  # a newer event may have been appended in the meantime
             await self._lease.held()
             async with self._limits.turn(callback.origin, failing=superseded(callback)) as turn:
                 if not self._still_due(subscriber):
@@ -235,18 +238,18 @@ class Callbacks:
                 return
 
     def _still_due(self, subscriber: _Subscriber) -> bool:
-        """After a wait for room, in which something newer may have come."""
+        """Whether the event may still be attempted after the wait for room: a newer event may have superseded it."""
         newer = subscriber.news.is_set() and superseded(subscriber.callback)
         return not self._stopping and not newer and self._lease.holds
 
     async def _next(self, callback: Callback) -> tuple[Event | None, bool]:
-        """The event to tell next, and whether the log has ended. Raises StoreUnavailable."""
+        """The event to deliver next, and whether the log has ended. Raises StoreUnavailable."""
         newest = None
         after = callback.progress.cursor
         while True:
             (piece,) = await self._store.read([(callback.job_id, after)], READ_AT_ONCE)
             if piece is None:
-                raise _Forgotten
+                raise _CallbackLost
             wanted = [event for event in piece.events if event.kind in callback.events]
             if wanted and not superseded(callback):
                 return wanted[0], piece.ended
@@ -273,7 +276,7 @@ class Callbacks:
         self._report(after, outcome, event)
 
     async def _span(self, callback: Callback) -> Span:
-        """Of an attempt, in the trace of the request that its job came of."""
+        """The span of an attempt, in the trace of the request that started the job."""
         trace = None
         if self._tracing.on:
             with suppress(StoreUnavailable):
@@ -292,7 +295,7 @@ class Callbacks:
                 self._idle.set()
 
     async def _save(self, subscriber: _Subscriber, callback: Callback) -> None:
-        """Store how far it is, however long that takes: what was delivered must not be delivered again."""
+        """Store the progress, however long that takes: a delivered event must not be delivered again."""
 
         def failed(error: Exception, attempts: int) -> None:
             if attempts == 1:
@@ -300,7 +303,7 @@ class Callbacks:
 
         timer = self._metrics.store_writes.labels("callback").time
         if not await hold(lambda: self._store.save_callback(callback), timer, failed):
-            raise _Forgotten
+            raise _CallbackLost
         subscriber.callback = callback
         if callback.state != "active":
             self._leave(subscriber)

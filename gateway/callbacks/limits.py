@@ -1,9 +1,9 @@
-"""Room for attempts at receivers: those that answer quickly never wait for those that do not.
+"""Limits on attempts at receivers: quick receivers never wait for slow receivers.
 
-Hosts that lately took what they were sent, and quickly, have a lane of their own. Hosts that nobody knows share one,
-the newest first, since thousands of names that hang must not hide one that works. What has failed comes again in the
-third. An attempt that is not over after a moment leaves the first two: it goes on elsewhere, or, when too many do so
-already, is broken off to come again.
+There are three lanes. Hosts that recently accepted an event quickly share the first. Unknown hosts share the second,
+newest attempt first, since thousands of names that hang must not hide a name that works. Retries share the third. An
+attempt that takes longer than `SLOW` leaves the first two lanes. It then continues under a limit of its own, or is
+cancelled and retried later when that limit is reached.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from gateway.core.callback import Delivered, Failed, Outcome
 
 QUICK_AT_ONCE, NEW_AT_ONCE, AGAIN_AT_ONCE = 128, 64, 64
 LATE_AT_ONCE = 64
-"""Attempts that go on after they had to leave their lane."""
+"""Slow attempts that continue after they left their lane."""
 AT_ONCE = QUICK_AT_ONCE + NEW_AT_ONCE + AGAIN_AT_ONCE + LATE_AT_ONCE
-"""Most attempts in flight."""
+"""Most attempts in flight, in all."""
 PER_HOST, PER_HOST_AGAIN = 8, 4
-"""Apart, so that what failed, and waits for room, does not keep the host's others waiting."""
+"""Attempts in flight per host: first attempts, and retries. Waiting retries do not delay the first attempts."""
 SLOW = 1.0
-"""Seconds after which an attempt is not quick any more."""
+"""Seconds after which an attempt is slow."""
 QUICK_REMEMBERED = 10_000
+"""Most hosts that are remembered as quick; the oldest is forgotten first."""
 
 
 class Limits:
     def __init__(self) -> None:
         self._quick = anyio.Semaphore(QUICK_AT_ONCE)
         self._new = _NewestFirst(NEW_AT_ONCE)
-        self._again = anyio.Semaphore(AGAIN_AT_ONCE)
+        self._retries = anyio.Semaphore(AGAIN_AT_ONCE)
         self._late = anyio.Semaphore(LATE_AT_ONCE)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
     async def turn(self, name: str, *, failing: bool) -> AsyncIterator[Turn]:
-        """Room for one attempt at a host, `failing` when the one before it failed: one of the host's places, and one
-        of its lane's.
+        """Wait for room for one attempt at a host: a place of the host and a place of its lane.
+
+        `failing` says that the callback's previous attempt failed.
         """
         host = self._hosts.setdefault(name, _Host())
         host.users += 1
         try:
-            async with host.again if failing else host.places:
-                lane = self._again if failing else self._quick if name in self._known else self._new
+            async with host.retries if failing else host.places:
+                lane = self._retries if failing else self._quick if name in self._known else self._new
                 await lane.acquire()
                 turn = Turn(self, name, host, lane, late=None if failing else self._late)
                 try:
@@ -60,7 +62,7 @@ class Limits:
                 self._hosts.pop(name, None)
 
     def learn(self, name: str, *, quick: bool) -> None:
-        """What an attempt at a host showed."""
+        """Record whether an attempt at a host was quick."""
         self._known.pop(name, None)
         if quick:
             self._known[name] = None
@@ -69,7 +71,7 @@ class Limits:
 
 
 class Turn:
-    """Room for one attempt, in `lane`; `late` is where it may go on."""
+    """Room for one attempt in `lane`. `late` limits the slow attempts; None lets a slow attempt stay in its lane."""
 
     def __init__(self, limits: Limits, name: str, host: _Host, lane: _Lane, late: anyio.Semaphore | None) -> None:
         self.lane = lane
@@ -80,7 +82,7 @@ class Turn:
         self._slow = False
 
     async def run(self, attempt: Awaitable[Outcome]) -> Outcome:
-        """How the attempt went."""
+        """The outcome of the attempt; Failed if it was cancelled because too many attempts were slow."""
         scope = anyio.CancelScope()
         timer = asyncio.get_running_loop().call_later(SLOW, self._mark_slow, scope)
         try:
@@ -90,7 +92,7 @@ class Turn:
                     self._limits.learn(self._name, quick=True)
                 return outcome
         except BaseException:
-            self._limits.learn(self._name, quick=False)  # nobody knows how long it would have taken
+            self._limits.learn(self._name, quick=False)  # its full duration is unknown
             raise
         finally:
             timer.cancel()
@@ -113,17 +115,17 @@ class Turn:
 
 
 class _Host:
-    """A host with attempts: `users` that wait or are in flight, `slow` of them for longer than a moment."""
+    """A host with attempts: `users` are waiting or in flight, `slow` have been in flight for longer than `SLOW`."""
 
     def __init__(self) -> None:
         self.places = anyio.Semaphore(PER_HOST)
-        self.again = anyio.Semaphore(PER_HOST_AGAIN)
+        self.retries = anyio.Semaphore(PER_HOST_AGAIN)
         self.users = 0
         self.slow = 0
 
 
 class _NewestFirst:
-    """A semaphore whose next place is for whoever came last."""
+    """A semaphore that serves the newest waiter first."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -139,7 +141,7 @@ class _NewestFirst:
             await place
         except BaseException:
             if not place.cancelled():
-                self.release()  # it was given, and nobody is there to take it
+                self.release()  # the place was granted after the waiter had been cancelled
             raise
 
     def release(self) -> None:

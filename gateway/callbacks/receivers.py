@@ -1,7 +1,7 @@
-"""One attempt of a callback over the wire, and the judgement of where its URL may lead.
+"""One attempt of a callback over the wire, and the check of a callback's URL and addresses.
 
-A receiver's address is chosen by the person who registers it, so it is judged where it is dialled, at every attempt: a
-name may lead elsewhere by then.
+The registrant chooses the receiver's address. So the address is judged where it is dialled, at every attempt: a name
+may have another address by then.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from gateway.outbound.sessions import (
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
 _ADDRESS_RULE = "must lead to public addresses only, at port 443"
 _NO_ALLOWED_ADDRESS = "its name leads to no allowed address"
-"""Said of a name without addresses as well: nobody can explore the operator's network with it."""
+"""Also the text for a name without addresses, so that it reveals nothing about the operator's network."""
 
 
 class Receivers:
-    """`rule` says which addresses may be dialled."""
+    """The client of all receivers; `rule` says which addresses may be dialled."""
 
     def __init__(self, rule: ReceiverRule) -> None:
         self._rule = rule
@@ -46,7 +46,7 @@ class Receivers:
     @classmethod
     @asynccontextmanager
     async def open(cls, allowed: Sequence[Network], name_servers: Sequence[str] = ()) -> AsyncIterator[Receivers]:
-        """`name_servers` as `address:port`, in the place of the system's."""
+        """Open the sessions. `name_servers`, each as `address:port`, replace the name servers of the system."""
         receivers = cls(ReceiverRule(allowed))
         async with AsyncExitStack() as stack:
             receivers._names = names = stack.enter_context(Names(name_servers))
@@ -58,13 +58,13 @@ class Receivers:
     async def check(self, url: str) -> None:
         """Judge a URL and every address that its host has now.
 
-        Raises GatewayError: 400 callbackUrlNotAllowed, or 503 when its name cannot be looked up now. What the 400 says
-        is the rule, the same whether a name has no address or an internal one: nobody can explore the operator's
-        network with it.
+        Raises GatewayError: 400 callbackUrlNotAllowed, or 503 when the DNS lookup gets no answer now. The 400 states
+        the rule. Its message is the same for a name without addresses and a name with an internal address, so that it
+        reveals nothing about the operator's network.
         """
-        wrong = self._rule.objection(url)
+        objection = self._rule.objection(url)
         parts = split(url)
-        if wrong is None and parts is not None:
+        if objection is None and parts is not None:
             port, tls = port_of(parts), parts.scheme == "https"
             try:
                 found = await self._names.check(parts.hostname or "")
@@ -76,32 +76,32 @@ class Receivers:
                     "try again."
                 ) from None
             if not found or not all(self._rule.allows(address, port, tls=tls) for address in found):
-                wrong = _ADDRESS_RULE if tls else "must be https"
-        if wrong is not None:
+                objection = _ADDRESS_RULE if tls else "must be https"
+        if objection is not None:
             more = " The operator allows other networks, and http to them, with GATEWAY_CALLBACK_ALLOW."
-            raise GatewayError(CALLBACK_URL_NOT_ALLOWED, f"The callback's url {wrong}.{more}")
+            raise GatewayError(CALLBACK_URL_NOT_ALLOWED, f"The callback's url {objection}.{more}")
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
-        """One attempt; `now` in seconds since 1970."""
+        """Make one attempt; `now` in seconds since 1970. Every failure is returned as Failed."""
         try:
             return await self._post(url, headers, body, now)
         except aiohttp.ConnectionTimeoutError:
             return Failed(f"no connection within {CONNECT_SECONDS:g} seconds")
         except TimeoutError:
             return Failed(f"no answer within {ATTEMPT_SECONDS:g} seconds")
-        except Exception as error:  # noqa: BLE001 - whatever a hostile receiver makes the client raise is a failed attempt
+        except Exception as error:  # noqa: BLE001 - a hostile receiver can make the client raise any error
             return Failed(_reason(error))
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
         parts = split(url)
-        if parts is None or self._rule.objection(url) is not None:  # registered under another GATEWAY_CALLBACK_ALLOW
+        if parts is None or self._rule.objection(url) is not None:  # allowed by an earlier GATEWAY_CALLBACK_ALLOW
             return Failed("its address is not allowed")
         session = self._sessions[parts.scheme == "https"]
         async with session.post(
             URL(url, encoded=True), data=body, headers={**_HEADERS, **headers}, allow_redirects=False
         ) as response:
             code = response.status
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):  # the code has told how it went
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):  # the status code alone decides
                 await drop_body(response)
             if 200 <= code < 300:
                 return Delivered()
@@ -109,15 +109,15 @@ class Receivers:
                 return Gone()
             if 300 <= code < 400:
                 return Failed(f"answered {code}; redirects are not followed")
-            asked = named_wait(response.headers, now) if code in (429, 503) else None
-            return Failed(f"answered {code}", asked)
+            wait = named_wait(response.headers, now) if code in (429, 503) else None
+            return Failed(f"answered {code}", wait)
 
     def _allows(self, address: str, port: int, *, tls: bool) -> bool:
         return self._rule.allows(address, port, tls=tls)
 
 
 def _reason(error: Exception) -> str:
-    """Plain words; never the client's own, which may carry the URL or an address."""
+    """The reason in fixed words; the client's own message may contain the URL or an address."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         certificate = error.certificate_error
         return f"TLS: {getattr(certificate, 'verify_message', '') or 'the certificate is not valid'}"
