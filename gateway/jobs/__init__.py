@@ -1,1 +1,1 @@
-"""A copy from its request to its end: started once, then polled by one task."""
+"""The life of a copy: started once, then polled by one task until it ends."""

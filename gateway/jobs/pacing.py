@@ -1,4 +1,4 @@
-"""The rate of polls: one for each host, one for the process, and a queue in which pollers wait for their start."""
+"""Rate limits on polls, for each host and for the process, and the queue in which polls wait for their start."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 from collections import deque
 
 TICK = 0.001
-"""Seconds by which a turn may come early: the loop's clock moves in whole milliseconds, and a timer for less than one
-runs at once, over and over until the clock has moved. Starts still come no more often than the rate allows."""
+"""Seconds by which a start may be early. The loop's clock moves in whole milliseconds, and a timer for less than a
+millisecond fires again and again until the clock has moved. Starts still come no more often than the rate allows."""
 
 
 class RateLimit:
@@ -19,25 +19,29 @@ class RateLimit:
         self._free_at = -math.inf
 
     def ready_at(self, now: float) -> float:
+        """The earliest time of the next start, in seconds of the clock that `now` is of."""
         return max(self._free_at, now)
 
     def start(self, now: float) -> None:
+        """Record a start at `now`."""
         self._free_at = self.ready_at(now) + 1 / self.rate
 
 
 class AdaptiveRate(RateLimit):
-    """The pace of one host: halved by each throttled answer, grown by each other one and by time.
+    """The adaptive rate limit of one host, in polls a second.
 
-    Growing by a quarter an answer outweighs halving while fewer than about a quarter of the answers are throttled; time
-    makes up for bursts of them. So a few hostile jobs, which wait out their own `Retry-After` besides, cannot slow the
-    rest. The host pauses as a whole only while most of its jobs are throttled.
+    Each throttled answer halves the rate; each other answer and the passing of time raise it. Growth by a quarter per
+    answer outweighs the halving while fewer than about a quarter of the answers are throttled, and growth by time makes
+    up for bursts. So a few hostile jobs, which also wait out their own `Retry-After`, cannot slow the others. The host
+    pauses as a whole only while most of its jobs are throttled.
     """
 
     SLOWEST = 1.0
     GROWTH = 1.25
     RECOVERY = 20.0
-    """Seconds after which a host that nobody asks is at its full rate again."""
+    """Seconds after which a host without polls is at its full rate again."""
     LONGEST_PAUSE = 60.0
+    """Most seconds for which the whole host pauses after one throttled answer."""
 
     def __init__(self, rate: float) -> None:
         super().__init__(rate)
@@ -51,7 +55,7 @@ class AdaptiveRate(RateLimit):
         self._jobs.add(job_id)
 
     def leave(self, job_id: str) -> bool:
-        """Whether that was the host's last job."""
+        """Remove a job; True if it was the host's last."""
         self._jobs.discard(job_id)
         self._throttled.discard(job_id)
         return not self._jobs
@@ -66,12 +70,13 @@ class AdaptiveRate(RateLimit):
         super().start(now)
 
     def answered(self, job_id: str, now: float) -> None:
+        """Record a poll that was not throttled."""
         self._throttled.discard(job_id)
         if self.rate < self._fastest:
             self._set(self._grown(now) * self.GROWTH, now)
 
     def throttled(self, job_id: str, now: float, wait: float) -> None:
-        """An answer asked for fewer requests; `wait` is how long its job now waits."""
+        """Record an answer that asked for fewer requests; `wait` is the job's next wait in seconds."""
         self._throttled.add(job_id)
         self._set(self._grown(now) / 2, now)
         if self._mostly_throttled():
@@ -79,7 +84,7 @@ class AdaptiveRate(RateLimit):
 
     @property
     def throttled_jobs(self) -> int:
-        """How many jobs' last answer asked for fewer requests."""
+        """The number of jobs whose last answer asked for fewer requests."""
         return len(self._throttled)
 
     def _grown(self, now: float) -> float:
@@ -94,7 +99,7 @@ class AdaptiveRate(RateLimit):
 
 
 class StartQueue:
-    """One queue under one rate. Call `look` after anything that may have changed the rate."""
+    """A first-in, first-out queue under one rate limit. Call `look` after any possible change of the rate."""
 
     def __init__(self, rate: RateLimit) -> None:
         self._rate = rate
@@ -103,29 +108,29 @@ class StartQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> None:
-        """Wait for one's turn. A cancelled wait takes no turn."""
+        """Wait for a start. A cancelled wait uses up no start."""
         now = self._loop.time()
         if not self._waiting and self._rate.ready_at(now) <= now + TICK:
             self._rate.start(now)
             return
-        place: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(place)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(waiter)
         self.look()
-        await place
+        await waiter
 
     def look(self) -> None:
-        """Let those start whose turn it is, and set the clock for the next."""
+        """Start the waiters that are ready, and set the timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
         while self._waiting:
-            place = self._waiting[0]
-            if not place.done():
+            waiter = self._waiting[0]
+            if not waiter.done():
                 at = self._rate.ready_at(now)
                 if at > now + TICK:
                     self._timer = self._loop.call_at(at, self.look)
                     return
                 self._rate.start(now)
-                place.set_result(None)
+                waiter.set_result(None)
             self._waiting.popleft()

@@ -1,6 +1,6 @@
-"""Which jobs this process polls: one watch each, all in one task group.
+"""The jobs that this process polls: one watch each, all in one task group.
 
-The poller knows nobody who reads. However many do, a job is polled alike.
+The poller does not know the readers: the number of readers has no effect on the polls of a job.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from gateway.jobs.schedule import UNSEEN, next_wait
 from gateway.jobs.watch import Host, PollContext, Watch
 
 STOP_GRACE = 1.0
-"""Seconds that polls in flight get to finish when the gateway stops."""
+"""Seconds in which polls in flight may finish when the gateway stops."""
 
 
 TAKEN_UP_AT_ONCE, TAKE_UP_PAUSE = 50, 0.01
-"""Jobs of an earlier life that are taken up in one go, which takes 10 ms, and seconds between for what they do."""
+"""Jobs resumed in one batch, which takes 10 ms, and the pause in seconds between batches for their work."""
 
 
 class Poller:
@@ -29,8 +29,8 @@ class Poller:
         self._rate = context.rate
         self._hosts: dict[str, Host] = {}
         self._watches: dict[str, Watch] = {}
-        self._to_come: dict[str, Job] = {}
-        """Jobs that are this process's and are still to be taken up, the newest last."""
+        self._pending: dict[str, Job] = {}
+        """Jobs of this process that are still to be resumed, the newest last."""
         self._stopping = False
         self._empty = anyio.Event()
         context.metrics.watch("jobs_running", lambda: self.running)
@@ -38,32 +38,34 @@ class Poller:
 
     @property
     def running(self) -> int:
-        return len(self._watches) + len(self._to_come)
+        return len(self._watches) + len(self._pending)
 
     def throttled(self) -> Mapping[str, int]:
-        """How many jobs' last answer asked for fewer requests, by class of host."""
+        """The number of jobs whose last answer asked for fewer requests, by class of host."""
         found: Counter[str] = Counter()
         for host in self._hosts.values():
             found[host.kind] += host.rate.throttled_jobs
         return found
 
     def take_up(self, unfinished: Iterable[Job]) -> None:
-        """Go on with the jobs of an earlier life, while requests are answered already: 10,000 take some 4 s. The newest
-        come first, since their polls are due soonest.
+        """Resume the jobs of an earlier process in batches, while requests are answered: 10,000 jobs take some 4 s.
+
+        The newest jobs come first, since their polls are due soonest.
         """
-        self._to_come = {job.id: job for job in sorted(unfinished, key=lambda job: job.created)}
+        self._pending = {job.id: job for job in sorted(unfinished, key=lambda job: job.created)}
         self._tasks.start_soon(self._take_up)
 
     async def _take_up(self) -> None:
         begun = anyio.current_time()
-        while self._to_come:
-            portion = [self._to_come.popitem()[1] for _ in range(min(TAKEN_UP_AT_ONCE, len(self._to_come)))]
+        while self._pending:
+            portion = [self._pending.popitem()[1] for _ in range(min(TAKEN_UP_AT_ONCE, len(self._pending)))]
             self.resume(portion, waited=anyio.current_time() - begun)
             await anyio.sleep(TAKE_UP_PAUSE)
 
     def resume(self, unfinished: Iterable[Job], *, waited: float = 0.0) -> None:
-        """Take up jobs from the store, their polls spread over the wait that each one's age calls for, of which so many
-        seconds are over.
+        """Start polling jobs that were read from the store.
+
+        The first poll of a job falls at random within the wait for the job's age, less the `waited` seconds.
         """
         context = self._context
         for job in unfinished:
@@ -79,33 +81,33 @@ class Poller:
             self._begin(job, context.rng.uniform(0, max(wait - waited, 0.0)))
 
     def watch(self, job: Job) -> None:
-        """Poll a new job from now on."""
+        """Start polling a new job."""
         if not job.state.ended:
             self._begin(job, self._context.bounds.shortest)
 
     def held(self) -> set[str]:
-        """The ids of the jobs that are polled here."""
+        """The ids of the jobs that this process polls."""
         return set(self._watches)
 
     def drop(self, job_id: str) -> None:
-        """Poll a job no more: somebody else has it, or has ended it."""
-        self._to_come.pop(job_id, None)
+        """Stop polling a job at once: another gateway has it, or the job was ended."""
+        self._pending.pop(job_id, None)
         watch = self._watches.get(job_id)
         if watch is not None:
             self._leave(watch)
             watch.cancel()
 
     def give_up(self, most: int) -> list[str]:
-        """Poll as many jobs no more, and which; none whose poll is in flight."""
-        between = [job_id for job_id, watch in self._watches.items() if not watch.polling]
-        for job_id in between[:most]:
+        """Stop polling up to `most` jobs and return their ids; jobs with a poll in flight are kept."""
+        idle = [job_id for job_id, watch in self._watches.items() if not watch.polling]
+        for job_id in idle[:most]:
             self.drop(job_id)
-        return between[:most]
+        return idle[:most]
 
     async def stop(self) -> None:
-        """Stop between polls; those in flight get a second to finish."""
+        """Stop all watches; polls in flight get `STOP_GRACE` seconds to finish."""
         self._stopping = True
-        self._to_come.clear()
+        self._pending.clear()
         for watch in list(self._watches.values()):
             watch.stop()
         if self._watches:
@@ -116,17 +118,17 @@ class Poller:
 
     def _begin(self, job: Job, wait: float) -> None:
         if self._stopping:
-            return  # left in the store, for the next start or for another gateway
+            return  # stays in the store, for the next start or another gateway
         old = self._watches.get(job.id)
         if old is not None:
             if old.epoch >= job.epoch:
                 return
             self.drop(job.id)
         monitor = self._context.upstream.monitor(job.monitor or "")
-        place = monitor.host if monitor else ""
-        host = self._hosts.get(place)
+        name = monitor.host if monitor else ""
+        host = self._hosts.get(name)
         if host is None:
-            host = self._hosts[place] = Host(place, self._rate, self._context.metrics)
+            host = self._hosts[name] = Host(name, self._rate, self._context.metrics)
         host.rate.join(job.id)
         host.start_queue.look()
         watch = self._watches[job.id] = Watch(job, monitor, host, self._context)

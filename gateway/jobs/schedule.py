@@ -1,11 +1,11 @@
-"""When to poll next, and how fast: pure decisions over monotonic seconds.
+"""When to poll next: pure decisions over monotonic seconds.
 
-A wait is a share of the job's length as far as it is known: of its age, which it has for sure, or of a little more once
-steady progress says that it is far from its end. So no job is seen late by more than that share of its length. Progress
-also says when the end is near, and then the monitor is asked often. Answers that were none lengthen the wait. What
-upstream asks for comes before all of it.
+A wait is a share of the job's known length. This is the job's age, or a moderately longer estimate once steady
+progress shows that the end is far. So the end of a job is seen late by that share of its length at most. Progress also
+shows when the end is near; the monitor is then polled often. Polls without a usable answer lengthen the wait (backoff).
+A wait that upstream asks for takes precedence.
 
-Over 200 made-up lives (`python -m tests.bench lives`) this takes a tenth of the polls of a fixed second.
+Over 200 made-up jobs (`python -m tests.bench lives`) this takes a tenth of the polls of a fixed wait of one second.
 """
 
 from __future__ import annotations
@@ -21,40 +21,42 @@ from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
 LostTrack = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
 
 LENGTH_SHARE = 0.0285
+"""Share of the job's known length that a wait may take."""
 JITTER = 0.03
+"""Jitter of a wait, as a share of the wait."""
 TRUSTED_CHANGES = 5
-"""Changes of progress after which its pace is believed …"""
+"""Changes of progress after which its pace is trusted …"""
 TRUSTED_STEP = 2.0
-"""… while they are no larger than so many percent …"""
+"""… while their recent size is no larger than this, in percent …"""
 TRUSTED_FROM = 2.0
-"""… and beyond so many: some monitors count from 0 to 1."""
+"""… and the progress has reached this, in percent: some monitors count from 0 to 1."""
 TRUST = 2.0
-"""By how much that may lengthen a wait: a job that ends all at once in spite of it is seen late by twice the share."""
+"""Bound of the estimated length, in ages: a job that then ends suddenly is seen late by twice the share."""
 NEAR_WAIT = 1.2
-"""Seconds between polls while the end is near: about 0.6 s late at the mean."""
+"""Seconds between polls while the end is near: the end is seen about 0.6 s late on average."""
 NEAR_STEPS = 2.5
 NEAR_PERCENT = 3.0
-"""The end is near when so many steps of the size seen last are left, and no more than so many percent."""
+"""The end is near when at most `NEAR_STEPS` steps of the recent size and at most `NEAR_PERCENT` percent are left."""
 APPROACH = 0.4
-"""Share of the time until the end is near that one wait may take …"""
+"""Share that one wait may take of the time until the end is near …"""
 OVERDUE_SHARE = 0.05
-"""… and of the time by which it is overdue: a job that stands at 99 % for hours is not asked all the while."""
+"""… and of the time by which the end is overdue: a job that stays at 99 % for hours is not polled often."""
 TWICE_APART = 5.0
-"""Seconds that must lie between two answers before `404` or `401` is believed."""
+"""Least seconds between two answers of `404` or `401` before the monitor counts as lost."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Shortest and longest wait of the gateway's own choice, in seconds."""
+    """The shortest and longest wait that the gateway chooses by itself, in seconds."""
 
     shortest: float
     longest: float
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A job's progress as seen so far: the newest percentage, when it was first seen, and what the changes were like.
+    """A job's progress so far. `newest` is the newest percentage, `newest_at` when it was first seen.
 
-    `seconds_per_percent` is the pace, the newer changes counting more the nearer the end is; `step` is the size of the
-    changes in percent. Both are 0 before the first change.
+    `seconds_per_percent` is the pace; the nearer the end, the more the newest change counts. `step` is the recent size
+    of the changes in percent. Both are 0 before the first change.
     """
 
     newest_at: float
@@ -64,6 +66,7 @@ class Progress(msgspec.Struct, frozen=True):
     step: float = 0.0
 
     def seen(self, percentage: float, now: float) -> Progress:
+        """The progress after an answer with a percentage."""
         grown, took = percentage - self.newest, now - self.newest_at
         if grown <= 0 or took <= 0:
             return self
@@ -74,13 +77,13 @@ class Progress(msgspec.Struct, frozen=True):
         return Progress(now, percentage, self.changes + 1, seconds_per_percent, (self.step + grown) / 2)
 
     def remaining(self, now: float) -> float | None:
-        """Seconds to the end at the pace so far, negative once it is overdue; None while there is no pace."""
+        """Estimated seconds until the end, negative once the end is overdue; None before the first change."""
         if self.changes == 0:
             return None
         return self.seconds_per_percent * (100 - self.newest) - (now - self.newest_at)
 
     def wait(self, age: float, now: float) -> float:
-        """Seconds that a job of such an age may go unasked."""
+        """Seconds until the next poll of a job with this age in seconds."""
         remaining = self.remaining(now)
         if remaining is None:
             return age * LENGTH_SHARE
@@ -116,8 +119,8 @@ def next_wait(
 ) -> float:
     """Seconds until the next poll.
 
-    `age` and `now` in seconds; `failures` is the number of answers in a row that were none or throttled; `retry_after`
-    may lengthen the wait beyond the longest, never shorten it below the shortest.
+    `age` and `now` in seconds; `failures` counts the polls in a row without a usable answer, throttled polls
+    included. `retry_after` may lengthen the wait beyond the longest, never shorten it below the shortest.
     """
     if retry_after is not None:
         return max(retry_after, bounds.shortest) + rng.uniform(0, bounds.shortest)
@@ -129,13 +132,17 @@ def next_wait(
 
 
 def retry_hint(age: float) -> int:
-    """Whole seconds that a poller of the gateway is asked to wait, for a job of this age."""
+    """`Retry-After` for clients that poll the gateway, in whole seconds, for a job with this age in seconds."""
     return min(30, max(1, math.ceil(age * LENGTH_SHARE)))
 
 
 class LossState(msgspec.Struct, frozen=True):
-    """`silent_since` and `lost_since` are monotonic seconds; `asked` is how many seconds of the silence upstream
-    itself asked for; `failures` counts answers in a row that told nothing.
+    """How close the gateway is to losing track of a job.
+
+    `failures` counts the polls in a row that were throttled or had no usable answer. `silent_since` is when the first
+    poll of the current silence was sent, None while the monitor answers. `asked` is how many seconds of the silence
+    upstream itself asked for. `lost` is the reason in the last answer, `lost_since` when that reason first came. Times
+    are monotonic seconds.
     """
 
     failures: int = 0
@@ -149,10 +156,10 @@ INITIAL = LossState()
 
 
 def update(memory: LossState, observed: Observation, sent: float, now: float) -> tuple[LossState, LostTrack | None]:
-    """What to remember after an observation whose poll was sent at `sent`, and the verdict if one is due.
+    """The loss state after an observation whose poll was sent at `sent`, and the reason if track is lost.
 
-    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. One alone
-    tells as little as no answer: a monitor that mixes 401 with 500 for days runs out of patience too.
+    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. A single
+    such answer counts as no answer: a monitor that mixes 401 with 500 for days exhausts the patience too.
     """
     since = sent if memory.silent_since is None else memory.silent_since
     match observed:
@@ -170,12 +177,12 @@ def update(memory: LossState, observed: Observation, sent: float, now: float) ->
 
 
 def patience_left(memory: LossState, now: float, patience: float) -> float | None:
-    """Seconds of patience left; None while the monitor answers."""
+    """Seconds of `patience` left, not counting waits that upstream asked for; None while the monitor answers."""
     if memory.silent_since is None:
         return None
     return patience - (now - memory.silent_since - memory.asked)
 
 
 def with_requested_wait(memory: LossState, seconds: float) -> LossState:
-    """After a wait that upstream asked for."""
+    """The loss state after a wait of `seconds` that upstream asked for."""
     return msgspec.structs.replace(memory, asked=memory.asked + seconds)

@@ -1,4 +1,4 @@
-"""One job's task: wait, poll, interpret, advance, append, until the job has ended."""
+"""The task of one job: wait, poll, interpret, advance and append until the job has ended."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ _OUTCOMES: dict[type[Observation], str] = {
 }
 
 HUNG_AT_ONCE = 32
-"""Polls at once of jobs whose last poll hung."""
+"""Most polls in flight for jobs whose last poll ran into its time limit."""
 
 log = EventLog("gateway.watch")
 
 
 class Host:
-    """The pace that the jobs of one host share; `rate` is its highest, in polls a second. Its counters are found once,
-    not for each poll.
+    """The rate limit shared by the jobs of one host; `rate` is its maximum in polls a second.
+
+    The host's counters are looked up once, not for each poll.
     """
 
     def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
@@ -59,9 +60,10 @@ class Host:
 
 
 class PollContext(Runtime, frozen=True, kw_only=True):
-    """The runtime and what else all watches of a process share.
+    """The runtime, and the rest of the context that all watches of a process share.
 
-    `give_up_after` and `deadline` in seconds; `rate` is the most polls a second, to all hosts and to each.
+    `give_up_after` is the patience with a silent monitor and `deadline` the longest life of a job, both in seconds;
+    `rate` is the limit in polls a second, of the process and of each host.
     """
 
     store: Store
@@ -75,10 +77,10 @@ class PollContext(Runtime, frozen=True, kw_only=True):
 
 
 class Watch:
-    """A watched job. `cancel` ends the watching at once; `stop` after the poll in flight."""
+    """The watch of one job. `cancel` ends it at once, `stop` after the poll in flight."""
 
     __slots__ = (
-        "_asking",
+        "_awaiting",
         "_cancelled",
         "_context",
         "_due",
@@ -101,7 +103,7 @@ class Watch:
         self._scope = anyio.CancelScope()
         self.polling = False
         self._stopping = False
-        self._asking = False
+        self._awaiting = False
         self._overdue = False
         self._cancelled = False
         self._now = asyncio.get_running_loop().time
@@ -124,7 +126,7 @@ class Watch:
 
     @property
     def epoch(self) -> int:
-        """Under which the job is polled here."""
+        """The epoch under which this process polls the job."""
         return self._job.epoch
 
     def stop(self) -> None:
@@ -137,12 +139,12 @@ class Watch:
         self._scope.cancel()
 
     async def run(self, wait: float) -> None:
-        """Watch until the job has ended or is somebody else's; the first poll after `wait` seconds."""
-        # One timer for all of a job's life: a scope with a deadline around each poll would cost 15 us a poll.
+        """Watch until the job has ended or belongs to another gateway. The first poll is after `wait` seconds."""
+        # One timer for the whole watch: a scope with a deadline around each poll would cost 15 us a poll.
         deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
         try:
             with self._scope:
-                await self._go_on(wait)
+                await self._poll_until_end(wait)
         finally:
             deadline.cancel()
         if self._overdue and not self._cancelled:
@@ -151,8 +153,8 @@ class Watch:
                 await self._give_up()
 
     def _break_off(self) -> None:
-        """The job's deadline has come: an answer that is still awaited comes too late."""
-        if self._asking:
+        """Cancel the poll in flight at the job's deadline: its answer would be too late."""
+        if self._awaiting:
             self._overdue = True
             self._scope.cancel()
 
@@ -160,30 +162,31 @@ class Watch:
         await self._context.lease.held()
         await self._append(*lose_track(self._job, "deadlineExceeded", self._context.clock()))
 
-    async def _go_on(self, wait: float) -> None:
+    async def _poll_until_end(self, wait: float) -> None:
         lease = self._context.lease
         while not self._stopping:
             self._due = self._now() + wait
             await asyncio.sleep(min(wait, self._ends - self._now()))
             if not lease.holds:
                 await lease.held()
-            if self._now() + TICK >= self._ends:  # a timer may come that much early
+            if self._now() + TICK >= self._ends:  # a timer may fire early by that much
                 await self._give_up()
                 return
-            self.polling = self._asking = True
-            asked = await self._ask()
-            self._asking = False
+            self.polling = self._awaiting = True
+            polled = await self._poll_in_turn()
+            self._awaiting = False
             if self._overdue:
-                return  # it came in the same moment as the deadline, which has the word
-            next_wait_ = await self._take_in(*asked)
+                return  # the answer came in the same moment as the deadline, which wins
+            next_wait_ = await self._apply(*polled)
             if next_wait_ is None:
                 return
             wait = next_wait_
             self.polling = False
 
-    async def _ask(self) -> tuple[float, Observation]:
-        """One poll and when it was sent. A job whose last poll hung shares a few places with its like, so that hanging
-        monitors do not pile up.
+    async def _poll_in_turn(self) -> tuple[float, Observation]:
+        """Poll once; the time of sending and the observation.
+
+        Jobs whose last poll hung share `HUNG_AT_ONCE` places, so that hanging polls do not pile up.
         """
         if not self._hung:
             return await self._poll()
@@ -196,40 +199,40 @@ class Watch:
         context, host = self._context, self.host
         await host.start_queue.take()
         await context.start_queue.take()
-        if not context.lease.holds:  # it may have come to its end in the queue
+        if not context.lease.holds:  # the lease may have ended in the queue
             await context.lease.held()
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
         with context.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
-            came = await context.upstream.poll(self._monitor, span.along({}))
-            observed = came if isinstance(came, NoAnswer) else self._interpreted(came, self._monitor.url)
+            reply = await context.upstream.poll(self._monitor, span.along({}))
+            observed = reply if isinstance(reply, NoAnswer) else self._interpreted(reply, self._monitor.url)
             outcome = _outcome(observed)
             span.of_job(self._job.id)
             span.set_attributes(host=host.kind, outcome=outcome)
-            if isinstance(came, NoAnswer):
+            if isinstance(reply, NoAnswer):
                 span.fail(outcome)
             else:
-                span.answered(came.code)
+                span.answered(reply.code)
         host.poll_duration.observe(self._now() - sent)
         host.polls[outcome].inc()
         return sent, observed
 
-    def _interpreted(self, came: Reply, url: str) -> Observation:
+    def _interpreted(self, reply: Reply, url: str) -> Observation:
         try:
-            return interpret(came, url, self._context.clock())
-        except Exception as error:  # noqa: BLE001 - one job's answer must not end the process, and with it all jobs
-            # Without a traceback, which may hold the URL.
-            log.error("answer_unreadable", job=self._reference, status=came.code, error=type(error).__name__)  # noqa: TRY400
+            return interpret(reply, url, self._context.clock())
+        except Exception as error:  # noqa: BLE001 - the answer to one job must not end the process
+            # Without a traceback, which may contain the monitor URL.
+            log.error("answer_unreadable", job=self._reference, status=reply.code, error=type(error).__name__)  # noqa: TRY400
             return NoAnswer("it cannot be read")
 
-    async def _take_in(self, sent: float, observed: Observation) -> float | None:
-        """Seconds until the next poll; None when there is none."""
+    async def _apply(self, sent: float, observed: Observation) -> float | None:
+        """Store the consequences of an observation; the seconds until the next poll, None if there is none."""
         now = self._now()
         self._hung = isinstance(observed, NoAnswer) and observed.hung
         self._loss, lost = update(self._loss, observed, sent, now)
         left = patience_left(self._loss, now, self._context.give_up_after)
         if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
-            lost = "monitorUnreachable"  # never before a second Lost, which says more, has had its turn
+            lost = "monitorUnreachable"  # a Lost gets its second answer first, since its reason says more
         if isinstance(observed, Answer):
             job, events = advance(self._job, observed, self._context.clock())
             self._progress = self._progress.seen(job.state.percentage_complete, now)
@@ -264,14 +267,14 @@ class Watch:
             if left is not None:
                 self._loss = with_requested_wait(self._loss, wait)
         elif isinstance(observed, Lost):
-            again = self._loss.lost_since + TWICE_APART - now
-            wait = max(context.bounds.shortest, min(again, context.bounds.longest))
+            until_second = self._loss.lost_since + TWICE_APART - now
+            wait = max(context.bounds.shortest, min(until_second, context.bounds.longest))
         elif left is not None:
             wait = max(context.bounds.shortest, min(wait, left))
         return wait
 
     def _log_trouble(self, observed: Observation, wait: float) -> None:
-        """Of troubles in a row the first, the second, the fourth and so on; and that they are over."""
+        """Log the first, second, fourth, eighth … trouble in a row, and the recovery."""
         if isinstance(observed, Answer):
             if self._troubles:
                 log.info("poll_recovered", job=self._reference, host=self.host.kind, troubles=self._troubles)
@@ -283,8 +286,8 @@ class Watch:
         fields: dict[str, Any] = {"job": self._reference, "host": self.host.kind, "troubles": self._troubles}
         fields["next_in"] = round(wait, 1)
         match observed:
-            case Throttled(retry_after=asked):
-                log.warning("poll_throttled", retry_after=asked, **fields)
+            case Throttled(retry_after=requested):
+                log.warning("poll_throttled", retry_after=requested, **fields)
             case Lost(code=code):
                 log.warning("poll_failing", reason=code, **fields)
             case NoAnswer(reason=reason):
@@ -295,7 +298,7 @@ class Watch:
         return reference(self._job.id)
 
     async def _append(self, job: Job, events: Sequence[Event]) -> bool:
-        """Store what was seen, however long that takes; False when the job is not this watch's any more."""
+        """Store a change, however long that takes; False when the job has ended or belongs to another epoch."""
         metrics, failures = self._context.metrics, 0
 
         def failed(error: Exception, attempts: int) -> None:
@@ -310,7 +313,7 @@ class Watch:
                 lambda: self._context.store.append(job, events),
                 metrics.store_writes.labels("append").time,
                 failed,
-                errors=Exception,  # an unforeseen error of the store with one job must not end all
+                errors=Exception,  # an unexpected error with one job must not end all watches
             )
         finally:
             if failures:
