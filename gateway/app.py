@@ -1,4 +1,4 @@
-"""The one place that builds, connects and closes everything."""
+"""The ASGI application: builds, connects and closes all parts of the gateway."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from gateway.store.postgres.database import Database
 
 LOOK_EVERY = 5.0
-"""Seconds after which readers look at the log without a wake-up, which within a process is never lost …"""
+"""Seconds after which readers read the log without a wake-up, while one process has the store: none gets lost …"""
 LOOK_EVERY_SHARED = 0.8
-"""… and which from another process may be."""
+"""… and while gateways share the store: a wake-up from another process may get lost."""
 
 VERSION = version("copy-gateway")
 
@@ -67,7 +67,7 @@ log = EventLog("gateway")
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """The parts of a running gateway; `membership` is None where no other gateway shares the store."""
+    """The parts of a running gateway; `membership` is None when no other gateway shares the store."""
 
     store: Store
     tails: Tails
@@ -77,7 +77,7 @@ class Parts(msgspec.Struct, frozen=True):
     membership: Membership | None
 
     async def stop(self) -> None:
-        """End the work for jobs and callbacks, and let other gateways go on with them."""
+        """Stop the work on jobs and callbacks and release them, so that other gateways may claim them."""
         if self.membership is not None:
             self.membership.retire()
         async with anyio.create_task_group() as tasks:
@@ -88,10 +88,10 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Gateway:
-    """The ASGI application. Its lifespan is the life of every task, connection and file it has.
+    """The ASGI application. All its tasks, connections and files live as long as its lifespan.
 
-    `source` is where its store lies: a file of its own, or a database that it shares with other gateways.
-    `on_crash` is called when a task of it failed: the process must then end, since jobs may be watched no more.
+    `source` is the store: a file of this gateway, or a database shared with other gateways. `clock` gives seconds since
+    1970. `on_crash` is called when a task failed: the process must then end, since jobs may no longer be watched.
     """
 
     def __init__(
@@ -130,13 +130,13 @@ class Gateway:
 
     @property
     def parts(self) -> Parts:
-        """What works in this gateway while it runs."""
+        """The parts of the gateway while it runs. Raises RuntimeError otherwise."""
         if self._parts is None:
             raise RuntimeError("the gateway does not run")
         return self._parts
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, end streams and polls, and wait for copies in flight; at most that long."""
+        """Refuse new work, end streams and polls, and wait at most `seconds` for copies in flight."""
         parts = self.parts
         self._drain_began = begun = anyio.current_time()
         log.info(
@@ -159,8 +159,8 @@ class Gateway:
                 yield
                 await self._parts.stop()
         except Exception as error:
-            if away := _first(StoreUnavailable, error):
-                log.error("gateway_crashed", error=f"{away} Look at what GATEWAY_STORE_URL names.")  # noqa: TRY400 - in one line
+            if unavailable := _first(StoreUnavailable, error):
+                log.error("gateway_crashed", error=f"{unavailable} Look at what GATEWAY_STORE_URL names.")  # noqa: TRY400 - one line without a traceback
             else:
                 log.exception("gateway_crashed")
             self.on_crash()
@@ -168,7 +168,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _built(self) -> AsyncIterator[Parts]:
-        """Everything built, connected and at work; closed in the reverse order."""
+        """Build, connect and start all parts; close them in the reverse order."""
         settings, metrics = self.settings, self._metrics
         monitors = MonitorRule(settings.upstream_url, settings.monitor_patterns)
         opening = Upstream.open(url=settings.upstream_url, rule=monitors, copy_timeout=settings.copy_timeout)
@@ -226,7 +226,7 @@ class Gateway:
             tasks.cancel_scope.cancel()
 
     def _route(self, parts: Parts, upstream: Upstream, runtime: Runtime) -> None:
-        """Add the routes, which need the parts."""
+        """Add the routes to the application, once the parts exist."""
         settings, store = self.settings, parts.store
         key = settings.operator_key
         access = Access(store.secret, hashed(key) if key is not None else self.source.operator_hash)
@@ -252,7 +252,7 @@ class Gateway:
         runtime.metrics.know_routes(routes.names(self._starlette.routes))
 
     def _register_gauges(self, store: Store, lease: Lease) -> None:
-        """Those whose numbers are nobody else's."""
+        """Register the gauges whose numbers belong to no other part."""
         settings, metrics = self.settings, self._metrics
 
         def drain_elapsed() -> float:
@@ -270,7 +270,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _opened_store(self) -> AsyncIterator[tuple[Store, SharedStore | None, Callable[[], float]]]:
-        """The store, the same if gateways share it, and the clock that goes with it."""
+        """The store, the same store if gateways share it or else None, and the clock in seconds since 1970."""
         settings, source = self.settings, self.source
         if isinstance(source, StoreFile):
             own = SQLiteStore(source, log_limit=settings.log_limit)
@@ -279,14 +279,14 @@ class Gateway:
             finally:
                 await own.close()
             return
-        from gateway.store.postgres import PostgresStore  # noqa: PLC0415 - a start without it is a twentieth quicker
+        from gateway.store.postgres import PostgresStore  # noqa: PLC0415 - a start without this import is 5 % faster
 
         opening = PostgresStore.open(source, log_limit=settings.log_limit, lease=settings.lease, clock=self._clock)
         async with opening as shared:
             yield shared, shared, shared.clock
 
     async def _delete_expired(self, store: Store, keys: Keys, clock: Callable[[], float]) -> None:
-        """Delete jobs past their retention, soon after it ends."""
+        """Delete jobs soon after the end of their retention, and store outcomes of keys that are still to be stored."""
         retention = self.settings.retention
         while True:
             await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
@@ -299,7 +299,7 @@ class Gateway:
 
 
 async def open_source(settings: Settings, *, make_operator_key: bool = False) -> StoreFile | Database:
-    """What the settings name as the store, found fit. Raises StoreRefused and OSError."""
+    """Open and check the store that the settings name. Raises StoreRefused and OSError."""
     if settings.is_shared:
         from gateway.store.postgres.database import Database  # noqa: PLC0415 - as above
 
@@ -313,26 +313,26 @@ async def open_source(settings: Settings, *, make_operator_key: bool = False) ->
 
 
 def _freeze() -> None:
-    """The default collector walks all connections' objects again and again: p99 of a push 287 -> 69 ms at 2,000."""
+    """Keep the garbage collector from walking the objects of all connections: p99 of a push 287 -> 69 ms at 2,000."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 1000)
 
 
 def _first(kind: type[Exception], error: BaseException) -> BaseException | None:
-    """The first of that kind, in the groups that task groups make of what is raised in them."""
+    """The first exception of a kind, also inside the exception groups that task groups raise."""
     if isinstance(error, BaseExceptionGroup):
-        return next((found for one in error.exceptions if (found := _first(kind, one))), None)
+        return next((found for inner in error.exceptions if (found := _first(kind, inner))), None)
     return error if isinstance(error, kind) else None
 
 
 def _untraced(send: Send) -> Send:
-    """Without the traceback that Starlette hands to the server, to be logged: the lifespan has told it already."""
+    """Send without the traceback that Starlette hands to the server: the lifespan has logged the failure already."""
 
-    async def briefly(message: Message) -> None:
+    async def without_traceback(message: Message) -> None:
         await send({"type": message["type"]} if message["type"].endswith(".failed") else message)
 
-    return briefly
+    return without_traceback
 
 
 def create_app(settings: Settings, source: StoreFile | Database, tracing: Tracing = OFF) -> Gateway:
