@@ -155,34 +155,34 @@ class LossState(msgspec.Struct, frozen=True):
 INITIAL = LossState()
 
 
-def update(memory: LossState, observed: Observation, sent: float, now: float) -> tuple[LossState, LostTrack | None]:
+def update(loss: LossState, observed: Observation, sent: float, now: float) -> tuple[LossState, LostTrack | None]:
     """The loss state after an observation whose poll was sent at `sent`, and the reason if track is lost.
 
     `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. A single
     such answer counts as no answer: a monitor that mixes 401 with 500 for days exhausts the patience too.
     """
-    since = sent if memory.silent_since is None else memory.silent_since
+    since = sent if loss.silent_since is None else loss.silent_since
     match observed:
         case Lost(code=code):
-            if memory.lost == code:
-                return memory, code if sent - memory.lost_since >= TWICE_APART else None
+            if loss.lost == code:
+                return loss, code if sent - loss.lost_since >= TWICE_APART else None
             return (
-                LossState(memory.failures, silent_since=since, asked=memory.asked, lost=code, lost_since=now),
+                LossState(loss.failures, silent_since=since, asked=loss.asked, lost=code, lost_since=now),
                 None,
             )
         case Throttled() | NoAnswer():
-            return LossState(memory.failures + 1, silent_since=since, asked=memory.asked), None
+            return LossState(loss.failures + 1, silent_since=since, asked=loss.asked), None
         case _:
             return INITIAL, None
 
 
-def patience_left(memory: LossState, now: float, patience: float) -> float | None:
+def patience_left(loss: LossState, now: float, patience: float) -> float | None:
     """Seconds of `patience` left, not counting waits that upstream asked for; None while the monitor answers."""
-    if memory.silent_since is None:
+    if loss.silent_since is None:
         return None
-    return patience - (now - memory.silent_since - memory.asked)
+    return patience - (now - loss.silent_since - loss.asked)
 
 
-def with_requested_wait(memory: LossState, seconds: float) -> LossState:
+def with_requested_wait(loss: LossState, seconds: float) -> LossState:
     """The loss state after a wait of `seconds` that upstream asked for."""
-    return msgspec.structs.replace(memory, asked=memory.asked + seconds)
+    return msgspec.structs.replace(loss, asked=loss.asked + seconds)
