@@ -17,6 +17,8 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from gateway.core.errors import REQUEST_IN_PROGRESS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -32,7 +34,6 @@ SILENCE = 60.0  # seconds without a byte; the gateway says something every 15
 SETTLED = 5.0  # seconds after which an open stream counts as a word of the job
 RETRY = 2.0  # seconds, until the stream names its own
 BUSY = 0.5  # seconds between repeats of a request that is still in flight
-IN_FLIGHT = "requestInProgress"
 BROKEN_OFF = "the stream broke off"
 
 
@@ -196,7 +197,7 @@ async def start(
         except UNREACHABLE as error:
             words, wait, waiting.met = broken(error), BUSY, True
         else:
-            if not (waiting.met and response.status == 409 and _code(answer) == IN_FLIGHT):
+            if not (waiting.met and response.status == 409 and _code(answer) == REQUEST_IN_PROGRESS.code):
                 return _started(response, answer)
             words, wait = answer_text(response, answer), BUSY
         try:

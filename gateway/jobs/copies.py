@@ -108,7 +108,7 @@ def _had_no_effect(error: BaseException) -> bool:
     if isinstance(error, Refused):
         return 400 <= error.reply.code < 500 or error.reply.code == 503
     return isinstance(error, StoreUnavailable) or (
-        isinstance(error, GatewayError) and (error.kind.status in (400, 503) or error.kind is UPSTREAM_UNREACHABLE)
+        isinstance(error, GatewayError) and error.kind.ends_copy and not error.kind.may_run
     )
 
 
