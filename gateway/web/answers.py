@@ -21,12 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.core.errors import (
     CORS_NOT_ALLOWED,
     GENERAL_EXCEPTION,
-    INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     UNAUTHENTICATED,
     UPSTREAM_UNREACHABLE,
-    ErrorKind,
     GatewayError,
     unavailable,
 )
@@ -42,7 +40,6 @@ _EVERYWHERE = (
     (b"cache-control", b"no-store"),
 )
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED)}
 
 REQUEST_HEADERS = (
     "Accept",
@@ -190,7 +187,7 @@ async def on_store_unavailable(request: Request, error: Exception) -> Response:
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     http = cast("HTTPException", error)
-    kind = _BY_STATUS.get(http.status_code) or ErrorKind(http.status_code, INVALID_REQUEST.code, "")
+    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}[http.status_code]  # the router raises no other
     return error_answer(request.scope, GatewayError(kind, f"{http.detail}."), http.headers)
 
 
