@@ -1,4 +1,7 @@
-"""Parses what was typed, or set, into the values a command works with. Raises typer.BadParameter."""
+"""Parses arguments and environment variables into the values a command works with.
+
+`parsed` turns the ValueError of the other parsers into typer.BadParameter.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-"""Where the commands look for a gateway: where `gateway serve` listens by default."""
+"""The default of --gateway: the address on which `gateway serve` listens by default."""
 VERSIONS = ("v1.0", "beta")
 
 T = TypeVar("T")
 
 
 def parsed(parse: Callable[[str], T], text: str, hint: str) -> T:
+    """Return `parse(text)`. Raises typer.BadParameter, which names the argument `hint`, for its ValueError."""
     try:
         return parse(text)
     except ValueError as error:
@@ -34,31 +38,40 @@ def parsed(parse: Callable[[str], T], text: str, hint: str) -> T:
 
 
 def secret(file: Path | None, variable: str, hint: str) -> str:
-    """What the file holds, else the variable: a secret in an argument could be read from the list of processes."""
+    """Read a secret from `file`, or from the environment variable when there is no file.
+
+    No secret is an argument, because the list of processes shows arguments. Raises typer.BadParameter.
+    """
     try:
         text = (file.read_text() if file is not None else os.environ.get(variable, "")).strip()
     except (OSError, UnicodeError) as error:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint=hint) from None
     if not text or not text.isascii() or not text.isprintable():
         source = variable if file is None else f"{file}"
-        why = f"{source} holds none that could be sent" if text or file is not None else f"{variable} is not set"
-        raise typer.BadParameter(f"{why}; set it in the environment, or name a file that holds it with {hint}")
+        why = f"{source} contains no value that can be sent" if text or file is not None else f"{variable} is not set"
+        raise typer.BadParameter(f"{why}; set it in the environment, or name a file that contains it with {hint}")
     return text
 
 
 def status_word(word: str | None) -> str | None:
-    """A status in Graph's spelling; one that nobody knows is passed on, as upstream may have new ones."""
+    """Return a status in Graph's spelling. An unknown status is passed on, as upstream may add new ones.
+
+    Raises typer.BadParameter for a status that is nearly a known one.
+    """
     if word is None:
         return None
     spelt = {status.lower(): status for status in STATUSES}
     near = get_close_matches(word.lower(), spelt, n=1)
     if near and word.lower() not in spelt:
-        raise typer.BadParameter(f"{word!r} is no status; did you mean {spelt[near[0]]}?", param_hint="--status")
+        raise typer.BadParameter(f"{word!r} is not a status; did you mean {spelt[near[0]]}?", param_hint="--status")
     return spelt.get(word.lower(), word)
 
 
 def copy_path(item: str) -> str:
-    """The path that copies an item, from its address with or without a version or a host, or from its bare id."""
+    """Return the path /VERSION/…/copy that copies an item.
+
+    The item is an address, with or without a version or a host, or a bare id. Raises ValueError.
+    """
     text = item.strip()
     if re.match(r"https?://", text):
         text = urlsplit(text).path
@@ -76,30 +89,33 @@ def copy_path(item: str) -> str:
 
 
 def target(to: str) -> dict[str, str]:
-    """The parentReference of a target: DRIVE/FOLDER by their ids, or /path in the own drive."""
+    """Return the parentReference of DRIVE-ID/FOLDER-ID, or of /path in the user's own drive. Raises ValueError."""
     text = to.strip()
     if text.startswith("/"):
         return {"path": f"/drive/root:{text.rstrip('/')}"}
     drive, _, folder = text.partition("/")
     if not drive or not folder or "/" in folder:
-        raise ValueError("is no target; write DRIVE-ID/FOLDER-ID, or /path/of/a/folder in your own drive")
+        raise ValueError("is not a target; write DRIVE-ID/FOLDER-ID, or /path/of/a/folder in your own drive")
     return {"driveId": drive, "id": folder}
 
 
 def job_url(text: str, gateway: str) -> str:
-    """The URL of one job: as the gateway gave it, with or without /events, or its bare id."""
+    """Return the URL of one job, without /events and query. Raises ValueError.
+
+    `text` is the URL that the gateway returned, with or without /events, or a bare id at `gateway`.
+    """
     if re.fullmatch(r"[\w-]+", text):
         return f"{origin(gateway)}/jobs/{text}"
-    parts = _split(text, "is no URL; write it as the gateway gave it: http://127.0.0.1:8000/jobs/…")
+    parts = _split(text, "is not a URL; write it as the gateway returned it: http://127.0.0.1:8000/jobs/…")
     path = parts.path.rstrip("/").removesuffix("/events")
     if not re.fullmatch(r"(.*/)?jobs/[^/]+", path):
-        raise ValueError("is no job's URL; it ends in /jobs/ and the job's id")
+        raise ValueError("is not a job's URL; a job's URL ends in /jobs/ and the job's id")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def origin(gateway: str) -> str:
-    """A gateway's URL, without a slash at its end."""
-    parts = _split(gateway, "is no URL of a gateway; write it as http://127.0.0.1:8000")
+    """Return a gateway's URL without a trailing slash. Raises ValueError."""
+    parts = _split(gateway, "is not a gateway's URL; write it like http://127.0.0.1:8000")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
@@ -107,7 +123,7 @@ def _split(url: str, complaint: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, an incomplete IPv6 address
         whole = False
     if not whole or not url.isprintable() or " " in url:
         raise ValueError(complaint)
@@ -115,13 +131,13 @@ def _split(url: str, complaint: str) -> SplitResult:
 
 
 def _encoded(address: str) -> str:
-    """As typed, but what cannot stand in a path is encoded; a percent sign stays where it encodes something already."""
+    """Percent-encode the characters that a path cannot contain; existing percent-encodings stay."""
     percent = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", address)
     return quote(percent, safe="/:!$&'()*+,;=@%~")
 
 
 def command() -> str:
-    """How this program is called again from the same shell."""
+    """Return the shell command that runs this program again."""
     called = Path(sys.argv[0])
     if called.name != "gateway":
         return f"{shlex.quote(sys.executable)} -m gateway"

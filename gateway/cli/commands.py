@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs, so that `gateway serve` starts without what only the others need."""
+"""The commands. Each one imports its own modules, so that `gateway serve` starts without those of the others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gateway.cli.follow import State
 
 
-STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost sight of, 130 interrupted."
+STATUS = "Exit status: 0 completed, 1 failed, 2 usage error or refused, 3 lost track of, 130 interrupted."
 STATUS_OF_JOBS = (
-    "Exit status: 0 the jobs were shown, when live until Ctrl-C; 2 wrong use or refused, 3 no gateway in sight."
+    "Exit status: 0 the jobs were shown (a live table: until Ctrl-C), 2 usage error or refused, 3 gateway unreachable."
 )
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ app = typer.Typer(
 
 
 class _WithTable(TyperCommand):
-    """A command whose help ends in a table that is only made when somebody asks for help."""
+    """A command whose help ends in a table. The table is built only when the help is shown."""
 
     title = ""
 
@@ -58,7 +58,7 @@ class _WithTable(TyperCommand):
 
 
 class _WithSettings(_WithTable):
-    title = "Settings, from the environment; times are in seconds"
+    title = "Settings (environment variables; times in seconds)"
 
     def rows(self) -> list[tuple[str, str]]:
         from gateway.settings import Settings
@@ -73,7 +73,7 @@ class _WithSettings(_WithTable):
 
 
 class _WithScenarios(_WithTable):
-    title = "Scenarios; a copied item's id or name that is one of these plays it too"
+    title = "Scenarios; copying an item with such an id or name selects one too"
 
     def rows(self) -> list[tuple[str, str]]:
         from gateway.simulator import SCENARIOS
@@ -82,10 +82,10 @@ class _WithScenarios(_WithTable):
 
 
 GatewayOption = Annotated[
-    str, typer.Option("--gateway", envvar="GATEWAY_URL", metavar="URL", help="The gateway that is running.")
+    str, typer.Option("--gateway", envvar="GATEWAY_URL", metavar="URL", help="URL of the running gateway.")
 ]
 PatienceOption = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="How long the gateway may be away before it counts as lost.")
+    float, typer.Option(min=0, metavar="SECONDS", help="How long to retry while the gateway is unreachable.")
 ]
 
 
@@ -94,11 +94,13 @@ def serve(
     *,
     workers: Annotated[
         int,
-        typer.Option(min=1, max=256, metavar="NUMBER", help="Processes on the one port; several need PostgreSQL."),
+        typer.Option(
+            min=1, max=256, metavar="NUMBER", help="Worker processes that share the port; several require PostgreSQL."
+        ),
     ] = 1,
     worker: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Run the gateway until SIGTERM or SIGINT. Wrong settings are all named at once; then the exit status is 2."""
+    """Run the gateway until SIGTERM or SIGINT. Invalid settings are all listed at once, with exit status 2."""
     if workers > 1:
         from gateway.server import workers as several
 
@@ -114,16 +116,20 @@ def simulate(
     *,
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 selects a free port.")
     ] = 9090,
     scenario: Annotated[
-        str, typer.Option(metavar="NAME", help="How copies go that name no scenario themselves.")
+        str, typer.Option(metavar="NAME", help="Scenario of the copies that select none themselves.")
     ] = "copy",
     seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long a copy takes.")] = 5.0,
-    steps: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="In how many steps its percentage moves.")] = 20,
-    receiver: Annotated[bool, typer.Option("--receiver", help="Receive callbacks too, and show what comes.")] = False,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="Number of steps in which its percentage rises.")
+    ] = 20,
+    receiver: Annotated[
+        bool, typer.Option("--receiver", help="Receive callbacks (webhooks) too, and print them.")
+    ] = False,
 ) -> None:
-    """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token will do."""
+    """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token is accepted."""
     import anyio
 
     from gateway.cli.arguments import command
@@ -134,17 +140,17 @@ def simulate(
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(
-            f"there is no {scenario!r}; gateway simulate --help lists them", param_hint="--scenario"
+            f"there is no scenario {scenario!r}; gateway simulate --help lists them", param_hint="--scenario"
         )
 
     def ready(url: str) -> None:
-        print(f"The simulated upstream is at {url} (open it to read how to choose a scenario).")
+        print(f"The simulated upstream is at {url} (open this URL to see how to choose a scenario).")
         allowed = "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32 " if receiver else ""
-        print(f"A gateway on top: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
+        print(f"Run a gateway for it: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
         if receiver:
             body = json.dumps({"url": f"{url}/receiver", "secret": secret})
-            print(f"A callback to here: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{body}'")
-            print("What comes is shown here:", flush=True)
+            print(f"Register a callback: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{body}'")
+            print("Received callbacks:", flush=True)
 
     secret = new_webhook_secret()
     receiving = Receiver(lambda line: print(line, flush=True)) if receiver else None
@@ -176,10 +182,13 @@ def copy(
         ),
     ],
     to: Annotated[
-        str, typer.Option(metavar="DRIVE/FOLDER", help="The target: ids of drive and folder, or /path/in/your/drive.")
+        str,
+        typer.Option(
+            metavar="DRIVE/FOLDER", help="The target folder: ids of drive and folder, or /path/in/your/drive."
+        ),
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The copy's name; upstream's choice by default.")
+        str | None, typer.Option(metavar="NAME", help="The copy's name; by default upstream chooses it.")
     ] = None,
     conflict: Annotated[
         Literal["fail", "rename", "replace"] | None, typer.Option(help="What to do when the name is taken.")
@@ -187,11 +196,11 @@ def copy(
     gateway: GatewayOption = DEFAULT_URL,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A file with Graph's access token; by default it is GRAPH_TOKEN's value."),
+        typer.Option(metavar="FILE", help="A file with Graph's access token; default: the value of GRAPH_TOKEN."),
     ] = None,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Start a copy through a gateway and follow it. It is started once at most; interrupted, it goes on.
+    """Start a copy through a gateway and follow it. It is started at most once; an interrupt does not stop it.
 
     GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
     """
@@ -211,7 +220,7 @@ def copy(
         shown.notice(f"job {job}")
         return job
 
-    _follow(begin, patience, lost="Interrupted before the gateway answered: the copy may have been started.")
+    _follow(begin, patience, interrupted="Interrupted before the gateway answered: the copy may have been started.")
 
 
 @app.command(epilog=STATUS)
@@ -220,7 +229,7 @@ def tail(
     gateway: GatewayOption = DEFAULT_URL,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Follow one job to its end. Lost connections and restarts of the gateway are bridged."""
+    """Follow one job to its end. Resumes after a lost connection or a restart of the gateway."""
     from gateway.cli.arguments import job_url, parsed
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
@@ -235,22 +244,24 @@ def tail(
 def jobs(
     *,
     status: Annotated[
-        str | None, typer.Option(metavar="STATUS", help="Only those: inProgress, failed, completed, …")
+        str | None, typer.Option(metavar="STATUS", help="Only jobs with this status: inProgress, failed, completed, …")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many, the newest.")] = 50,
-    once: Annotated[bool, typer.Option("--once", help="A line for each job as it is now, and the end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As --once, each line the job's state as JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Show at most this many jobs, the newest.")] = 50,
+    once: Annotated[bool, typer.Option("--once", help="Print one line per job and exit.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Like --once, each line being a job's state as JSON.")
+    ] = False,
     gateway: GatewayOption = DEFAULT_URL,
     operator_key_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file with the operator key; by default it is GATEWAY_OPERATOR_KEY's value.",
+            help="A file with the operator key; default: the value of GATEWAY_OPERATOR_KEY.",
         ),
     ] = None,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Show a gateway's jobs, newest first. On a terminal live, until Ctrl-C; elsewhere a line for each, once.
+    """Show a gateway's jobs, newest first. On a terminal the table is live until Ctrl-C; elsewhere it is printed once.
 
     GATEWAY_OPERATOR_KEY=… gateway jobs --status failed
     """
@@ -286,19 +297,23 @@ def jobs(
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the copy instead of leaving all open.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Exit after the copy instead of leaving everything running.")
+    ] = False,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0, max=3600, metavar="SECONDS", help="How long the copy takes; 8, or 12 with replicas."),
+        typer.Option(
+            min=0, max=3600, metavar="SECONDS", help="How long the copy takes; default: 8, or 12 with replicas."
+        ),
     ] = None,
     replicas: Annotated[
         int,
         typer.Option(
-            min=1, max=9, metavar="NUMBER", help="Gateways on a PostgreSQL of their own; one of them is killed."
+            min=1, max=9, metavar="NUMBER", help="Number of gateways on a temporary PostgreSQL; one is killed."
         ),
     ] = 1,
 ) -> None:
-    """Show it all on this machine. A simulated Microsoft Graph, a gateway, one copy, and its events as they arrive."""
+    """Demonstrate the gateway on this machine. Runs a simulated Graph, a gateway and one copy, and shows its events."""
     import anyio
 
     from gateway.cli.demo import demonstrate
@@ -309,15 +324,18 @@ def demo(
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a stream that is closed, or none of Python's own
+        with suppress(AttributeError):  # None or not a TextIOWrapper
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app(prog_name="gateway")
 
 
 def _follow(
-    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float, *, lost: str = ""
+    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float, *, interrupted: str = ""
 ) -> None:
-    """Find the job with `begin`, follow it to its end, exit as it ended. `lost` is said on a signal before that."""
+    """Follow the job whose URL `begin` returns to its end, and exit with the status of that end.
+
+    `interrupted` is printed when a signal arrives before `begin` has returned.
+    """
     import aiohttp
     import anyio
 
@@ -338,7 +356,7 @@ def _follow(
     def follow() -> int:
         state = anyio.run(until_interrupted, run)
         if state is None:
-            stderr_line(f"The copy goes on. Follow it again: {command()} tail {job}" if job else lost)
+            stderr_line(f"The copy continues. Follow it again: {command()} tail {job}" if job else interrupted)
             return INTERRUPTED
         status = verdict(state)
         if status != COMPLETED:

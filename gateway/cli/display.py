@@ -1,4 +1,4 @@
-"""A job and its errors for a person: a progress bar on a terminal, plain lines elsewhere, what to do next."""
+"""Shows jobs and errors to the user: a progress bar on a terminal, plain lines elsewhere, advice on errors."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ REMEDIES = {
 
 
 class PlainLines:
+    """Prints one line on stdout per state, and notices on stderr."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -57,7 +59,7 @@ class PlainLines:
 
 
 class ProgressBar:
-    """One line with the bar, below it what upstream says of the copy."""
+    """One line with the bar; below it upstream's description of the copy's progress."""
 
     def __init__(self) -> None:
         from rich.live import Live  # 60 ms
@@ -82,7 +84,7 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.transient = not self._begun  # a bar that never moved tells nothing
+        self._live.transient = not self._begun  # remove a bar that never showed a state
         self._live.stop()
 
     def state(self, state: State) -> None:
@@ -110,32 +112,32 @@ Display = PlainLines | ProgressBar
 
 
 def display() -> Display:
-    """The one that suits the output."""
+    """Return a progress bar if stdout is a terminal that can be drawn on, else plain lines."""
     return ProgressBar() if on_terminal() else PlainLines()
 
 
 def on_terminal() -> bool:
-    """Whether the output can be drawn on."""
+    """Return whether stdout is a terminal that understands cursor movements, by TERM."""
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def console() -> Console:
-    """One that draws: whether it can was asked of `on_terminal`, and is not guessed anew from the environment."""
+    """Return a console that always draws: `on_terminal` has decided, and rich must not guess from the environment."""
     from rich.console import Console
 
     return Console(force_terminal=True, force_interactive=True)
 
 
 def line(state: State, *, advise: bool = False) -> str:
-    """An event in one line: time, status, percentage, and what else there is to say; `advise` adds what to do."""
+    """Format a state as one line: time, status, percentage and details. `advise` adds the remedy for an error."""
     error = state.get("error")
-    told = error_words(error) if isinstance(error, dict) and not advise else known(state)
+    details = error_words(error) if isinstance(error, dict) and not advise else known(state)
     at, status = clean(state.get("at", "")), clean(state.get("status", ""))
-    return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {told}".rstrip()
+    return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {details}".rstrip()
 
 
 def known(state: State) -> str:
-    """What there is to say of a job besides its status: why it failed and what to do, its result, or how it fares."""
+    """Return the details of a state: the error and its remedy, else the new item, else upstream's description."""
     error = state.get("error")
     if isinstance(error, dict):
         return f"{error_words(error).rstrip('.')}. {remedy(error.get('code'))}".rstrip()
@@ -143,7 +145,7 @@ def known(state: State) -> str:
 
 
 def ending(state: State) -> str:
-    """How a job ended, in words; a failure with what to do next."""
+    """Return the final status of a job as a sentence; a failure includes its remedy."""
     if state.get("status") == "completed":
         found = state.get("resource") or state.get("resourceId")
         return "The copy is complete" + (f": {clean(found)}" if found else ".")
@@ -153,7 +155,7 @@ def ending(state: State) -> str:
     message = clean(error.get("message", "")).rstrip(".")
     failed = f"{message} ({code})." if message else f"{code}."
     lost = error.get("origin") == "gateway"
-    return f"{'The gateway lost sight of the copy' if lost else 'The copy failed'}: {failed} {remedy(code)}".rstrip()
+    return f"{'The gateway lost track of the copy' if lost else 'The copy failed'}: {failed} {remedy(code)}".rstrip()
 
 
 def advice(words: str) -> str:
@@ -168,20 +170,21 @@ def remedy(code: Any) -> str:
 
 
 def error_words(error: dict[str, Any]) -> str:
-    """The code first, to be found by."""
+    """Format an error as "code: message"; the code comes first so that it is easily found."""
     return clean(f"{error.get('code', '')}: {error.get('message', '')}")
 
 
 def percentage(state: State) -> float:
+    """Return the percentage of a state, 0.0 when it is missing or not a number."""
     value = state.get("percentageComplete", 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
 
 
 def clean(text: Any) -> str:
-    """A text from outside, for a terminal: whatever could steer it is replaced."""
+    """Replace every unprintable character of an external string: it could control the terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
 
 
 def stderr_line(text: str) -> None:
-    """A line for the person, beside the output."""
+    """Print a line for the user on stderr."""
     print(f"gateway: {clean(text)}", file=sys.stderr, flush=True)

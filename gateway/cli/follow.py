@@ -1,7 +1,8 @@
-"""The client's side: starts a copy through a gateway, and follows a job as EventSource would until it has ended.
+"""The client: starts a copy through a gateway, and follows a job to its end as EventSource would.
 
-A gateway that goes away is waited for, once it has been met: `patience` seconds without a word of the job. A connection
-that opens and breaks off again is not yet such a word; an event is, and so is a stream that stayed open for a while.
+Once the gateway has answered, a failing connection is retried until `patience` seconds have passed without news of the
+job. An event is news, and so is a stream that stayed open for `SETTLED` seconds. A connection that opens and closes
+again is not.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ State = dict[str, Any]
 TERMINAL_EVENTS = frozenset({"completed", "failed"})
 UNREACHABLE = (aiohttp.ClientError, TimeoutError)
 ENDED = frozenset({"completed", "failed", "deleteFailed", "cancelled"})
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers about now, not about the request
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # temporary: the same request may succeed later
 CONNECT = 10.0  # seconds
-ANSWER = 90.0  # seconds; the gateway itself gives a copy 60
-SILENCE = 60.0  # seconds without a byte; the gateway says something every 15
-SETTLED = 5.0  # seconds after which an open stream counts as a word of the job
-RETRY = 2.0  # seconds, until the stream names its own
+ANSWER = 90.0  # seconds; the gateway allows 60 for its copy request upstream, by default
+SILENCE = 60.0  # seconds without a byte; the gateway's heartbeat is every 15, by default
+SETTLED = 5.0  # seconds after which an open stream counts as news of the job
+RETRY = 2.0  # seconds between connections, until the stream sends its own `retry:`
 BUSY = 0.5  # seconds between repeats of a request that is still in flight
-BROKEN_OFF = "the stream broke off"
+BROKEN_OFF = "the stream ended"
 
 
 class RefusedError(Exception):
-    """No: to repeat the same is of no use."""
+    """The request was refused; repeating it does not help."""
 
 
 class LostError(Exception):
-    """It is no longer known what becomes of the copy."""
+    """The gateway is unreachable or its answer unusable: the outcome of the copy is unknown."""
 
 
 class AwayError(Exception):
-    """Not now; after `wait` seconds perhaps, if the gateway named a time."""
+    """A temporary refusal. `wait` is the gateway's Retry-After in seconds, None without one."""
 
     def __init__(self, words: str, wait: float | None) -> None:
         super().__init__(words)
@@ -54,7 +55,10 @@ class AwayError(Exception):
 
 
 class Patience:
-    """How long the gateway may be out of sight. While it is, `away` says why."""
+    """Limits how long the gateway may be unreachable, to `seconds`.
+
+    `met` is whether it was ever reached; `away` is the reason why it is unreachable now, else empty.
+    """
 
     def __init__(self, seconds: float, notice: Callable[[str], None]) -> None:
         self.seconds = seconds
@@ -64,12 +68,16 @@ class Patience:
         self._lost_at: float | None = None
 
     def renew(self) -> None:
+        """Note that the gateway is reachable, and allow the whole time again."""
         if self.away:
             self._notice("connected again")
         self.met, self._lost_at, self.away = True, None, ""
 
     async def wait(self, words: str, seconds: float) -> None:
-        """Wait before the next try; `LostError` when it was too long already. A stream's plain end goes unmentioned."""
+        """Wait up to `seconds` before the next attempt. The regular end of a stream causes no notice.
+
+        Raises LostError when the gateway has been unreachable for too long.
+        """
         now = anyio.current_time()
         if self._lost_at is None:
             self._lost_at = now
@@ -82,7 +90,7 @@ class Patience:
 
 
 class Tail:
-    """Follows one job; `show` gets each state, `raw` each piece of the stream as it comes."""
+    """Follows one job. `show` gets each state, `notice` each notice, `raw` each chunk of the stream as received."""
 
     def __init__(
         self,
@@ -103,7 +111,10 @@ class Tail:
         self._stream = EventStream()
 
     async def ended(self) -> State:
-        """The job's last state. Raises RefusedError for what is no job, LostError when the gateway stays away."""
+        """Follow the job to its end and return its final state.
+
+        Raises RefusedError when the URL is not a job's, LostError when the gateway cannot be reached any more.
+        """
         while True:
             words, wait = BROKEN_OFF, None
             try:
@@ -113,7 +124,7 @@ class Tail:
             except UNREACHABLE as error:
                 words, state = broken(error), None
                 if not self._patience.met:
-                    raise LostError(f"no gateway within reach at {self._job.origin()}: {words}") from None
+                    raise LostError(f"no gateway reachable at {self._job.origin()}: {words}") from None
             if state is not None:
                 return state
             await self._patience.wait(words, self._stream.retry if wait is None else wait)
@@ -129,7 +140,9 @@ class Tail:
             if response.status != 200:
                 raise self._answered(response, await response.read())
             if response.content_type != "text/event-stream":
-                raise RefusedError(f"{self._job} sends {response.content_type}, no events: it is no job's URL")
+                raise RefusedError(
+                    f"{self._job} sends {response.content_type} instead of events: it is not a job's URL"
+                )
             self._patience.met = True
             self._stream.connect()
             opened, last_id = anyio.current_time(), self._stream.last_id
@@ -156,17 +169,17 @@ class Tail:
         if response.status in PASSING:
             return AwayError(words, retry_after(response.headers))
         if self._patience.met:
-            return LostError(f"the gateway knows the job no more: {words}")
+            return LostError(f"the gateway no longer knows the job: {words}")
         return RefusedError(words)
 
     async def _outcome(self) -> State:
-        """How a job ended whose terminal event was seen already."""
+        """Fetch the final state of a job whose terminal event has already been received. Raises LostError."""
         timeout = aiohttp.ClientTimeout(total=CONNECT)
         async with self._session.get(self._job, headers={"Accept": "application/json"}, timeout=timeout) as response:
             body = await response.read()
         state = json_object(body)
         if response.status != 200 or state.get("status") not in ENDED:
-            raise LostError(f"the job has ended, but the gateway does not say how: {answer_text(response, body)}")
+            raise LostError(f"the job has ended, but its final status is missing: {answer_text(response, body)}")
         self._show(state)
         return state
 
@@ -180,7 +193,10 @@ async def start(
     patience: float,
     notice: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Start a copy, exactly once, and return its job's URL: the key makes a lost answer safe to ask for again."""
+    """Start a copy, at most once, and return its job's URL.
+
+    A request whose response was lost is repeated with the same idempotency key. Raises RefusedError and LostError.
+    """
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4()), "Accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=ANSWER)
     where, waiting = URL(url, encoded=True), Patience(patience, notice)
@@ -193,7 +209,7 @@ async def start(
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             words, wait = broken(error), 1.0
             if not waiting.met:
-                raise LostError(f"no gateway within reach at {where.origin()}: {words}; nothing was started") from None
+                raise LostError(f"no gateway reachable at {where.origin()}: {words}; nothing was started") from None
         except UNREACHABLE as error:
             words, wait, waiting.met = broken(error), BUSY, True
         else:
@@ -203,7 +219,7 @@ async def start(
         try:
             await waiting.wait(words, wait)
         except LostError as lost:
-            raise LostError(f"{lost}. The copy may be running: look at the target before you repeat it") from None
+            raise LostError(f"{lost}. The copy may be running: check the target before you start it again") from None
 
 
 def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
@@ -214,11 +230,11 @@ def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
         raise RefusedError(words)
     if response.status >= 500:
         raise LostError(words)
-    raise LostError(f"{response.url.origin()} is no gateway, it seems: {words}")
+    raise LostError(f"{response.url.origin()} does not seem to be a gateway: {words}")
 
 
 def verdict(state: State) -> int:
-    """The exit status that an ended job stands for: 0 completed, 1 failed, 3 lost sight of."""
+    """Return the exit status for a final state: 0 completed, 1 failed, 3 lost track of."""
     if state.get("status") == "completed":
         return 0
     error = state.get("error")
@@ -226,36 +242,38 @@ def verdict(state: State) -> int:
 
 
 def answer_text(response: aiohttp.ClientResponse, body: bytes) -> str:
-    """An answer in words: the error's message if it has Graph's shape."""
+    """Describe a response: by its error's message and code if the body has Graph's shape, else by its status."""
     error = json_object(body).get("error")
     if isinstance(error, dict) and error.get("message"):
         code = error.get("code")
         return f"{str(error['message']).rstrip('.')} ({code})" if code else str(error["message"])
-    return f"it answered {response.status} {response.reason or ''}".rstrip()
+    return f"HTTP {response.status} {response.reason or ''}".rstrip()
 
 
 def broken(error: Exception) -> str:
-    """What went wrong with a connection, in words."""
+    """Describe the error of a connection."""
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, OSError) and cause.errno:
         return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()
-    broke = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError)
-    return "the connection broke off" if broke else str(error)
+    lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError)
+    return "the connection was lost" if lost else str(error)
 
 
 def state_of(message: Message) -> State:
+    """Return the job's state in an event. Raises LostError when the data is not a JSON object."""
     try:
         state = json.loads(message.data)
     except ValueError:
         state = None
     if not isinstance(state, dict):
-        raise LostError(f"the stream's event {message.id!r} holds no job's state")
+        raise LostError(f"the stream's event {message.id!r} contains no job state")
     return state
 
 
 def json_object(body: bytes) -> State:
+    """Return the JSON object of a body, empty when the body is anything else."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -269,19 +287,25 @@ def _code(body: bytes) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After header, None when it is missing or not a whole number."""
     text = headers.get("Retry-After", "")
     return float(text) if text.isascii() and text.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One event of a stream; `id` is the last event id after it."""
+
     event: str
     data: str
     id: str
 
 
 class EventStream:
-    """One reader's state. It outlives connections: `last_id` and `retry` are what the next one starts from."""
+    """A parser of Server-Sent Events that outlives connections.
+
+    `last_id` (the last event id) and `retry` (seconds) carry over to the next connection.
+    """
 
     def __init__(self) -> None:
         self.last_id = ""
@@ -289,7 +313,7 @@ class EventStream:
         self.connect()
 
     def connect(self) -> None:
-        """A new response begins; what the old one left unfinished was never sent."""
+        """Begin a new response; an incomplete event of the previous one is dropped."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._at_start = True
         self._after_cr = False
@@ -298,11 +322,11 @@ class EventStream:
         self._id = self.last_id
 
     def feed(self, chunk: bytes) -> list[Message]:
-        """The messages that are whole with this chunk."""
+        """Return the messages that this chunk completes."""
         text = self._decoder.decode(chunk)
         if self._at_start and text:
             text, self._at_start = text.removeprefix("\ufeff"), False
-        if self._after_cr and text:  # CR ended the line already; an LF behind it belongs to it
+        if self._after_cr and text:  # the CR has ended the line; this LF belongs to the same line end
             text, self._after_cr = text.removeprefix("\n"), False
         self._after_cr = self._after_cr or text.endswith("\r")
         *lines, self._rest = (self._rest + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")

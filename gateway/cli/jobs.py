@@ -1,8 +1,8 @@
-"""The client's side of a gateway's list of jobs, and how they fare.
+"""The client for a gateway's list of jobs and their progress.
 
-Which jobs there are is asked again and again, since no event tells of a new one; how the running ones fare comes on one
-stream of them all. Where both tell of a job, the newer word counts. The list is also what tells whether the gateway is
-there: a stream that breaks only has it looked at at once.
+The list is polled, as no event announces a new job. The progress of the running jobs arrives on one stream for all of
+them. If the list and the stream both have a state of a job, the newer state counts. Only the list decides whether the
+gateway is reachable: a broken stream causes an immediate poll of the list.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from gateway.cli.follow import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-LOOK_EVERY = 2.0  # seconds between two looks at the list
+LOOK_EVERY = 2.0  # seconds between two polls of the list
 LOOK_AGAIN = 1.0  # … while the gateway is away
-PAGE = 200  # jobs in one answer, and on one stream
-GONE = "-"
+PAGE = 200  # jobs in one response, and on one stream
+GONE = "-"  # in a stream's last id: the job was deleted
 
 
 class JobTable:
-    """What is known of the jobs, newest first, and how far each one's events were read."""
+    """The states of the jobs, newest job first, and the last event id read of each."""
 
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
@@ -58,12 +58,12 @@ class JobTable:
         return [job for job, state in self.states.items() if state.get("status") not in ENDED]
 
     def listed(self, states: Sequence[State]) -> None:
-        """These are the jobs now."""
+        """Replace the jobs by those of the list; a newer state that is already known stays."""
         self.states = {job: self._newer(job, state) for state in states if (job := str(state.get("jobId")))}
         self._read = {job: number for job, number in self._read.items() if job in self.states}
 
     def update(self, state: State) -> None:
-        """An event of one of them."""
+        """Take the state of an event; other jobs than those of the list are ignored."""
         job = str(state.get("jobId"))
         if job in self.states:
             self.states[job] = self._newer(job, state)
@@ -72,12 +72,13 @@ class JobTable:
         self.states.pop(job, None)
 
     def read_up_to(self, jobs: Sequence[str], last_id: str) -> None:
+        """Take a stream's last id: a number for each of `jobs`, separated by commas. Any other length is ignored."""
         numbers = last_id.split(",")
         if len(numbers) == len(jobs):
             self._read |= {job: number for job, number in zip(jobs, numbers, strict=True) if number != GONE}
 
     def last_id(self, jobs: Sequence[str]) -> str:
-        """Where a stream of these goes on; one that was never read starts from its beginning."""
+        """Return the Last-Event-ID for a stream of `jobs`; a job that was never read has 0."""
         return ",".join(self._read.get(job, "0") for job in jobs)
 
     def _newer(self, job: str, state: State) -> State:
@@ -88,7 +89,7 @@ class JobTable:
 
 
 class Jobs:
-    """Asks one gateway, at `origin`, for its newest jobs. `status` None means all."""
+    """Lists the newest jobs of the gateway at `origin`, at most `limit`. `status` None selects all jobs."""
 
     def __init__(
         self, session: aiohttp.ClientSession, origin: str, operator_key: str, *, status: str | None, limit: int
@@ -100,7 +101,7 @@ class Jobs:
         self._limit = limit
 
     async def newest(self) -> list[State]:
-        """The newest first. Raises AwayError, RefusedError, and what aiohttp does."""
+        """Fetch the states, newest job first. Raises AwayError, RefusedError, and aiohttp's and timeout errors."""
         found: list[State] = []
         query = dict(self._query)
         while True:
@@ -119,28 +120,28 @@ class Jobs:
             body = await response.read()
         if response.status == 401:
             raise RefusedError(
-                f"the gateway at {self.origin} does not take this operator key. Use the GATEWAY_OPERATOR_KEY that it "
-                "was started with, or the key it showed at its first start; with neither, it lists no jobs"
+                f"the gateway at {self.origin} rejects this operator key. Use the GATEWAY_OPERATOR_KEY that it "
+                "was started with, or the key it printed at its first start; a gateway without a key lists no jobs"
             )
         if response.status in PASSING:
             raise AwayError(answer_text(response, body), retry_after(response.headers))
         answer = json_object(body)
         if response.status != 200 or not isinstance(answer.get("value"), list):
-            raise RefusedError(f"{self.origin} is no gateway, it seems: {answer_text(response, body)}")
+            raise RefusedError(f"{self.origin} does not seem to be a gateway: {answer_text(response, body)}")
         return answer
 
     async def once(self) -> list[State]:
-        """As `newest`, but whatever keeps it from being had is final: RefusedError or LostError."""
+        """Fetch the states as `newest` does, without another attempt. Raises RefusedError and LostError."""
         try:
             return await self.newest()
         except AwayError as error:
             raise LostError(str(error)) from None
         except UNREACHABLE as error:
-            raise LostError(f"no gateway within reach at {self.origin}: {broken(error)}") from None
+            raise LostError(f"no gateway reachable at {self.origin}: {broken(error)}") from None
 
 
 class Watch:
-    """Keeps a table of what `jobs` finds up to date; `changed` is called when there is something new to show."""
+    """Keeps the table of `jobs` up to date. `changed` is called after every change of the table or the connection."""
 
     def __init__(self, jobs: Jobs, *, patience: float, changed: Callable[[], None]) -> None:
         self.table = JobTable()
@@ -153,9 +154,9 @@ class Watch:
         self._reading = anyio.CancelScope()
 
     async def run(self, show: Callable[[], Coroutine[Any, Any, object]]) -> NoReturn:
-        """Until cancelled; `show` runs once there is something to be shown.
+        """Run until cancelled; `show` is started after the first list has arrived.
 
-        Raises RefusedError, and LostError when the gateway is not there or stays away.
+        Raises RefusedError, and LostError when the gateway is not reachable or stays away.
         """
         self._list_is(await self._jobs.once())
         failure: Exception
@@ -195,7 +196,7 @@ class Watch:
         self._changed()
 
     async def _follow(self) -> NoReturn:
-        """One stream after the other, of all that run; a job that is new has a new one begun."""
+        """Read one stream of all running jobs after another; a new job ends the current stream."""
         while True:
             self._following = self.table.running[:PAGE]
             if not self._following:
@@ -210,7 +211,7 @@ class Watch:
                 await anyio.sleep(wait)
 
     async def _read(self, jobs: Sequence[str]) -> float:
-        """Follow these to their end, or to the stream's; after how many seconds to come back."""
+        """Read a stream of `jobs` to its end, and return the seconds to wait before the next one."""
         stream = EventStream()
         stream.last_id = self.table.last_id(jobs)
         query = "&".join(f"job={quote(job, safe='')}" for job in jobs)
@@ -234,7 +235,10 @@ class Watch:
 
 
 async def print_jobs(origin: str, operator_key: str, *, status: str | None, limit: int, as_json: bool) -> None:
-    """A line for each job as it is now: its id first, or its state as JSON."""
+    """Print one line for each job: its id and state, or the state as JSON.
+
+    Raises RefusedError and LostError.
+    """
     async with aiohttp.ClientSession() as session:
         states = await Jobs(session, origin, operator_key, status=status, limit=limit).once()
     for state in states:

@@ -1,4 +1,4 @@
-"""How a command runs and ends: signals, exit status, and the last words."""
+"""How a command runs and exits: signals, the exit status, and the error line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ PIPE_CLOSED = 141
 
 
 async def until_interrupted(work: Callable[[], Awaitable[T]]) -> T | None:
-    """What `work` returns, or None when a signal came before it ended; what it opened is closed either way."""
+    """Run `work` and return its result, or None when SIGINT, SIGTERM or SIGHUP arrives first.
+
+    On a signal `work` is cancelled, so that it closes its resources. Raises its LostError, RefusedError and OSError.
+    """
     result: T | None = None
     failure: Exception | None = None
 
@@ -47,7 +50,7 @@ async def until_interrupted(work: Callable[[], Awaitable[T]]) -> T | None:
 
 
 def exit_status(run: Callable[[], int]) -> int:
-    """What `run` returns, or the status of the error it ends in, said in one line."""
+    """Return the result of `run`, or the exit status of its error, which is printed as one line."""
     try:
         return run()
     except RefusedError as error:
@@ -57,6 +60,6 @@ def exit_status(run: Callable[[], int]) -> int:
         stderr_line(advice(str(error)))
         return LOST
     except BrokenPipeError:
-        # Whoever read our output has left; the interpreter must not try to flush the rest at its end.
+        # The reader of the output has closed the pipe; the interpreter must not flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED

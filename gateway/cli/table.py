@@ -1,4 +1,4 @@
-"""A gateway's jobs on a terminal: a table that keeps up with them, in as much room as there is."""
+"""A live table of a gateway's jobs on a terminal, laid out for the terminal's size."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from gateway.cli.jobs import PAGE, Jobs, Watch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REDRAW = 0.1  # seconds at least between two pictures
-TICK = 1.0  # … and at most, as ages grow
+REDRAW = 0.1  # shortest time between two drawings, in seconds
+TICK = 1.0  # … and the longest, as ages grow
 JOB, PERCENT, AGE, BAR = 24, 4, 7, 16  # cells
 AGES = ((86400, "d"), (3600, "h"), (60, "min"), (0, "s"))
 OTHER_LINES = 3  # title, heading, last line
 INDENT = 2
-FAILURE = 6  # most lines below a job
+FAILURE = 6  # the most lines below a failed job
 
-_PLAIN = Console(color_system=None)  # which wrapping asks for its tabs only
+_PLAIN = Console(color_system=None)  # Text.wrap requires a console, and uses only its tab size
 
 
 class Layout(NamedTuple):
-    """Cells in all and for a status, and whether there are any for what else can be shown.
+    """The width in cells: in total, and of the status column. `age` and `bar` are whether those columns are shown.
 
-    What is known of a job stands beside it, or below; why one failed is always shown as a whole, or nearly.
+    `beside` is whether the details of a job stand beside it instead of below. Details that do not fit beside are cut,
+    except those of a failure, which continue below in up to `FAILURE` lines.
     """
 
     width: int
@@ -48,9 +49,9 @@ class Layout(NamedTuple):
 
 
 async def watch_jobs(origin: str, operator_key: str, *, status: str | None, limit: int, patience: float) -> NoReturn:
-    """Show them until cancelled. Raises RefusedError and LostError."""
-    nothing = "No jobs yet" if status is None else f"No job is {status}"
-    title = origin if status is None else f"{origin}, only {status}"
+    """Show the newest jobs, at most `limit`, until cancelled. Raises RefusedError and LostError."""
+    nothing = "No jobs yet" if status is None else f"No job has the status {status}"
+    title = origin if status is None else f"{origin}, status {status}"
     async with aiohttp.ClientSession() as session:
         with LiveTable(clean(title), clean(nothing)) as table:
             jobs = Jobs(session, origin, operator_key, status=status, limit=min(limit, PAGE))
@@ -59,7 +60,7 @@ async def watch_jobs(origin: str, operator_key: str, *, status: str | None, limi
 
 
 class LiveTable:
-    """Has the terminal to itself; at the end that is as it was before, with the last picture on it."""
+    """Draws on the terminal's alternate screen. At the end the table is printed on the former screen."""
 
     def __init__(self, title: str, nothing: str) -> None:
         self._title = title
@@ -81,7 +82,7 @@ class LiveTable:
         self._news.set()
 
     async def show(self, watch: Watch) -> NoReturn:
-        """Draw what it knows when that changes, and as time goes by."""
+        """Draw the table of `watch` at every change and at least once per `TICK`."""
         self._watch = watch
         self._live.start()
         while True:
@@ -98,11 +99,11 @@ class LiveTable:
         if patience.away:
             last = _line((f"reconnecting: {patience.away}; gives up after {patience.seconds:g} s", "bold yellow"))
         else:
-            last = _line(("Ctrl-C ends this, not the copies", "dim"))
+            last = _line(("Ctrl-C closes this table; the copies continue", "dim"))
         return Group(*self._lines(), last)
 
     def _lines(self) -> list[Text]:
-        """The table as far as it fits, without the last line of the screen."""
+        """Return the lines of the table that fit on the screen, without the last line of the screen."""
         states = list(self._watch.table.states.values()) if self._watch is not None else []
         if not states:
             return [_line((self._nothing, "bold"), (f"at {self._title}", ""))]
@@ -111,10 +112,10 @@ class LiveTable:
         lines: list[Text] = []
         shown = 0
         for state in states:
-            one = list(row(state, room, now))
-            if len(lines) + len(one) > height - OTHER_LINES:
+            rows = list(row(state, room, now))
+            if len(lines) + len(rows) > height - OTHER_LINES:
                 break
-            lines += one
+            lines += rows
             shown += 1
         running = sum(state.get("status") not in ENDED for state in states)
         counted = f"{len(states)} job{'s' * (len(states) > 1)}, {running} running"
@@ -125,12 +126,12 @@ class LiveTable:
 
 def heading(room: Layout) -> Text:
     cells = [f"{'JOB':<{JOB}}", f"{'STATUS':<{room.status}}", f"{'%':>{PERCENT}}"]
-    cells += [" " * BAR] * room.bar + [f"{'CHANGED':>{AGE}}"] * room.age + ["WHAT IS KNOWN"] * room.beside
+    cells += [" " * BAR] * room.bar + [f"{'CHANGED':>{AGE}}"] * room.age + ["DETAILS"] * room.beside
     return _line((" ".join(cells).rstrip(), "dim"))
 
 
 def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
-    """One job: a line, and a second one when there is more to say than room beside."""
+    """Yield the lines of one job: its row, and its details below when they do not stand beside."""
     status, done = clean(state.get("status", "")), percentage(state)
     style = {"completed": "green"}.get(status, "red" if status in ENDED else "cyan")
     cells = [
@@ -151,14 +152,14 @@ def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
         words = ""
     yield line
     if words:
-        told = Text(words, "red" if failed else "dim")
-        for below in told.wrap(_PLAIN, room.width - INDENT)[: FAILURE if failed else 1]:
+        details = Text(words, "red" if failed else "dim")
+        for below in details.wrap(_PLAIN, room.width - INDENT)[: FAILURE if failed else 1]:
             below.pad_left(INDENT)
             yield below
 
 
 def age(at: object, now: datetime) -> str:
-    """How long ago, in its largest unit; a clock that goes before ours makes no time of its own."""
+    """Return the time since `at` in its largest unit, "" when `at` is not a time. A time in the future is 0 s."""
     try:
         seconds = max(0, int((now - datetime.fromisoformat(str(at))).total_seconds()))
     except (ValueError, TypeError):
@@ -168,7 +169,7 @@ def age(at: object, now: datetime) -> str:
 
 
 def _line(*cells: tuple[str, str]) -> Text:
-    """Cells beside each other; what does not fit is cut. No text in it is read as markup."""
+    """Join (text, style) cells with spaces; the line is cut at the width. Markup is not interpreted."""
     text = Text(no_wrap=True, overflow="ellipsis")
     for words, style in cells:
         text.append(" " if text else "").append(words, style or None)

@@ -83,10 +83,10 @@ def test_targets_and_jobs_as_people_write_them() -> None:
     assert job_url("abc", "http://h:1/") == "http://h:1/jobs/abc"
     assert job_url("https://h/base/jobs/abc/events", "http://no") == "https://h/base/jobs/abc"
     for wrong in ("", "a", "a/b/c"):
-        with pytest.raises(ValueError, match="is no target"):
+        with pytest.raises(ValueError, match="is not a target"):
             target(wrong)
     for wrong in ("ftp://h/jobs/1", "http://h/other", "http://[", ""):
-        with pytest.raises(ValueError, match="is no"):
+        with pytest.raises(ValueError, match="is not a"):
             job_url(wrong, "http://h")
 
 
@@ -197,8 +197,8 @@ def test_secrets_are_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert secret(held, "GRAPH_TOKEN", "--token-file") == "from-file"
     monkeypatch.setenv("GRAPH_TOKEN", "two\nlines")
     for file, words in (
-        (None, "GRAPH_TOKEN holds none that could be sent"),
-        (empty, "empty holds none that could be sent; set it in the environment"),
+        (None, "GRAPH_TOKEN contains no value that can be sent"),
+        (empty, "empty contains no value that can be sent; set it in the environment"),
         (tmp_path / "none", "cannot be read"),
     ):
         with pytest.raises(typer.BadParameter, match=words):
@@ -232,7 +232,7 @@ async def test_tailing(tmp_path: Path) -> None:
         ended, _, _ = await gateway("tail", "not a url")
         assert ended == 2
     ended, _, errors = await gateway("tail", f"http://127.0.0.1:{free_port()}/jobs/x")
-    assert (ended, "no gateway within reach" in errors) == (3, True)
+    assert (ended, "no gateway reachable" in errors) == (3, True)
 
 
 async def test_a_job_the_gateway_lost_sight_of(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
             await tail.line()
             tail.process.send_signal(number)
             assert await tail.process.wait() == 130
-            assert "The copy goes on. Follow it again: " in (said := await tail.errors())
+            assert "The copy continues. Follow it again: " in (said := await tail.errors())
             assert f"tail {served.url}/jobs/{job['jobId']}" in said
             assert "Traceback" not in said
 
@@ -354,7 +354,7 @@ async def test_the_demo_left_open(tmp_path: Path) -> None:
     """Both answer until Ctrl-C; then the exit is 0, and neither a process nor a file is left."""
     async with following("demo", "--seconds", "0.5", TMPDIR=str(tmp_path)) as demo:
         async for line in demo.output:
-            if "the page for people" in line:
+            if "the web page" in line:
                 url, _, job = line.split()[-1].partition("#")
                 break
         async with aiohttp.ClientSession() as session:
@@ -378,7 +378,7 @@ async def test_a_demo_whose_gateway_does_not_start(tmp_path: Path) -> None:
     ran = await anyio.run_process(
         [sys.executable, "-c", script], check=False, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
-    assert (ran.returncode, b"the gateway ended with 1" in ran.stderr) == (3, True)
+    assert (ran.returncode, b"the gateway exited with status 1" in ran.stderr) == (3, True)
     assert not os.listdir(tmp_path)  # noqa: PTH208
 
 

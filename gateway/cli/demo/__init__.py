@@ -1,4 +1,4 @@
-"""The demo: a simulated upstream and receiver in this process, real gateways beside them, one copy, and its stream."""
+"""The demo: a simulated upstream and a receiver in this process, real gateways as child processes, and one copy."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from gateway.simulator import Receiver, Simulator, running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AUTHORIZED = {"Authorization": "Bearer demo"}  # any token will do for the simulator
+AUTHORIZED = {"Authorization": "Bearer demo"}  # the simulator accepts any token
 ITEM = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
 BODY = {"parentReference": {"driveId": "b!personal", "id": "01MOWKYVDOCUMENTS"}, "name": "Copy of LargeFolder1"}
 STEPS = 20
 SECONDS = 8.0
-SECONDS_REPLICAS = 12.0  # of which some pass between a kill and what comes after it
-CALLBACK = 10.0  # seconds for the gateway to call back
+SECONDS_REPLICAS = 12.0  # some of them pass between the kill and the next event
+CALLBACK = 10.0  # seconds for the callback to arrive
 HALF = 50.0
 
 
 async def demonstrate(once: bool, seconds: float | None, replicas: int) -> int:
-    """The exit status: 0 when the copy was shown to its end, 130 when a signal came before that.
+    """Run the demo and return the exit status: 0 after the end of the copy, 130 when a signal arrived before it.
 
-    With several `replicas`, one of them is killed in the middle.
+    With several `replicas`, one of them is killed during the copy. Raises LostError and RefusedError.
     """
     status = INTERRUPTED
 
@@ -58,32 +58,32 @@ async def _play(once: bool, seconds: float | None, replicas: int, ended: Callabl
         seconds = SECONDS if replicas == 1 else SECONDS_REPLICAS
     async with AsyncExitStack() as opened:
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="gateway-demo-")))
-        # It keeps its connection, by which the worker that takes the copy, and so polls it, serves the stream as well.
+        # One session, which keeps its connection: the worker that starts and polls the copy also serves the stream.
         session = await opened.enter_async_context(aiohttp.ClientSession())
         receiver = Receiver()
         simulator = await opened.enter_async_context(
             running(Simulator(seconds=seconds, steps=STEPS, receiver=receiver))
         )
         operator_key = secrets.token_urlsafe(18)
-        given = _settings(simulator.url, operator_key)
-        gateways = await opened.enter_async_context(serving(replicas, folder, given, session))
-        _say_who_is_there(simulator.url, gateways)
+        settings = _settings(simulator.url, operator_key)
+        gateways = await opened.enter_async_context(serving(replicas, folder, settings, session))
+        _print_addresses(simulator.url, gateways)
         job = await _show(gateways, session, f"{simulator.url}/receiver", operator_key, receiver)
         ended()
         if not once:
-            _say_what_next(gateways, job, simulator.url, operator_key)
+            _print_next_steps(gateways, job, simulator.url, operator_key)
             raise LostError(await gateways.ended())
 
 
 async def _show(
     gateways: Gateways, session: aiohttp.ClientSession, receiver_url: str, operator_key: str, receiver: Receiver
 ) -> str:
-    """One copy as curl would see it: started, followed, called back, read. Returns the job's URL."""
+    """Show one copy as curl commands and responses: POST, callback, stream, new item. Returns the job's URL."""
     url = gateways.url
     data = json.dumps(BODY, separators=(",", ":"))
     _print(
         "",
-        "A copy is started as with Graph itself:",
+        "Start a copy with the same request as to Graph:",
         "",
         f"$ curl -i -X POST {url}{ITEM}/copy \\",
         "    -H 'Authorization: Bearer demo' -H 'Content-Type: application/json' \\",
@@ -93,18 +93,18 @@ async def _show(
     _print("202 Accepted", f"Location: {job}")
     await _register(session, job, receiver_url, operator_key, receiver)
     _print("", f"In a browser: {_page(url, job)}")
-    _print("", "Instead of polling, listen:", "", f"$ curl -N {job}/events")
+    _print("", "Instead of polling, read the event stream:", "", f"$ curl -N {job}/events")
     state = await _follow(gateways, session, job)
     resource = state.get("resource")
     if verdict(state) != 0 or not isinstance(resource, str):
         raise LostError(ending(state))
     if gateways.killed:
         await gateways.answering(session)
-        _print(f"({gateways.killed} runs again: serve --workers has started it anew)", "")
+        _print(f"({gateways.killed} runs again: serve --workers has restarted it)", "")
     elif gateways.database:
-        stderr_line("the copy ended before a gateway could be killed in its middle; give it longer with --seconds")
+        stderr_line("the copy ended before a gateway could be killed; choose a longer copy with --seconds")
     await _called_back(receiver)
-    _print("The last step of the flow reads the new item:", "")
+    _print("The last step reads the new item:", "")
     _print(
         f"$ curl {shlex.quote(url + resource)} -H 'Authorization: Bearer demo'", await _item(session, url + resource)
     )
@@ -112,10 +112,10 @@ async def _show(
 
 
 async def _follow(gateways: Gateways, session: aiohttp.ClientSession, job: str) -> State:
-    """Show the stream as it comes, from its first event to its last, and kill a gateway of several in the middle."""
+    """Print the raw stream from its first event to its last, and kill one of several gateways in the middle."""
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def as_it_comes(chunk: bytes) -> None:
+    def print_raw(chunk: bytes) -> None:
         sys.stdout.write(text.decode(chunk))
         sys.stdout.flush()
 
@@ -123,26 +123,26 @@ async def _follow(gateways: Gateways, session: aiohttp.ClientSession, job: str) 
         if not gateways.killed and percentage(state) >= HALF and state.get("status") not in ENDED:
             killed = gateways.kill_server_of_stream()
             if killed:
-                _print(f"({killed}, was killed; the stream is opened again with its last id)", "")
+                _print(f"({killed}, was killed; the client resumes the stream with its last event id)", "")
 
-    return await Tail(session, job, patience=10, show=kill_in_the_middle, notice=stderr_line, raw=as_it_comes).ended()
+    return await Tail(session, job, patience=10, show=kill_in_the_middle, notice=stderr_line, raw=print_raw).ended()
 
 
 async def _register(
     session: aiohttp.ClientSession, job: str, receiver_url: str, operator_key: str, receiver: Receiver
 ) -> None:
-    wish = {"url": receiver_url, "secret": new_webhook_secret()}
-    receiver.learn(wish["secret"])
+    registration = {"url": receiver_url, "secret": new_webhook_secret()}
+    receiver.learn(registration["secret"])
     _print(
         "",
-        "A back end would rather be called when it has ended:",
+        "Register a callback (webhook) for a back end:",
         "",
         f"$ curl -X POST {job}/callbacks -H 'Authorization: Bearer {operator_key}' \\",
-        f"    -d '{json.dumps(wish, separators=(',', ':'))}'",
+        f"    -d '{json.dumps(registration, separators=(',', ':'))}'",
     )
     headers = {"Authorization": f"Bearer {operator_key}"}
     try:
-        async with session.post(URL(f"{job}/callbacks", encoded=True), json=wish, headers=headers) as response:
+        async with session.post(URL(f"{job}/callbacks", encoded=True), json=registration, headers=headers) as response:
             body = await response.read()
             if response.status != 201:
                 raise LostError(f"the callback was not registered: {answer_text(response, body)}")
@@ -153,10 +153,10 @@ async def _register(
 
 async def _called_back(receiver: Receiver) -> None:
     with anyio.move_on_after(CALLBACK):
-        while not receiver.received:  # noqa: ASYNC110 - it keeps what comes, and wakes nobody
+        while not receiver.received:  # noqa: ASYNC110 - the receiver has no event to wait for
             await anyio.sleep(0.02)
     if not receiver.received:
-        raise LostError(f"no callback came within {CALLBACK:g} s")
+        raise LostError(f"no callback arrived within {CALLBACK:g} s")
     shown = receiver.as_json(receiver.received[-1])
     if shown["signature"] != "holds":
         raise LostError(f"the callback's signature {shown['signature']}")
@@ -177,45 +177,45 @@ async def _item(session: aiohttp.ClientSession, url: str) -> str:
         raise LostError(f"the new item cannot be read: {broken(error)}") from None
 
 
-def _say_who_is_there(simulator: str, gateways: Gateways) -> None:
+def _print_addresses(simulator: str, gateways: Gateways) -> None:
     _print(f"The simulated Microsoft Graph: {simulator}")
     if gateways.database:
         _print(f"PostgreSQL:                    {gateways.database}")
     _print(*(f"{f'{name.capitalize()}:':<30} {url}" for name, url in gateways.urls.items()))
     if gateways.database:
-        _print(f"The port they share:           {gateways.url}")
+        _print(f"Shared port:                   {gateways.url}")
 
 
-def _say_what_next(gateways: Gateways, job: str, simulator: str, operator_key: str) -> None:
+def _print_next_steps(gateways: Gateways, job: str, simulator: str, operator_key: str) -> None:
     url = gateways.url
     copy = f"{command()} copy --to /Documents"
     _print(
         "",
-        f"{'All' if gateways.database else 'Both'} stay open until Ctrl-C. What to try next, in another terminal:",
+        f"{'All' if gateways.database else 'Both'} keep running until Ctrl-C. Try next, in another terminal:",
         "",
-        f"  the page for people     {_page(url, job)}",
+        f"  the web page            {_page(url, job)}",
         f"  all jobs, live          GATEWAY_OPERATOR_KEY={operator_key} {command()} jobs --gateway {url}",
         f"  the stream from event 3 curl -N -H 'Last-Event-ID: 3' {job}/events",
-        f"  the same as JSON        curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
+        f"  all jobs, as JSON       curl -H 'Authorization: Bearer {operator_key}' {url}/jobs",
         f"  the simulated scenarios curl {simulator}/",
-        f"  what was called back    curl {simulator}/receiver",
+        f"  the received callbacks  curl {simulator}/receiver",
     )
     for name, worker in list(gateways.workers.items())[-1:]:
         _print(
             f"  one gateway's metrics   curl {gateways.urls[name]}/metrics",
-            f"  one killed, and back    kill -9 {worker.pid}  # {name}",
+            f"  kill one; it restarts   kill -9 {worker.pid}  # {name}",
         )
     _print(
         "",
         f"  export GRAPH_TOKEN=demo GATEWAY_URL={url}",
-        f"  a copy with a bar       {copy} rich",
-        f"  one that fails          {copy} failed",
-        f"  one that is throttled   {copy} retry-after",
+        f"  a progress bar          {copy} rich",
+        f"  a copy that fails       {copy} failed",
+        f"  a throttled copy        {copy} retry-after",
     )
 
 
 def _page(url: str, job: str) -> str:
-    """The page for people, at a job."""
+    """Return the URL of the web page that shows a job."""
     return f"{url}/#{job.rpartition('/')[2]}"
 
 

