@@ -1,4 +1,4 @@
-"""Microsoft Graph as the documents and the threads describe it: the demo's upstream and the tests' fixture."""
+"""Microsoft Graph as its documentation and public threads describe it: upstream of the demo and of the tests."""
 
 from gateway.simulator.catalogue import SCENARIOS, scenario_table
 from gateway.simulator.receiver import Receiver

@@ -1,4 +1,4 @@
-"""The simulator's answers as data, Graph's shape of an error, and how each reaches the wire, accidents included."""
+"""The simulator's responses as data, errors in Graph's shape, and how they are sent, with transport faults."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 TEXT = "text/plain"
-HANG = 3600.0  # seconds a hanging answer lasts at most
+HANG = 3600.0  # longest duration of a hanging response, in seconds
 DRIP = 0.5  # seconds between two bytes
 
 
 class Delivery(enum.Enum):
-    """How an answer travels. Everything but `WHOLE` is an accident that a client must survive."""
+    """How a response is sent. Every member but `WHOLE` is a transport fault that a client must survive."""
 
     WHOLE = "whole"
-    HANG = "not a byte comes"
-    HANG_BODY = "the head comes, the body never does"
-    DRIP = "the body comes a byte at a time"
-    TRUNCATE = "half of the announced length, then an orderly end"
-    RESET = "the connection is reset before a byte has come"
+    HANG = "nothing is sent"
+    HANG_BODY = "the headers are sent, the body never is"
+    DRIP = "the body is sent one byte at a time"
+    TRUNCATE = "half of the announced length, then a regular close"
+    RESET = "the connection is reset before a byte was sent"
     RESET_BODY = "the connection is reset in the middle of the body"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """One response; a `content_type` of None sends no Content-Type."""
+
     status: int
     body: bytes = b""
     content_type: str | None = JSON
@@ -46,16 +48,17 @@ class Answer:
 
 
 def document(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer with `value` as compact JSON; NaN is written as the bare word, as sloppy servers do."""
+    """Return a response with `value` as compact JSON; NaN is written as NaN, which is not valid JSON."""
     return Answer(status, encoded(value), headers=headers or {})
 
 
 def encoded(value: Any) -> bytes:
+    """Return compact JSON in UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class GraphError(Exception):
-    """A refusal in Graph's shape. Raised, nothing was started; returned, it is merely what the caller hears."""
+    """A refusal in Graph's shape. When it is raised nothing was started; when it is returned the copy runs anyway."""
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class GraphError(Exception):
         self.headers = headers or {}
 
     def answer(self, now: datetime, request_id: str, client_request_id: str) -> Answer:
+        """Return the response, with nested inner errors, the date and the ids."""
         nested: dict[str, Any] = {}
         for code in reversed(self.inner):
             nested = {"code": code, "innerError": nested} if nested else {"code": code}
@@ -89,7 +93,7 @@ class GraphError(Exception):
 async def send(
     request: web.Request, answer: Answer, headers: Mapping[str, str], closing: asyncio.Event
 ) -> web.StreamResponse:
-    """Answer `request`; whatever hangs ends when `closing` is set."""
+    """Send `answer` to `request`; a hanging or dripping response ends when `closing` is set."""
     headers = {**headers, **answer.headers}
     if answer.content_type is not None:
         headers["Content-Type"] = answer.content_type
@@ -129,6 +133,6 @@ def _reset(request: web.Request) -> None:
     transport = request.transport
     if transport is None:
         return
-    # Without lingering, closing sends RST; a plain abort() may still end in an orderly FIN.
+    # With a linger time of 0, closing sends RST; abort() alone may still end with a regular FIN.
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -1,4 +1,4 @@
-"""All scenarios: the page that lists them, and how a request chooses one."""
+"""All scenarios, the page that lists them, and how a request selects one."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ if TYPE_CHECKING:
     from gateway.simulator.scenario import Scenario
 
 CHAPTERS = (
-    ("Copies that go well, and copies that fail", NORMAL),
-    ("Refused on the spot", REFUSALS),
-    ("Trouble with the POST and its Location", STARTS),
+    ("Copies that succeed, and copies that fail", NORMAL),
+    ("Refused immediately", REFUSALS),
+    ("Problems with the POST and its Location", STARTS),
     ("Throttling", THROTTLING),
-    ("Monitors that break, expire or lead astray", BROKEN),
-    ("Odd states", ODD),
+    ("Monitors that break, expire or redirect to wrong places", BROKEN),
+    ("Unusual states", ODD),
 )
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
 
 _PAGE = """\
 The simulated upstream: Microsoft Graph's copies and their monitors.
 
-Start a copy (any Authorization will do) and follow its Location without one:
+Start a copy (any Authorization is accepted) and poll its Location without Authorization:
 
   curl -i -X POST '{origin}/v1.0/me/drive/items/copy/copy?seconds=10' \\
     -H 'Authorization: Bearer x' -H 'Content-Type: application/json' \\
     -d '{{"parentReference":{{"path":"/drive/root:/Documents"}},"name":"Copy of LargeFolder1"}}'
 
-Through a gateway it is the same line with the gateway's address.
+Through a gateway, send the same request to the gateway's address.
 
-Choose a scenario by the copied item's id, by the last word of its path, or by a query:
+Select a scenario by the copied item's id, by the last segment of its path, or by a query parameter:
 
   {origin}/v1.0/me/drive/items/completed-303/copy
   {origin}/v1.0/me/drive/root:/failed-late:/copy
   {origin}/beta/me/drive/items/01MOWKYVLARGEFOLDER1/copy?simulate=throttled
 
   seconds=N   how long the copy takes (now {seconds:g})
-  steps=N     in how many steps its percentage moves (now {steps})
-  every=N     where a scenario says "at first and at every other poll": at the first of every N polls (1: at each)
+  steps=N     number of steps in which its percentage rises (now {steps})
+  every=N     for a scenario "at first and at every other poll": at the first of every N polls (1: at each)
 
-Without a choice a copy goes like "{scenario}", under Graph's real rules for taken names. With one, the copied item
-and the target need not exist, and a taken name quietly gets a number.
+By default a copy plays "{scenario}" under Graph's rules for name conflicts. When a scenario is selected, the copied
+item and the target need not exist, and a name that is taken gets a number.
 
 The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFolder1 (01MOWKYVLARGEFOLDER1),
 /report.docx (01MOWKYVREPORT), /Photos (D4648F06C91D9D3D!54927) and /Private (01MOWKYVPRIVATE: 403).
 Groups and sites have b!library with /Shared (01LIBRARYSHARED). A copy to b!full is 507.
 
-What it was asked: curl {origin}/record     Forget it: curl -X DELETE {origin}/record
+Recorded requests: curl {origin}/record     Clear the record: curl -X DELETE {origin}/record
 
-Numbers in brackets are the behaviours of the facts sheet that a scenario plays.
+The numbers in brackets are the behaviours in the facts sheet that a scenario plays.
 """
 LONGEST = 31 * 86400.0  # seconds
 MOST_STEPS = 1_000_000
 
 
 def scenario_table() -> str:
-    """The scenarios as lines of text, by chapter."""
+    """Return the scenarios by chapter, one line each."""
     lines = []
     for title, chapter in CHAPTERS:
         lines += ["", title, ""]
@@ -75,12 +75,13 @@ def scenario_table() -> str:
 
 
 def page(origin: str, scenario: str, seconds: float, steps: int, more: str = "") -> str:
+    """Return the root page as plain text; `more` stands before the scenarios."""
     facts = _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps)
     return "\n".join(part for part in (facts, more, scenario_table()) if part)
 
 
 def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the content of the root page as an object for JSON."""
     return {
         "default": {"scenario": scenario, "seconds": seconds, "steps": steps},
         "copy": f"{origin}/v1.0/me/drive/items/{{scenario}}/copy?seconds={{seconds}}&steps={{steps}}&every={{every}}",
@@ -97,16 +98,18 @@ def _summary(scenario: Scenario) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """The parameters of one request, defaults included."""
+
     scenario: Scenario
     seconds: float
     steps: int
     every: int
     behaviour: str  # @microsoft.graph.conflictBehavior
-    named: bool  # the caller asked for this scenario
+    named: bool  # whether the caller selected the scenario
 
 
 def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]:
-    """The three as they are, or `ValueError` saying what is wrong with which."""
+    """Return the arguments unchanged. Raises ValueError, which names the invalid one."""
     if scenario not in SCENARIOS:
         raise ValueError(f"There is no scenario {scenario!r}; GET / lists them all.")
     if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
@@ -117,18 +120,21 @@ def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]
 
 
 def choose(query: str, address: Address, scenario: str, seconds: float, steps: int) -> Choice:
-    """The caller's choice, or the `GraphError` that says what is wrong with it."""
-    asked = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    """Return the caller's choice; `scenario`, `seconds` and `steps` are the defaults.
+
+    Raises GraphError (400) for an invalid parameter.
+    """
+    parameters = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
     leaf = address.leaf if address.leaf in SCENARIOS else None
-    named = asked.get("simulate", leaf)
+    named = parameters.get("simulate", leaf)
     try:
         name, seconds, steps = checked(
-            named or scenario, float(asked.get("seconds", seconds)), int(asked.get("steps", steps))
+            named or scenario, float(parameters.get("seconds", seconds)), int(parameters.get("steps", steps))
         )
-        every = int(asked.get("every", SCENARIOS[name].every))
+        every = int(parameters.get("every", SCENARIOS[name].every))
         if every < 1:
             raise ValueError("every must be a whole number from 1 on.")  # noqa: TRY301
     except ValueError as error:
         raise GraphError(400, "invalidRequest", str(error)) from None
-    behaviour = asked.get("@microsoft.graph.conflictBehavior", "fail")
+    behaviour = parameters.get("@microsoft.graph.conflictBehavior", "fail")
     return Choice(SCENARIOS[name], seconds, steps, every, behaviour, bool(named))

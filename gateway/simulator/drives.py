@@ -1,4 +1,4 @@
-"""The drives and their items: a small seeded tree that copies add to, and how Graph addresses an item in it."""
+"""The drives and their items: a small predefined tree to which copies add, and Graph's addresses of its items."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ _REFERENCE = re.compile(
 
 @dataclass(slots=True, eq=False)
 class Item:
+    """A file or folder; a root has no parent."""
+
     id: str
     name: str
     drive: str
     parent: Item | None = None
     size: int = DOCUMENTED_SIZE
     folder: bool = True
-    shut: bool = False  # 403 to copy from or to
-    appears: float = ALWAYS  # a time of the simulator's clock
-    fills: float = 0.0  # seconds from then until it has its size
-    hidden: int = 0  # reads that still answer 404
+    shut: bool = False  # copying from it or to it is 403
+    appears: float = ALWAYS  # when it comes into being, by the simulator's clock
+    fills: float = 0.0  # seconds from then until it has its full size
+    hidden: int = 0  # number of reads that are still 404
     children: dict[str, Item] = field(default_factory=dict)  # by name in lower case: SharePoint ignores case
 
     @property
@@ -47,11 +49,13 @@ class Item:
         return f'"{{{self.id}}},1"'
 
     def path(self) -> str:
+        """Return the path as in an itemReference, percent-encoded."""
         if self.parent is None:
             return f"/drives/{self.drive}/root:"
         return f"{self.parent.path()}/{quote(self.name)}"
 
     def document(self, now: float) -> dict[str, Any]:
+        """Return the driveItem at a time of the simulator's clock."""
         part = min(1.0, max(0.0, (now - self.appears) / self.fills)) if self.fills else 1.0
         value: dict[str, Any] = {"id": self.id, "name": self.name, "size": round(self.size * part), "eTag": self.etag}
         if self.folder:
@@ -65,6 +69,8 @@ class Item:
 
 
 class Tree:
+    """All drives with their items, those included that do not exist yet."""
+
     def __init__(self) -> None:
         self._roots: dict[str, Item] = {}
         self._items: dict[tuple[str, str], Item] = {}
@@ -78,17 +84,20 @@ class Tree:
         self.create(Item("01MOWKYVPART2", "part 2.bin", PERSONAL, large, size=4019, folder=False))
         self.create(Item("01MOWKYVREPORT", "report.docx", PERSONAL, personal, size=2048, folder=False))
         self.create(Item("01MOWKYVPRIVATE", "Private", PERSONAL, personal, shut=True))
-        self.create(Item("D4648F06C91D9D3D!54927", "Photos", PERSONAL, personal))  # an id in the consumers' form
+        self.create(
+            Item("D4648F06C91D9D3D!54927", "Photos", PERSONAL, personal)
+        )  # the form of ids in consumer OneDrive
         self.create(Item("odd,50%!id", "50% off, really", PERSONAL, personal))
         self.create(Item("01LIBRARYSHARED", "Shared", LIBRARY, library))
 
     def root(self, drive: str, *, make: bool = False) -> Item | None:
+        """Return a drive's root, None for an unknown drive; `make` creates the drive."""
         if drive not in self._roots and make:
             self._roots[drive] = self.create(Item(f"01ROOT{drive.upper()}", "root", drive, size=0))
         return self._roots.get(drive)
 
     def find(self, address: Address, now: float) -> Item | None:
-        """The item at an address, if it is there by now."""
+        """Return the item at an address, None when there is none at that time."""
         item = self.root(address.drive)
         if item and address.id not in (None, "root"):
             item = self._items.get((address.drive, str(address.id)))
@@ -97,7 +106,7 @@ class Tree:
         return item if item and item.appears <= now else None
 
     def holds(self, identity: str) -> bool:
-        """Whether any drive has an item of this id, or will have."""
+        """Return whether any drive has an item with this id, even one that does not exist yet."""
         return any((drive, identity) in self._items for drive in self._roots)
 
     def create(self, item: Item) -> Item:
@@ -112,8 +121,8 @@ class Tree:
             del item.parent.children[item.name.lower()]
 
     def copy(self, source: Item, target: Item, *, identity: str, name: str, **facts: Any) -> Item:
-        """A copy of `source` with all that is in it."""
-        inside = list(source.children.values())  # as it was: the target may be beside or above it
+        """Copy `source` and its descendants into `target`; `facts` are further fields of the new item."""
+        inside = list(source.children.values())  # taken before: the copy may become one of them
         copied = Item(identity, name, target.drive, target, source.size, source.folder, **facts)
         self.create(copied)
         for child in inside:
@@ -121,14 +130,14 @@ class Tree:
         return copied
 
     def free_name(self, name: str, parent: Item, *, file: bool) -> str:
-        """`name` with the lowest whole number that makes it free, before the extension."""
+        """Return `name` with the lowest free number, which a file has before its extension."""
         stem, dot, extension = name.rpartition(".") if file and "." in name else (name, "", "")
         number = self._numbers[parent.id, name.lower()]
         while True:
             number += 1
             candidate = f"{stem} {number}{dot}{extension}"
             if candidate.lower() not in parent.children:
-                # Remembered, so that a thousand copies of one name do not count from 1 each.
+                # Stored, so that a thousand copies of one name do not each count from 1.
                 self._numbers[parent.id, name.lower()] = number
                 return candidate
 
@@ -139,20 +148,22 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
+    """The address of an item: a drive, and in it an id, a path, or a path below an id."""
+
     version: str
     drive: str
-    id: str | None  # None and "root" are the drive's root
+    id: str | None  # None and "root" mean the drive's root
     path: tuple[str, ...] = ()
     copy: bool = False
 
     @property
     def leaf(self) -> str:
-        """The last word of the address, which may be a scenario's name."""
+        """The last segment of the address, which may be a scenario's name."""
         return self.path[-1] if self.path else self.id or "root"
 
 
 def address(raw_path: str) -> Address | None:
-    """What a path of a request, still percent-encoded, points at."""
+    """Parse the percent-encoded path of a request; None when it is not an item's address."""
     found = _ITEM.fullmatch(raw_path)
     if found is None or not (found["owner"] or found["drive"]):
         return None
@@ -165,7 +176,7 @@ def address(raw_path: str) -> Address | None:
 
 
 def reference(path: str, drive: str) -> Address | None:
-    """What an itemReference's path points at; without a drive of its own it is in `drive`."""
+    """Parse the path of an itemReference; None when it is not valid. `drive` is the drive of a path without one."""
     found = _REFERENCE.fullmatch(path)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Copies that go well, in each dialect seen, and copies that fail as Graph says they may."""
+"""Copies that succeed, in each observed dialect, and copies that fail as Graph documents it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _to_item(moment: Moment) -> Answer:
 def _rich(moment: Moment) -> Answer:
     copy = moment.copy
     state = {
-        # Twice the scheme: that is how it is printed in the reference.
+        # The reference prints the scheme twice.
         "@odata.context": "https://https://contoso.sharepoint.com/sites/other/_api/v2.1/$metadata#oneDrive.asyncStatus",
         "id": copy.operation,
         "createdDateTime": "0001-01-01T00:00:00Z",
@@ -123,20 +123,20 @@ NORMAL = (
     ),
     Scenario("rich", "SharePoint's long form: both percentages, year 1 dates, resourceLocation.", (5,), _rich),
     Scenario("phases", "notStarted, inProgress, waiting, inProgress, completed.", (6,), _phases),
-    Scenario("all-words", "Every word for a copy that runs, one after the other, then completed.", (6,), _all_words),
+    Scenario("all-words", "Every status of a running copy in turn, then completed.", (6,), _all_words),
     Scenario(
         "other-drive",
-        "Lands in the library when no driveId is asked for: /me/drive does not have it.",
+        "Without a driveId the copy is created in the library: /me/drive does not contain it.",
         (7,),
         drive=LIBRARY,
     ),
     Scenario(
         "conflict",
-        "A folder under the real rules for taken names: fail, rename; only the query counts.",
+        "A folder under Graph's rules for name conflicts: fail, rename; only the query counts.",
         (8,),
         strict=True,
     ),
-    Scenario("conflict-file", "The same for a file, which can also replace.", (8, 9), strict=True, file=True),
+    Scenario("conflict-file", "The same for a file, which also allows replace.", (8, 9), strict=True, file=True),
     Scenario(
         "location-item",
         "Location is the finished item itself; its GET is 200 and has no status.",
@@ -154,17 +154,22 @@ NORMAL = (
         at_once=True,
     ),
     Scenario(
-        "teams", "Teams' dialect: a relative Location that wants a token.", (11, 28), _succeeding, _teams, bearer=True
+        "teams",
+        "Teams' dialect: a relative Location that requires a token.",
+        (11, 28),
+        _succeeding,
+        _teams,
+        bearer=True,
     ),
     Scenario(
         "rich-operation",
-        "SharePoint's rich operation, below /v1.0, wants a token.",
+        "SharePoint's rich operation, below /v1.0, requires a token.",
         (11,),
         _succeeding,
         _rich_operation,
         bearer=True,
     ),
-    Scenario("succeeded", "A monitor that says running and succeeded, words of the siblings.", (11, 25), _succeeding),
+    Scenario("succeeded", "The statuses running and succeeded, which similar operations use.", (11, 25), _succeeding),
     Scenario(
         "onenote",
         "202 with Operation-Location and no Location.",
@@ -173,7 +178,7 @@ NORMAL = (
     ),
     Scenario(
         "sync-200",
-        "200 with the item: the copy was made while you waited.",
+        "200 with the item: the copy was made synchronously.",
         (11,),
         start=lambda c: document(200, _item(c)),
         at_once=True,
@@ -189,17 +194,21 @@ NORMAL = (
     Scenario("failed-202", "The same with 202.", (12,), _failed(202, {"error": NAME_EXISTS}), lands=False),
     Scenario(
         "failed-details",
-        "Failed for several reasons, in details; no code of its own.",
+        "Failed for several reasons, in details; the error has no code.",
         (13,),
         ending(_failed_details),
         lands=False,
     ),
     Scenario(
-        "failed-500", "HTTP 500, and in its body failed with an errorCode.", (14,), _failed(500, DENIED), lands=False
+        "failed-500",
+        "HTTP 500 with a body that has status failed and an errorCode.",
+        (14,),
+        _failed(500, DENIED),
+        lands=False,
     ),
     Scenario(
         "operation-not-found",
-        "500 operationNotFound where the end should be.",
+        "500 operationNotFound instead of the final status.",
         (15,),
         ending(lambda _: document(500, OPERATION_NOT_FOUND)),
         lands=False,
@@ -213,10 +222,10 @@ NORMAL = (
     ),
     Scenario("cancelled", "cancelPending, then cancelled.", (16,), _cancelled, lands=False),
     Scenario("failed-late", "Fails at 56 %.", (16,), _failed_late, lands=False),
-    Scenario("failed-bare", "Failed, and not a word why.", (16,), _failed(200, {}), lands=False),
+    Scenario("failed-bare", "Failed without an error.", (16,), _failed(200, {}), lands=False),
     Scenario(
         "completed-then-running",
-        "Says completed once and inProgress ever after.",
+        "Reports completed once and inProgress afterwards.",
         (27,),
         lambda m: running(m, percentageComplete=60.0) if m.told else plain(m),
     ),
@@ -227,7 +236,9 @@ NORMAL = (
         ending(lambda _: document(202, {"percentageComplete": 100.0, "status": "completed"})),
     ),
     Scenario("read-lag", "Completed, but the new item is 404 on the first three reads.", (27,), hidden=3),
-    Scenario("wrong-parent", "The copy lands beside its source, whatever target was asked for.", (30,), strays=True),
+    Scenario(
+        "wrong-parent", "The copy is created beside its source, whatever target was requested.", (30,), strays=True
+    ),
     Scenario("early-completed", "Completed while the new folder is still filling.", (33,), grows=True),
 )
 
@@ -263,7 +274,7 @@ REFUSALS = (
     ),
     _refused(
         "rejected-401",
-        "401, the token has run out.",
+        "401, the token has expired.",
         401,
         "InvalidAuthenticationToken",
         "Lifetime validation failed, the token is expired.",

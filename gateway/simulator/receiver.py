@@ -1,4 +1,4 @@
-"""A receiver of callbacks: shows what came and whether it is signed, and misbehaves as its URL says."""
+"""A receiver of callbacks: prints and verifies each one, and misbehaves as its URL requests."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 PATH = "/receiver"
 SECRETS = f"{PATH}/secrets"
 KEPT = 1000  # messages
-TOLERANCE = 300  # seconds that a timestamp may be off
+TOLERANCE = 300  # largest difference of a timestamp from the clock, in seconds
 LARGE = 1 << 20  # bytes
 
 HELP = f"""\
-The receiver of callbacks: {{origin}}{PATH}
-  what came            curl {{origin}}{PATH}       forget it: curl -X DELETE {{origin}}{PATH}
-  a secret it knows    curl -X PUT {{origin}}{SECRETS} -d whsec_...
+The receiver of callbacks (webhooks): {{origin}}{PATH}
+  received callbacks   curl {{origin}}{PATH}       clear them: curl -X DELETE {{origin}}{PATH}
+  add a secret         curl -X PUT {{origin}}{SECRETS} -d whsec_...
 
-A callback's URL says how it is received, for good or with &times=N the first N times:
-  ?fail=500            that code           ?hang        no answer        ?drop     the connection is reset
-  ?throttle=2          429, Retry-After    ?redirect    307 elsewhere    ?drip     an answer byte by byte
-  ?unavailable=2       503, Retry-After    ?gone        410              ?large    an answer of a megabyte
+The query of a callback's URL selects the response, always or with &times=N for the first N requests:
+  ?fail=500            that code           ?hang        no response      ?drop     the connection is reset
+  ?throttle=2          429, Retry-After    ?redirect    307              ?drip     a response byte by byte
+  ?unavailable=2       503, Retry-After    ?gone        410              ?large    a response of a megabyte
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One attempt as it came in."""
+    """One received attempt."""
 
     at: float  # seconds since 1970
     message_id: str
     timestamp: str
     signatures: str
     body: bytes
-    status: int | None  # None when there was no answer
-    repeated: bool
+    status: int | None  # None when no response was sent
+    repeated: bool  # whether the message id was received before
 
 
 class Receiver:
-    """`on_message` is told each attempt in a line; `clock` is in seconds since 1970."""
+    """Records each attempt, and reports it to `on_message` as one line. `clock` returns seconds since 1970."""
 
     def __init__(
         self, on_message: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.time
@@ -61,7 +61,7 @@ class Receiver:
         self._times: Counter[str] = Counter()
 
     def learn(self, secret: str) -> None:
-        """Know a secret from now on. Raises ValueError for what is none."""
+        """Add a secret for verification. Raises ValueError when it is malformed."""
         prefix, _, key = secret.strip().partition("_")
         try:
             decoded = base64.b64decode(key, validate=True)
@@ -72,7 +72,7 @@ class Receiver:
         self._keys.append(decoded)
 
     def handle(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Answer a request below PATH; `headers` have lower-case names."""
+        """Return the response to a request at or below PATH; names in `headers` are in lower case."""
         if path == SECRETS and method in ("PUT", "POST"):
             try:
                 self.learn(body.decode(errors="replace"))
@@ -82,7 +82,7 @@ class Receiver:
         if path != PATH:
             return document(404, {"error": f"There are {PATH} and {SECRETS}."})
         if method == "GET":
-            return document(200, {"received": [self.as_json(one) for one in self.received]})
+            return document(200, {"received": [self.as_json(attempt) for attempt in self.received]})
         if method == "DELETE":
             self.received.clear()
             self._times.clear()
@@ -93,60 +93,60 @@ class Receiver:
             answer = self._behaviour(query)
         except ValueError as error:
             return document(400, {"error": str(error)})
-        self._keep(headers, body, answer)
+        self._record(headers, body, answer)
         return answer
 
-    def as_json(self, one: Received) -> dict[str, Any]:
-        """What came, and how it stands up to the Standard Webhooks' rules, by the secrets that are known now."""
+    def as_json(self, attempt: Received) -> dict[str, Any]:
+        """Return an attempt as an object for JSON; its signature is verified with the secrets known now."""
         try:
-            message = json.loads(one.body)
+            message = json.loads(attempt.body)
         except ValueError:
-            message = one.body.decode(errors="replace")
+            message = attempt.body.decode(errors="replace")
         return {
-            "at": one.at,
-            "webhook-id": one.message_id,
-            "signature": self.verdict(one),
-            "repeated": one.repeated,
-            "answered": one.status,
+            "at": attempt.at,
+            "webhook-id": attempt.message_id,
+            "signature": self.verdict(attempt),
+            "repeated": attempt.repeated,
+            "answered": attempt.status,
             "message": message,
         }
 
-    def verdict(self, one: Received) -> str:
-        """Whether its signature holds."""
-        if not one.message_id or not one.timestamp.isdecimal() or not one.signatures:
+    def verdict(self, attempt: Received) -> str:
+        """Verify the signature by the Standard Webhooks' rules; "holds", or the reason why it does not."""
+        if not attempt.message_id or not attempt.timestamp.isdecimal() or not attempt.signatures:
             return "is missing"
-        if abs(one.at - int(one.timestamp)) > TOLERANCE:
+        if abs(attempt.at - int(attempt.timestamp)) > TOLERANCE:
             return "is too old or too new"
-        signed = f"{one.message_id}.{one.timestamp}.".encode() + one.body
-        given = [signature.encode() for signature in one.signatures.split(" ")]
+        signed = f"{attempt.message_id}.{attempt.timestamp}.".encode() + attempt.body
+        given = [signature.encode() for signature in attempt.signatures.split(" ")]
         for key in self._keys:
             expected = b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256"))
             if any(hmac.compare_digest(expected, signature) for signature in given):
                 return "holds"
         return "does not hold" if self._keys else "cannot be checked: no secret is known"
 
-    def _keep(self, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
+    def _record(self, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
         answered = answer.status if answer.delivery not in (Delivery.HANG, Delivery.RESET) else None
         names = ("webhook-id", "webhook-timestamp", "webhook-signature")
         message_id, timestamp, signatures = (headers.get(name, "") for name in names)
         repeated = any(earlier.message_id == message_id for earlier in self.received)
-        one = Received(self._clock(), message_id, timestamp, signatures, body, answered, repeated)
-        self.received.append(one)
-        shown = self.as_json(one)
-        kind = shown["message"].get("type") if isinstance(shown["message"], dict) else "no message"
-        what = f"{kind} ({message_id}{', again' if repeated else ''})"
-        self._on_message(f"{what}: its signature {shown['signature']}; answered {answered or 'nothing'}")
+        attempt = Received(self._clock(), message_id, timestamp, signatures, body, answered, repeated)
+        self.received.append(attempt)
+        facts = self.as_json(attempt)
+        kind = facts["message"].get("type") if isinstance(facts["message"], dict) else "no message"
+        message = f"{kind} ({message_id}{', repeated' if repeated else ''})"
+        self._on_message(f"{message}: its signature {facts['signature']}; answered {answered or 'nothing'}")
 
     def _behaviour(self, query: str) -> Answer:
-        """The answer that a callback's URL asks for. Raises ValueError for what it cannot mean."""
-        asked = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-        times = asked.pop("times", None)
+        """Return the response that the query of a callback's URL selects. Raises ValueError for an invalid query."""
+        parameters = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+        times = parameters.pop("times", None)
         if times is not None and not times.isdecimal():
             raise ValueError("times must be a whole number.")
         self._times[query] += 1
-        if not asked or (times is not None and self._times[query] > int(times)):
+        if not parameters or (times is not None and self._times[query] > int(times)):
             return Answer(204, content_type=None)
-        name, value = next(iter(asked.items()))
+        name, value = next(iter(parameters.items()))
         if name in ("throttle", "unavailable") and not value.isdecimal():
             raise ValueError(f"{name} needs a number of seconds.")
         if name == "fail":

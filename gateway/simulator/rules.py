@@ -1,4 +1,4 @@
-"""Graph's rules for a copy: what is refused on the spot, where the new item goes and what it is called."""
+"""Graph's rules for a copy: immediate refusals, the target, and the name of the new item."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ BEHAVIOURS = ("fail", "rename", "replace")
 
 @dataclass(slots=True)
 class Plan:
+    """A copy that was accepted: what is copied, and to where."""
+
     source: Item
     target: Item
     name: str
     children_only: bool = False
     replaced: Item | None = None
-    clash: bool = False  # found out while copying: the monitor tells
+    clash: bool = False  # a name conflict that only the monitor reports
 
 
 def not_found() -> GraphError:
@@ -31,7 +33,10 @@ def not_found() -> GraphError:
 
 
 def source_item(tree: Tree, address: Address, choice: Choice, now: float) -> Item:
-    """The item an address means. Whoever names a scenario gets a stand-in for one that is not there."""
+    """Return the item at an address. When the caller selected a scenario, a missing item gets a stand-in.
+
+    Raises GraphError (404).
+    """
     item = tree.find(address, now)
     if item is None and choice.named:
         root = tree.root(address.drive, make=True)
@@ -42,12 +47,12 @@ def source_item(tree: Tree, address: Address, choice: Choice, now: float) -> Ite
 
 
 def plan(tree: Tree, address: Address, body: bytes, choice: Choice, now: float) -> Plan:
-    """What a copy request comes to, or the `GraphError` it is refused with."""
-    asked = _asked(body)
+    """Return the plan of a copy request; `now` is a time of the simulator's clock. Raises GraphError for a refusal."""
+    request = _request(body)
     source = source_item(tree, address, choice, now)
-    children_only = asked.get("childrenOnly") is True
-    _check_children_only(source, asked, wanted=children_only)
-    targets = [_folder(tree, meant, now, make=choice.named) for meant in _meant(source, address, asked, choice)]
+    children_only = request.get("childrenOnly") is True
+    _check_children_only(source, request, wanted=children_only)
+    targets = [_folder(tree, named, now, make=choice.named) for named in _targets(source, address, request, choice)]
     target = targets[0]
     if target is not targets[-1]:
         raise _invalid("The id and the path of parentReference are not the same item.")
@@ -60,57 +65,58 @@ def plan(tree: Tree, address: Address, body: bytes, choice: Choice, now: float) 
         raise GraphError(403, "accessDenied", "Access denied")
     if target.drive == FULL:
         raise GraphError(507, "quotaLimitReached", "Insufficient Space Available")
-    made = Plan(source, target, asked.get("name") or source.name, children_only)
+    made = Plan(source, target, request.get("name") or source.name, children_only)
     strict = choice.scenario.strict or not choice.named
     if not children_only:
-        _settle_name(tree, made, choice.behaviour, strict=strict, at_once="name" in asked or choice.scenario.strict)
+        at_once = "name" in request or choice.scenario.strict
+        _resolve_name(tree, made, choice.behaviour, strict=strict, at_once=at_once)
     elif strict and choice.behaviour == "fail":
         made.clash = not target.children.keys().isdisjoint(source.children)
     return made
 
 
-def _check_children_only(source: Item, asked: dict[str, Any], *, wanted: bool) -> None:
+def _check_children_only(source: Item, request: dict[str, Any], *, wanted: bool) -> None:
     if source.parent is None and not wanted:
         raise _invalid("Cannot copy the root folder.")
     if wanted and not source.folder:
         raise _invalid("childrenOnly option is not valid for file items.")
-    if wanted and "name" in asked:
+    if wanted and "name" in request:
         raise _invalid("Cannot use name parameter alongside childrenOnly.")
 
 
-def _asked(body: bytes) -> dict[str, Any]:
+def _request(body: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(body or b"{}")
+        request = json.loads(body or b"{}")
     except ValueError:
         raise _invalid("Unable to read JSON request payload.") from None
-    reference_ = asked.get("parentReference") if isinstance(asked, dict) else None
-    if not isinstance(asked, dict) or not isinstance(reference_, dict | None):
+    reference_ = request.get("parentReference") if isinstance(request, dict) else None
+    if not isinstance(request, dict) or not isinstance(reference_, dict | None):
         raise _invalid("The request is malformed or incorrect.")
-    if not isinstance(asked.get("name"), str | None):
+    if not isinstance(request.get("name"), str | None):
         raise _invalid("The name is no text.")
-    return asked
+    return request
 
 
 def _invalid(message: str) -> GraphError:
     return GraphError(400, "invalidRequest", message)
 
 
-def _meant(source: Item, address: Address, asked: dict[str, Any], choice: Choice) -> list[Address]:
-    """What parentReference points at: once or, by id and by path, twice."""
+def _targets(source: Item, address: Address, request: dict[str, Any], choice: Choice) -> list[Address]:
+    """Return the target's address; two addresses when parentReference has both an id and a path."""
     beside = [] if source.parent is None else [Address("", source.drive, source.parent.id)]
     if choice.scenario.strays and beside:
         return beside
-    wanted = asked.get("parentReference") or {}
+    wanted = request.get("parentReference") or {}
     drive = str(wanted.get("driveId") or choice.scenario.drive or address.drive)
-    meant: list[Address] = []
+    targets: list[Address] = []
     if wanted.get("path"):
         by_path = reference(str(wanted["path"]), drive)
         if by_path is None:
             raise _invalid("The path of parentReference is not understood.")
-        meant.append(by_path)
+        targets.append(by_path)
     if wanted.get("id"):
-        meant.append(Address("", drive, str(wanted["id"])))
-    return meant or (beside if drive == source.drive else []) or [Address("", drive, None)]
+        targets.append(Address("", drive, str(wanted["id"])))
+    return targets or (beside if drive == source.drive else []) or [Address("", drive, None)]
 
 
 def _folder(tree: Tree, address: Address, now: float, *, make: bool) -> Item:
@@ -130,7 +136,7 @@ def _folder(tree: Tree, address: Address, now: float, *, make: bool) -> Item:
     return item
 
 
-def _settle_name(tree: Tree, made: Plan, behaviour: str, *, strict: bool, at_once: bool) -> None:
+def _resolve_name(tree: Tree, made: Plan, behaviour: str, *, strict: bool, at_once: bool) -> None:
     if behaviour not in BEHAVIOURS:
         raise _invalid("@microsoft.graph.conflictBehavior is one of fail, rename, replace.")
     taken = made.target.children.get(made.name.lower())

@@ -1,4 +1,4 @@
-"""A copy as its monitor sees it, and a scenario: two functions, and facts about where its item ends up."""
+"""A copy at the moment of a poll, and a scenario: the responses of POST and monitor, and what becomes of the item."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ DOCUMENTED_SIZE = 12019
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Where things live as the caller reaches them: scheme, host and port, no path."""
+    """Origins (scheme, host, port) as the caller reaches them."""
 
     graph: str
     monitor: str
-    foreign: str  # the same server under another name: nobody has any business there
-    refusing: str  # nobody listens
-    silent: str  # a connection to it is never completed
+    foreign: str  # the same server under another name, where no client should go
+    refusing: str  # connections are refused
+    silent: str  # connections are never completed
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
+    """One accepted copy request."""
+
     operation: str
     token: str
     number: int  # 1 for the first copy of this scenario in this drive
@@ -40,7 +42,7 @@ class Copy:
     name: str
     seconds: float
     steps: int
-    every: int  # a troubled monitor is troubled on the first of every so many polls
+    every: int  # a fault occurs at the first of every this many polls
 
     @property
     def monitor_path(self) -> str:
@@ -57,13 +59,15 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
+    """A poll of a copy's monitor: all that its response depends on."""
+
     copy: Copy
-    elapsed: float
+    elapsed: float  # seconds since the copy was started
     now: datetime
-    poll: int = 1  # 1 for the first question
-    waited: float = float("inf")  # seconds since the question before
-    bound: float = 0.0  # the Retry-After that question was answered with
-    told: bool = False  # the end was told before
+    poll: int = 1  # 1 for the first poll
+    waited: float = float("inf")  # seconds since the previous poll
+    bound: float = 0.0  # Retry-After of the previous response, in seconds
+    told: bool = False  # whether a poll after the end was answered before
 
     @property
     def done(self) -> bool:
@@ -71,10 +75,10 @@ class Moment:
 
     @property
     def part(self) -> float:
-        """How much is done, 0 to 1, in the copy's steps."""
+        """The progress from 0 to 1, rounded down to the copy's steps."""
         if self.done:
             return 1.0
-        # The small addition keeps 5/18 of 18 steps at step 5, whatever binary fractions make of it.
+        # The addition keeps 5/18 of 18 steps at step 5 despite binary rounding.
         return int(self.elapsed * self.copy.steps / self.copy.seconds + 1e-9) / self.copy.steps
 
     @property
@@ -83,6 +87,7 @@ class Moment:
 
     @property
     def troubled(self) -> bool:
+        """Whether a scenario with `every` has its fault at this poll."""
         return (self.poll - 1) % self.copy.every == 0
 
 
@@ -91,6 +96,7 @@ Monitor = Callable[[Moment], Answer]
 
 
 def accepted(copy: Copy) -> Answer:
+    """Return the 202 with the monitor's URL."""
     return accepted_at(copy.monitor_url)
 
 
@@ -99,43 +105,47 @@ def accepted_at(location: str) -> Answer:
 
 
 def running(moment: Moment, **changes: object) -> Answer:
+    """Return the 202 of a running copy; `changes` replace or add fields."""
     state = {"operation": "ItemCopy", "percentageComplete": moment.percent, "status": "inProgress"}
     return document(202, state | changes)
 
 
 def completed(moment: Moment, status: int = 202, **changes: object) -> Answer:
+    """Return the response of a completed copy; `changes` replace or add fields."""
     state = {"percentageComplete": 100.0, "resourceId": moment.copy.resource_id, "status": "completed"}
     return document(status, state | changes)
 
 
 def plain(moment: Moment) -> Answer:
-    """The dialect of the overview of long-running actions, to the byte."""
+    """Respond in the dialect of the overview of long-running actions, to the byte."""
     return completed(moment) if moment.done else running(moment)
 
 
 def ending(end: Monitor) -> Monitor:
-    """Runs as usual and ends in its own way."""
+    """Return a monitor that responds as `running`, and as `end` after the end."""
     return lambda moment: end(moment) if moment.done else running(moment)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
+    """One behaviour of upstream."""
+
     name: str
     summary: str
-    numbers: tuple[int, ...]  # of the behaviours in the project's facts sheet, section 9
+    numbers: tuple[int, ...]  # behaviours in the project's facts sheet, section 9
     monitor: Monitor = plain
     start: Start = accepted
-    refusal: GraphError | None = None  # what POST and GET are refused with: nothing runs
+    refusal: GraphError | None = None  # the response to POST and GET; no copy is started
     every: int = 1
-    lands: bool = True  # an item is there in the end
-    at_once: bool = False  # … already when the POST is answered
-    strays: bool = False  # … beside its source, whatever target was asked for
+    lands: bool = True  # the copy creates an item
+    at_once: bool = False  # … already before the response to the POST
+    strays: bool = False  # … beside its source, whatever target was requested
     drive: str | None = None  # the target drive when the body names none
-    hidden: int = 0  # reads of the new item that still answer 404
-    grows: bool = False  # the item is there half-filled and fills up for as long again
-    strict: bool = False  # name conflicts count; elsewhere the new item quietly gets a free name
+    hidden: int = 0  # number of reads of the new item that are still 404
+    grows: bool = False  # the item's size grows from 0 for as long again after the end
+    strict: bool = False  # name conflicts fail; otherwise the new item gets a free name
     file: bool = False  # the stand-in for the copied item is a file
-    bearer: bool = False  # the monitor wants the Authorization that others refuse
+    bearer: bool = False  # the monitor requires the Authorization that others refuse
 
 
 # What the overview of long-running actions prints for its copied folder.

@@ -1,4 +1,4 @@
-"""The simulator: one aiohttp handler that records, asks the pure parts, and answers."""
+"""The simulator: one aiohttp handler that records each request, computes the response, and sends it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.simulator.scenario import Copy, Monitor, Scenario
 
 LARGEST_REQUEST = 4 * 2**20
-DISCARD = 9  # the port of the old discard service: stands for a dead end nobody has opened
+DISCARD = 9  # the port of the discard service, used until the dead ends are open
 AUDIENCE = {"error": {"code": "unauthenticated", "message": "Invalid audience Uri 'https://graph.microsoft.com/'"}}
 TEXT_PAGE = "text/plain; charset=utf-8"
 KEPT = 10_000  # requests
@@ -39,9 +39,9 @@ SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class Simulator:
-    """Plays Graph and its monitors, and with a `receiver` whoever is called back.
+    """Plays Graph and its monitors, and with a `receiver` also the receiver of callbacks.
 
-    Copies have no tasks: their state follows from `clock` when it is asked for.
+    Copies have no tasks: a poll computes their state from `clock` (seconds). Raises ValueError for invalid defaults.
     """
 
     def __init__(
@@ -56,21 +56,22 @@ class Simulator:
         self.receiver = receiver
         self.scenario, self.seconds, self.steps = checked(scenario, seconds, steps)
         self.clock = clock
-        self.url = ""  # known once it is running; the same for the next
+        self.url = ""  # set while it is running, like the next
         self.monitor_url = ""
-        self.monitor_port: int | None = None  # None: monitors are on the port the copy was asked for on
+        self.monitor_port: int | None = None  # None: monitors are on the port of the copy request
         self.refusing_port = DISCARD
         self.silent_port = DISCARD
         self.tree = Tree()
         self.requests: deque[RecordedRequest] = deque(maxlen=KEPT)
         self.operations: dict[str, Operation] = {}  # by operation id, oldest first
-        self.refused = 0  # questions to a monitor that carried an Authorization it must not see
+        self.refused = 0  # polls with an Authorization that the monitor must not receive
         self._monitors: dict[str, Operation] = {}  # by path with query
         self._monitor_paths: set[str] = set()
         self._numbers: Counter[tuple[str, str]] = Counter()
         self._closing = asyncio.Event()
 
     def app(self) -> web.Application:
+        """Return the application; a hanging response ends when the application shuts down."""
         app = web.Application(client_max_size=LARGEST_REQUEST)
         app.router.add_route("*", "/{anything:.*}", self._handle)
 
@@ -85,12 +86,12 @@ class Simulator:
         return app
 
     def asked(self, kind: str) -> list[RecordedRequest]:
-        """The requests of a kind (copy, item, monitor, foreign, other) that are on record, oldest first."""
-        return [asked for asked in self.requests if asked.kind == kind]
+        """Return the recorded requests of a kind (copy, item, monitor, foreign, other), oldest first."""
+        return [request for request in self.requests if request.kind == kind]
 
     def polls(self, operation: str | None = None) -> list[RecordedRequest]:
-        """The questions to one monitor, or to all."""
-        return [asked for asked in self.asked("monitor") if operation in (None, asked.operation)]
+        """Return the recorded polls of one monitor, or of all, oldest first."""
+        return [request for request in self.asked("monitor") if operation in (None, request.operation)]
 
     def forget(self) -> None:
         """Clear the record; copies and items stay."""
@@ -117,17 +118,17 @@ class Simulator:
             request_id = str(uuid.uuid4())
             echoed = {"request-id": request_id, "client-request-id": headers.get("client-request-id", request_id)}
             try:
-                heard = self._graph(request, asked)
+                result = self._graph(request, asked)
             except GraphError as error:
-                heard = error
-            answer = heard if isinstance(heard, Answer) else heard.answer(now, *echoed.values())
+                result = error
+            answer = result if isinstance(result, Answer) else result.answer(now, *echoed.values())
         else:
             answer = self._elsewhere(asked)
         asked.status = answer.status
         return await send(request, answer, echoed, self._closing)
 
     def _own_page(self, request: web.Request, path: str) -> Answer | None:
-        """The simulator's own pages, which are not on record."""
+        """Return a page of the simulator itself, which is not recorded; None for any other path."""
         if path == "/record":
             if request.method == "DELETE":
                 self.forget()
@@ -137,7 +138,7 @@ class Simulator:
                 {
                     "refused": self.refused,
                     "operations": [operation.as_json() for operation in self.operations.values()],
-                    "requests": [asked.as_json() for asked in self.requests],
+                    "requests": [recorded.as_json() for recorded in self.requests],
                 },
             )
         if path != "/":
@@ -285,7 +286,7 @@ class Simulator:
             asked.kind = "foreign"
             return document(401, AUDIENCE)
         if asked.path in self._monitor_paths:
-            # The right path under another query: the token in it is what opens a monitor.
+            # The path with another query: a monitor requires the token in its query.
             asked.kind = "monitor"
             return document(401, UNAUTHENTICATED)
         if asked.path == "/_layouts/15/Throttle.htm":
@@ -294,29 +295,32 @@ class Simulator:
 
 
 def _token() -> str:
-    """Shaped and sized like the JWT in SharePoint's monitor URLs."""
+    """Return a token in the form and size of the JWT in SharePoint's monitor URLs."""
     claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
     return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"
 
 
 @dataclass(slots=True, eq=False)
 class RecordedRequest:
-    at: float  # the simulator's clock
-    time: str  # for people
+    """One received request."""
+
+    at: float  # by the simulator's clock
+    time: str  # UTC, ISO 8601
     method: str
     path: str  # raw, without the query
     query: str
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     kind: str = "other"  # copy, item, monitor, foreign, other
-    operation: str | None = None  # of the copy it started or asked about
-    status: int | None = None  # None while it is unanswered
+    operation: str | None = None  # of the copy that it started or polled
+    status: int | None = None  # None until the response is known
 
     @property
     def authorized(self) -> bool:
         return "authorization" in self.headers
 
     def as_json(self) -> dict[str, Any]:
+        """Return an object for JSON, with credentials redacted."""
         headers = {name: "redacted" if name in SECRET else value for name, value in self.headers.items()}
         body = self.body.decode(errors="replace")
         facts = ("at", "time", "method", "path", "query", "kind", "operation", "status", "authorized")
@@ -325,15 +329,15 @@ class RecordedRequest:
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """A copy that was accepted, and how its monitor was asked."""
+    """A copy that was accepted, and the polls of its monitor."""
 
     copy: Copy
     scenario: Scenario
     monitor: Monitor
     started: float
-    location: str | None = None  # as it was given out
+    location: str | None = None  # as it was sent
     polls: int = 0
-    polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # when, newest last
+    polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # times, newest last
     bound: float = 0.0
     told: bool = False
 

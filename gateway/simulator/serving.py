@@ -1,4 +1,4 @@
-"""Serves a simulator on real sockets, with two ports that lead nowhere; stops at once whatever still hangs."""
+"""Serves a simulator on real sockets, with two dead ports; stopping does not wait for hanging responses."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from gateway.simulator.receiver import Receiver
 
-PATIENCE = 0.3  # seconds for an answer that is being written when the simulator stops
-WAITING = 2048  # connections: many jobs may knock at the same moment
-FILLING = 4  # connections that fill a queue of none, with some to spare
+PATIENCE = 0.3  # seconds for a response that is being written when the simulator stops
+WAITING = 2048  # connections: many jobs may connect at the same moment
+FILLING = 4  # connections that fill a listen queue of 0, with some to spare
 
 
 @asynccontextmanager
 async def running(
     simulator: Simulator, host: str = "127.0.0.1", port: int = 0, *, monitor_port: int | None = None
 ) -> AsyncIterator[Simulator]:
-    """Serve `simulator` while the block runs; `monitor_port` (0: any) gives its monitors an origin of their own."""
+    """Serve `simulator` while the block runs. With `monitor_port` (0: any) its monitors have another origin."""
     runner = web.AppRunner(
         simulator.app(), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=PATIENCE
     )
@@ -64,7 +64,10 @@ async def serve(
     on_ready: Callable[[str], None],
     receiver: Receiver | None = None,
 ) -> None:
-    """Run a simulator until SIGTERM or SIGINT; `on_ready` is told its URL."""
+    """Run a simulator until SIGTERM or SIGINT; `on_ready` is called with its URL.
+
+    Raises OSError when it cannot listen, ValueError for an invalid default.
+    """
     simulator = Simulator(scenario=scenario, seconds=seconds, steps=steps, receiver=receiver)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with running(simulator, host, port):
@@ -79,7 +82,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 async def _stop_accepting(listening: list[socket.socket]) -> None:
-    # asyncio's Server.close() trips over a connection whose accept task has not run yet and leaks its socket.
+    # asyncio's Server.close() fails on a connection whose accept task has not run yet, and leaks its socket.
     loop = asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):
         for opened in listening:
@@ -95,15 +98,17 @@ def _reachable(host: str) -> str:
 
 
 class DeadEnds:
+    """Two ports: connections to `refusing` are refused, those to `silent` are never completed."""
+
     def __init__(self, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._sockets = [socket.socket(family, socket.SOCK_STREAM) for _ in range(2 + FILLING)]
         refusing, silent, *fillers = self._sockets
-        # Bound and not listening: nobody else gets the port, and a connection to it is refused.
+        # Bound and not listening: no other program gets the port, and a connection to it is refused.
         refusing.bind((host, 0))
         silent.bind((host, 0))
         silent.listen(0)
-        # Nobody accepts; once the queue is full the kernel drops what else knocks.
+        # No connection is accepted; once the queue is full the kernel drops further attempts.
         for filler in fillers:
             filler.settimeout(0)
             with contextlib.suppress(OSError):

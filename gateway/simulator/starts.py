@@ -1,4 +1,4 @@
-"""Copies whose trouble begins with the POST: strange Locations, and refusals of copies that run all the same."""
+"""Faults of the POST: invalid or unusual Locations, and refusals of copies that run anyway."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gateway.simulator.scenario import Scenario, Start, accepted, accepted_at
 if TYPE_CHECKING:
     from gateway.simulator.scenario import Copy
 
-COPIES_AT_ONCE = 10  # in one drive, before "too-many" has had enough
-LONG = 4096  # characters a Location may well have: ARM asks its clients to bear as much
+COPIES_AT_ONCE = 10  # in one drive, after which "too-many" refuses
+LONG = 4096  # characters of a Location: ARM requires its clients to support as many
 
 
 def _located(name: str, summary: str, base: str) -> Scenario:
-    """Accepted, with a Location elsewhere that nobody ought to go to."""
+    """Return a scenario with a Location elsewhere that a client must not follow."""
     return Scenario(name, summary, (28,), start=lambda copy: accepted_at(base + copy.monitor_path))
 
 
@@ -77,10 +77,10 @@ STARTS = (
     _located("location-loopback-6", "Location is the IPv6 loopback.", "https://[::1]"),
     _located("location-mapped", "Location is a loopback address mapped into IPv6.", "https://[::ffff:127.0.0.1]"),
     _located("location-link-local", "Location is the cloud's metadata address.", "http://169.254.169.254"),
-    _located("location-unlisted", "Location is a host of nobody's.", "https://monitor.attacker.example"),
+    _located("location-unlisted", "Location is an unknown host.", "https://monitor.attacker.example"),
     _located(
         "location-lookalike",
-        "Location's host only begins like SharePoint.",
+        "Location's host only begins like SharePoint's.",
         "https://contoso.sharepoint.com.attacker.example",
     ),
     _located(
@@ -89,9 +89,7 @@ STARTS = (
         "https://contoso.sharepoint.com@attacker.example",
     ),
     _located("location-file", "Location is a file URL.", "file://"),
-    Scenario(
-        "location-garbage", "Location is no URL at all.", (28,), start=_answered(accepted_at("http://[not a url"))
-    ),
+    Scenario("location-garbage", "Location is not a URL.", (28,), start=_answered(accepted_at("http://[not a url"))),
     _runs_anyway(
         "post-404-runs",
         "404 to the POST, although the copy runs; the same POST again is 409.",
@@ -99,22 +97,22 @@ STARTS = (
     ),
     _runs_anyway(
         "post-500-runs",
-        "500, although the copy runs; again is 409.",
+        "500, although the copy runs; the same POST again is 409.",
         _said(GraphError(500, "generalException", "General exception while processing")),
     ),
     _runs_anyway(
         "post-504-runs",
-        "504, although the copy runs; again is 409.",
+        "504, although the copy runs; the same POST again is 409.",
         _said(GraphError(504, "generalException", "The gateway timed out.")),
     ),
     _runs_anyway(
         "post-reset-runs",
-        "The connection is reset, although the copy runs; again is 409.",
+        "The connection is reset, although the copy runs; the same POST again is 409.",
         _answered(Answer(202, delivery=Delivery.RESET)),
     ),
     _runs_anyway(
         "post-hang-runs",
-        "No answer ever, although the copy runs; again is 409.",
+        "No response, although the copy runs; the same POST again is 409.",
         _answered(Answer(202, delivery=Delivery.HANG)),
     ),
     Scenario(
@@ -125,7 +123,7 @@ STARTS = (
     ),
     Scenario(
         "location-flip",
-        "Location changes from the 2.0 to the 2.1 form and back with each copy.",
+        "Location alternates between the 2.0 and the 2.1 form from copy to copy.",
         (31,),
         start=_flipping,
     ),

@@ -1,4 +1,4 @@
-"""Monitors that are throttled, broken, gone or wrong: what a poller must live through."""
+"""Monitors that are throttled, broken, gone or wrong: the faults that a poller must survive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.simulator.scenario import Moment
 
-HUGE = 8 * 2**20  # bytes: well beyond any sensible limit for a state
+HUGE = 8 * 2**20  # bytes: far beyond a sensible limit for a state
 THROTTLED = {"error": {"code": "activityLimitReached", "message": "The request has been throttled"}}
 BUSY = {"error": {"code": "serviceNotAvailable", "message": "The service is temporarily unavailable."}}
 GONE = {"error": {"code": "itemNotFound", "message": "The resource could not be found."}}
@@ -24,7 +24,7 @@ PAGE = b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Somethi
 
 
 def troubled(trouble: Monitor) -> Monitor:
-    """The first of every so many polls meets the trouble; the others are answered as usual."""
+    """Return a monitor with the fault at the first of every `every` polls, and a plain response at the others."""
     return lambda moment: trouble(moment) if moment.troubled else plain(moment)
 
 
@@ -33,14 +33,14 @@ def _always(answer: Answer) -> Monitor:
 
 
 def _shows(change: Callable[[Moment], dict[str, Any]]) -> Monitor:
-    """Runs with some fields of its own."""
+    """Return a monitor of a running copy in which `change` replaces or adds fields."""
     return lambda moment: completed(moment) if moment.done else running(moment, **change(moment))
 
 
 def _delivered(delivery: Delivery) -> Monitor:
     def monitor(moment: Moment) -> Answer:
         whole = plain(moment)
-        # Padded, so that a dripping body outlasts any patience and half a body is never the whole document.
+        # Padded, so that a dripping body outlasts every timeout and half a body is never the whole document.
         return Answer(whole.status, whole.body + b" " * 4096, delivery=delivery)
 
     return monitor
@@ -107,7 +107,7 @@ def _marked(moment: Moment) -> Answer:
 
 
 def _worded(run: str, end: str) -> Monitor:
-    """Runs and ends under the given words."""
+    """Return a monitor with `run` as the status while the copy runs, and `end` as the final status."""
     return lambda m: (
         document(202, {"status": end, "percentageComplete": 100.0, "resourceId": m.copy.resource_id})
         if m.done
@@ -144,9 +144,7 @@ def _accident(name: str, summary: str, delivery: Delivery) -> Scenario:
 
 
 THROTTLING = (
-    Scenario(
-        "throttled", "429 with Retry-After 41 at first, and 315 for whoever comes back too soon.", (21,), _throttled
-    ),
+    Scenario("throttled", "429 with Retry-After 41 at first, and 315 for a poll before that time.", (21,), _throttled),
     _twice("retry-after", "429 with Retry-After: 1.", (21,), document(429, THROTTLED, {"Retry-After": "1"})),
     _twice("retry-after-none", "429 without Retry-After.", (21,), document(429, THROTTLED)),
     _twice(
@@ -164,21 +162,21 @@ THROTTLING = (
     ),
     Scenario(
         "retry-after-running",
-        "202 with Retry-After: 2 on every answer while it runs.",
+        "202 with Retry-After: 2 in every response while it runs.",
         (21,),
         lambda m: plain(m) if m.done else Answer(202, running(m).body, headers={"Retry-After": "2"}),
     ),
     _twice(
         "rate-limit",
-        "429 that says when only in RateLimit-Reset: 31.",
+        "429 with RateLimit-Reset: 31 and no Retry-After.",
         (21,),
         document(429, THROTTLED, {"RateLimit-Limit": "1200", "RateLimit-Remaining": "0", "RateLimit-Reset": "31"}),
     ),
     _twice("busy", "503 with Retry-After: 1.", (21,), document(503, BUSY, {"Retry-After": "1"})),
     _twice("busy-bare", "503 without Retry-After.", (21,), document(503, BUSY)),
     _twice("timeout-504", "504 in HTML.", (21,), Answer(504, PAGE, HTML)),
-    _twice("bandwidth-509", "509, the bandwidth is used up.", (21,), document(509, THROTTLED)),
-    Scenario("throttle-page", "302 to a page that says sorry in HTML.", (22,), troubled(_throttle_page), every=2),
+    _twice("bandwidth-509", "509, the bandwidth limit is exceeded.", (21,), document(509, THROTTLED)),
+    Scenario("throttle-page", "302 to an error page in HTML.", (22,), troubled(_throttle_page), every=2),
 )
 
 BROKEN = (
@@ -186,7 +184,7 @@ BROKEN = (
     Scenario("redirect-foreign-item", "Ends with 303 to an item on another host.", (18,), ending(_foreign_end)),
     Scenario(
         "redirect-broken-item",
-        "Ends with 303 to /drives('me')/items(''), which nobody knows.",
+        "Ends with 303 to /drives('me')/items(''), which does not exist.",
         (19,),
         ending(_broken_item),
     ),
@@ -194,11 +192,11 @@ BROKEN = (
     Scenario("expired-410", "The monitor is 410 from half-way on.", (20,), _gone(410)),
     Scenario(
         "expired-after",
-        "404 once the end has been told.",
+        "404 after the final status was reported.",
         (20,),
         lambda m: document(404, GONE) if m.told else plain(m),
     ),
-    _twice("glitch-404", "Gone for a moment: 404.", (20,), document(404, GONE)),
+    _twice("glitch-404", "Temporary 404.", (20,), document(404, GONE)),
     Scenario(
         "unauthorized",
         "401 from the start, although no token was sent.",
@@ -206,7 +204,7 @@ BROKEN = (
         _always(document(401, UNAUTHENTICATED)),
     ),
     Scenario("forbidden", "403 from the start.", (17,), _always(document(403, DENIED))),
-    _twice("glitch-401", "401 for a moment.", (17,), document(401, UNAUTHENTICATED)),
+    _twice("glitch-401", "Temporary 401.", (17,), document(401, UNAUTHENTICATED)),
     _twice("unauthorized-html", "401 in HTML.", (23,), Answer(401, PAGE, HTML)),
     _twice("html", "200 with a page in HTML.", (23,), Answer(200, PAGE, HTML)),
     _twice("error-500", "500 in HTML.", (23,), Answer(500, PAGE, HTML)),
@@ -222,24 +220,24 @@ BROKEN = (
         "cut-json", "JSON that stops in the middle.", (23,), Answer(202, b'{"operation":"ItemCopy","percentageCompl')
     ),
     _twice("not-an-object", "JSON, but a list.", (23,), Answer(202, b'["inProgress"]')),
-    _twice("deep-json", "JSON nested a hundred thousand deep.", (23,), Answer(202, b"[" * 100_000)),
+    _twice("deep-json", "JSON nested 100,000 levels deep.", (23,), Answer(202, b"[" * 100_000)),
     _twice("not-utf8", "A body that is not UTF-8.", (23,), Answer(202, b'{"status":"inProgress\xff\xfe"}')),
     Scenario("huge", "A state of 8 MiB.", (23,), troubled(_huge), every=2),
-    _accident("drip", "A body that comes a byte at a time.", Delivery.DRIP),
-    _accident("hang", "The monitor takes the request and never answers.", Delivery.HANG),
-    _accident("hang-body", "The head of the answer comes, the body never does.", Delivery.HANG_BODY),
-    _accident("truncated", "The connection ends before the announced length is there.", Delivery.TRUNCATE),
-    _accident("reset", "The connection is reset instead of an answer.", Delivery.RESET),
+    _accident("drip", "A body sent one byte at a time.", Delivery.DRIP),
+    _accident("hang", "The monitor accepts the request and never responds.", Delivery.HANG),
+    _accident("hang-body", "The headers are sent, the body never is.", Delivery.HANG_BODY),
+    _accident("truncated", "The connection is closed before the announced length is reached.", Delivery.TRUNCATE),
+    _accident("reset", "The connection is reset instead of a response.", Delivery.RESET),
     _accident("reset-body", "The connection is reset in the middle of the body.", Delivery.RESET_BODY),
     Scenario(
         "connect-refused",
-        "Nobody listens where Location points.",
+        "Connections to Location's host are refused.",
         (23,),
         start=lambda c: accepted_at(c.origins.refusing + c.monitor_path),
     ),
     Scenario(
         "connect-hang",
-        "A connection to where Location points is never completed.",
+        "Connections to Location's host are never completed.",
         (23,),
         start=lambda c: accepted_at(c.origins.silent + c.monitor_path),
     ),
@@ -253,10 +251,10 @@ ODD = (
     Scenario("percent-missing", "No percentage.", (24,), _without_percent),
     Scenario("percent-null", "The percentage is null.", (24,), _shows(lambda _: {"percentageComplete": None})),
     Scenario(
-        "percent-text", "The percentage is a text.", (24,), _shows(lambda m: {"percentageComplete": str(m.percent)})
+        "percent-text", "The percentage is a string.", (24,), _shows(lambda m: {"percentageComplete": str(m.percent)})
     ),
     Scenario(
-        "percent-over", "The percentage passes 100.", (24,), _shows(lambda m: {"percentageComplete": m.percent * 2})
+        "percent-over", "The percentage exceeds 100.", (24,), _shows(lambda m: {"percentageComplete": m.percent * 2})
     ),
     Scenario(
         "percent-falling", "The percentage falls.", (24,), _shows(lambda m: {"percentageComplete": 100 - m.percent})
@@ -278,23 +276,23 @@ ODD = (
     Scenario(
         "status-case", "InProgress and Completed, with capitals.", (25,), _worded(run="InProgress", end="Completed")
     ),
-    Scenario("status-unknown", "paused, a word nobody knows, for a while.", (25,), _paused),
+    Scenario("status-unknown", "The unknown status paused for a while.", (25,), _paused),
     Scenario("status-missing", "No status while it runs.", (25,), _wordless),
     Scenario(
         "stuck",
-        "inProgress at 56 % for ever.",
+        "inProgress at 56 % forever.",
         (26,),
         lambda m: running(m, percentageComplete=min(m.percent, 56.0)),
         lands=False,
     ),
     Scenario(
         "stuck-not-started",
-        "notStarted for ever.",
+        "notStarted forever.",
         (26,),
         lambda m: running(m, status="notStarted", percentageComplete=0.0),
         lands=False,
     ),
     Scenario("skewed-date", "The Date header is two years ahead.", (34,), _skewed),
-    Scenario("doubled-keys", "Keys stand twice; the last one counts.", (34,), _doubled),
+    Scenario("doubled-keys", "Duplicate keys; the last one counts.", (34,), _doubled),
     Scenario("byte-order-mark", "A byte order mark before the JSON.", (34,), _marked),
 )

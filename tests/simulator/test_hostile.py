@@ -210,10 +210,10 @@ DEAD_ENDS = {"connect-refused", "connect-hang"}
 def test_every_scenario_of_these_chapters_is_met() -> None:
     """The tables of this file leave out none."""
     chapters = {title: {scenario.name for scenario in chapter} for title, chapter in CHAPTERS}
-    assert REFUSED.keys() | REFUSED_OTHERWISE.keys() == chapters["Refused on the spot"]
+    assert REFUSED.keys() | REFUSED_OTHERWISE.keys() == chapters["Refused immediately"]
     starts = LOCATIONS.keys() | RUNNING_ALL_THE_SAME.keys() | OTHER_STARTS
-    assert starts == chapters["Trouble with the POST and its Location"]
-    assert POLLS.keys() | ACCIDENTS | DEAD_ENDS == chapters["Monitors that break, expire or lead astray"]
+    assert starts == chapters["Problems with the POST and its Location"]
+    assert POLLS.keys() | ACCIDENTS | DEAD_ENDS == chapters["Monitors that break, expire or redirect to wrong places"]
 
 
 @pytest.mark.parametrize("name", POLLS)

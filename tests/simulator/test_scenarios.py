@@ -179,7 +179,7 @@ def held(expected: dict[str, Any], result: str) -> dict[str, Any]:
 def test_every_scenario_of_these_chapters_is_asked() -> None:
     """The tables above leave out none."""
     chapters = {title: {scenario.name for scenario in chapter} for title, chapter in CHAPTERS}
-    here = chapters["Copies that go well, and copies that fail"] | chapters["Throttling"] | chapters["Odd states"]
+    here = chapters["Copies that succeed, and copies that fail"] | chapters["Throttling"] | chapters["Unusual states"]
     assert POLLS.keys() | AT_ONCE.keys() == here
 
 

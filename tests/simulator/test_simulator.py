@@ -308,7 +308,7 @@ async def test_serve_ends_with_sigterm() -> None:
     async with asyncio.timeout(5):
         await ready.wait()
         async with aiohttp.ClientSession() as client, client.get(urls[0] + "/") as response:
-            assert 'goes like "completed-200"' in await response.text()
+            assert 'a copy plays "completed-200"' in await response.text()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
 
