@@ -227,7 +227,7 @@ NORMAL = (
         "completed-then-running",
         "Reports completed once and inProgress afterwards.",
         (27,),
-        lambda m: running(m, percentageComplete=60.0) if m.told else plain(m),
+        lambda m: running(m, percentageComplete=60.0) if m.end_seen else plain(m),
     ),
     Scenario(
         "no-resource",

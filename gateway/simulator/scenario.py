@@ -67,7 +67,7 @@ class Moment:
     poll: int = 1  # 1 for the first poll
     waited: float = float("inf")  # seconds since the previous poll
     bound: float = 0.0  # Retry-After of the previous response, in seconds
-    told: bool = False  # whether a poll after the end was answered before
+    end_seen: bool = False  # whether a poll after the end was answered before
 
     @property
     def done(self) -> bool:

@@ -167,12 +167,12 @@ class Simulator:
             operation.polls,
             waited,
             operation.bound,
-            operation.told,
+            operation.end_seen,
         )
         answer = operation.monitor(moment)
         wait = answer.headers.get("Retry-After", "")
         operation.bound = float(wait) if wait.isdecimal() else 0.0
-        operation.told = operation.told or moment.done
+        operation.end_seen = operation.end_seen or moment.done
         return answer
 
     def _graph(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
@@ -339,7 +339,7 @@ class Operation:
     polls: int = 0
     polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # times, newest last
     bound: float = 0.0
-    told: bool = False
+    end_seen: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {

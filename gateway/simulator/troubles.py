@@ -194,7 +194,7 @@ BROKEN = (
         "expired-after",
         "404 after the final status was reported.",
         (20,),
-        lambda m: document(404, GONE) if m.told else plain(m),
+        lambda m: document(404, GONE) if m.end_seen else plain(m),
     ),
     _twice("glitch-404", "Temporary 404.", (20,), document(404, GONE)),
     Scenario(

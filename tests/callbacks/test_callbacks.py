@@ -48,7 +48,7 @@ async def test_registering(tmp_path: Path) -> None:
         assert second["events"] == ["completed", "failed"]
         assert SECRETS.fullmatch(second["secret"])
         assert second["id"] != first["id"]
-        await receiver.told(1)
+        await receiver.received(1)
         listed = await shown(gateway, job)
         assert [set(callback) for callback in listed] == [{"id", "url", "events", "state", "attempts"}] * 2
         assert [callback["id"] for callback in listed] == [first["id"], second["id"]]
@@ -72,7 +72,7 @@ async def test_registering_in_one_step_with_the_copy(tmp_path: Path) -> None:
             "events": ["progress", "completed"],
             "secret": callback["secret"],
         }
-        posts = await receiver.told(3)
+        posts = await receiver.received(3)
         assert [one.kind for one in posts] == ["progress", "progress", "completed"]
         assert all(one.path == "/in?token=t" and one.signed_with(callback["secret"]) for one in posts)
         ((listed,), (_, plain, _)) = await settled(gateway, job, "delivered"), await post(gateway)
@@ -317,7 +317,7 @@ async def test_a_watch_that_is_stopped_is_told(tmp_path: Path) -> None:
         job = await gateway.copy(ITEM)
         await register(gateway, job, receiver.url)
         assert await ask(gateway, "DELETE", f"/jobs/{job['jobId']}", job["jobKey"]) == (204, None)
-        (told,) = await receiver.told(1)
+        (told,) = await receiver.received(1)
         assert (told.kind, told.message["data"]["error"]["code"]) == ("failed", "watchStopped")
         await settled(gateway, job, "delivered")
 
@@ -329,7 +329,7 @@ async def test_removed_while_an_attempt_hangs(tmp_path: Path) -> None:
         receiver.answer = hanging
         job = await gateway.copy(ITEM)
         callback = await register(gateway, job, receiver.url)
-        await receiver.told(1)
+        await receiver.received(1)
         path = f"/jobs/{job['jobId']}/callbacks/{callback['id']}"
         assert await ask(gateway, "DELETE", path, job["jobKey"]) == (204, None)
         await asyncio.sleep(1)

@@ -106,7 +106,7 @@ async def test_a_callback_that_fails_delays_no_other(tmp_path: Path) -> None:
         job = await gateway.copy(ITEM)
         for path in ("/bad", "/slow", "/good"):
             await register(gateway, job, receiver.url + path, "progress", "completed")
-        posts = await receiver.told(4, "/good")
+        posts = await receiver.received(4, "/good")
         assert [post.kind for post in posts] == ["progress", "progress", "progress", "completed"]
         assert posts[-1].at - begun < 2
 
@@ -131,7 +131,7 @@ async def test_the_waits_between_attempts(tmp_path: Path, monkeypatch: pytest.Mo
         engine = callbacks.Callbacks(store, receivers, runtime(tasks, lambda: begun + now()))
         engine.start()
         engine.resume(await store.claim_callbacks())
-        posts = await receiver.told(len(WAITS) + 1)
+        posts = await receiver.received(len(WAITS) + 1)
         for (earlier, later), wait in zip(pairwise(posts), WAITS, strict=True):
             assert later.at - earlier.at == near(wait)
         assert len({(post.id, post.body) for post in posts}) == 1
@@ -152,11 +152,11 @@ async def test_a_callback_whose_tries_are_used_up(tmp_path: Path, monkeypatch: p
         receiver.answer = saying(500)
         job = await ended(gateway, upstream)
         callback = await register(gateway, job, receiver.url)
-        await receiver.told(2)
+        await receiver.received(2)
         await asyncio.sleep(1)
         (failing,) = await shown(gateway, job)
         assert (failing["state"], failing["attempts"], failing["lastError"]) == ("active", 2, "answered 500")
-        await receiver.told(3)
+        await receiver.received(3)
         (exhausted,) = await settled(gateway, job, "exhausted")
         assert (exhausted["attempts"], exhausted["lastError"]) == (3, "answered 500")
         assert "nextAttemptAt" not in exhausted
@@ -170,7 +170,7 @@ async def test_a_callback_whose_tries_are_used_up(tmp_path: Path, monkeypatch: p
 
         revived = await retry(gateway, job, callback)
         assert (revived["state"], revived["attempts"]) == ("active", 0)
-        *_, first, second = await receiver.told(5)
+        *_, first, second = await receiver.received(5)
         assert second.at - first.at == near(WAITS[0])
         receiver.answer = OK
         await retry(gateway, job, callback)
@@ -191,7 +191,7 @@ async def test_a_receiver_that_asks_for_time(status: int, tmp_path: Path) -> Non
         )
         job = await ended(gateway, upstream)
         await register(gateway, job, receiver.url)
-        posts = await receiver.told(5)
+        posts = await receiver.received(5)
         await settled(gateway, job, "delivered")
         asked, soon, *own = [later.at - earlier.at for earlier, later in pairwise(posts)]
         assert 1000 <= asked <= 1060
@@ -216,12 +216,12 @@ async def test_what_counts_as_failed(answer: Answer, told: str, tmp_path: Path) 
         receiver.answer = in_turn(answer, saying(201))
         job = await ended(gateway, upstream)
         await register(gateway, job, f"{receiver.url}/in")
-        (first,) = await receiver.told(1)
+        (first,) = await receiver.received(1)
         while "lastError" not in (listed := (await shown(gateway, job))[0]):  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.1)
         assert listed["lastError"] == told
         due = datetime.fromisoformat(listed["nextAttemptAt"]).timestamp()
-        _, second = await receiver.told(2)
+        _, second = await receiver.received(2)
         assert due == pytest.approx(float(second.headers["webhook-timestamp"]), abs=2)
         assert 4 <= second.at - first.at <= 22
         await settled(gateway, job, "delivered")
@@ -261,19 +261,19 @@ async def test_progress_that_could_not_be_told_gives_way(tmp_path: Path) -> None
         )
         job = await gateway.copy(ITEM)
         await register(gateway, job, receiver.url, "progress", "completed")
-        first, second = await receiver.told(2)
+        first, second = await receiver.received(2)
         assert second.at - first.at == near(WAITS[0])
         assert (first.percentage, second.percentage > 2) == (0, True)
         upstream.on_poll = going()
         changed = now()
-        (*_, third) = await receiver.told(3)
+        (*_, third) = await receiver.received(3)
         assert third.kind == "completed"
         assert third.at - changed < 3
-        (*_, fourth) = await receiver.told(4)
+        (*_, fourth) = await receiver.received(4)
         assert fourth.at - third.at == near(WAITS[0])
         assert fourth.id == third.id
         receiver.answer = OK
-        await receiver.told(5)
+        await receiver.received(5)
         await settled(gateway, job, "delivered")
         assert len(receiver.posts) == 5
 
@@ -285,11 +285,11 @@ async def test_nothing_is_given_up_while_the_job_runs(tmp_path: Path, monkeypatc
         receiver.answer = saying(500)
         job = await gateway.copy(ITEM)
         await register(gateway, job, receiver.url, "progress", "completed")
-        await receiver.told(6)
+        await receiver.received(6)
         await asyncio.sleep(1)
         assert [callback["state"] for callback in await shown(gateway, job)] == ["active"]
         upstream.on_poll = going()
-        posts = await receiver.told(9)
+        posts = await receiver.received(9)
         assert [post.kind for post in posts] == ["progress"] * 6 + ["completed"] * 3
         await settled(gateway, job, "exhausted")
 
@@ -300,12 +300,12 @@ async def test_a_retry_does_not_wait(tmp_path: Path) -> None:
         receiver.answer = in_turn(saying(500), saying(500), hanging, OK)
         job = await ended(gateway, upstream)
         callback = await register(gateway, job, receiver.url)
-        await receiver.told(2)
+        await receiver.received(2)
         for count in (3, 4):
             await asyncio.sleep(1)
             asked = now()
             assert (await retry(gateway, job, callback))["state"] == "active"
-            *_, newest = await receiver.told(count)
+            *_, newest = await receiver.received(count)
             assert newest.at - asked < 1
         await settled(gateway, job, "delivered")
         assert len({post.id for post in receiver.posts}) == 1
@@ -316,7 +316,7 @@ async def test_the_figures(tmp_path: Path) -> None:
     async with faking() as upstream, receiving() as receiver, serving(upstream.url, tmp_path, **ALLOWED) as gateway:
         job = await gateway.copy(ITEM)
         await register(gateway, job, receiver.url, "progress")
-        await receiver.told(1)
+        await receiver.received(1)
         for _ in range(2):
             await register(gateway, job, f"{receiver.url}/end")
         last = await register(gateway, job, f"{receiver.url}/end")
@@ -325,7 +325,7 @@ async def test_the_figures(tmp_path: Path) -> None:
         assert (await figures(gateway))["gateway_callbacks_active"] == 3
         receiver.answer = in_turn(saying(500), saying(410), OK)
         upstream.on_poll = going()
-        await receiver.told(4)
+        await receiver.received(4)
         while (counted := await figures(gateway))["gateway_callbacks_active"]:  # noqa: ASYNC110 - nor has this
             await asyncio.sleep(0.1)
         outcomes = {kind: counted[f'gateway_callback_attempts_total{{outcome="{kind}"}}'] for kind in OUTCOMES}
@@ -347,10 +347,10 @@ async def test_a_job_outlives_its_retention_for_its_callback(tmp_path: Path) -> 
         receiver.answer = in_turn(saying(500), saying(500), OK)
         job = await ended(gateway, upstream)
         await register(gateway, job, receiver.url)
-        await receiver.told(2)
+        await receiver.received(2)
         await asyncio.sleep(150)
         assert [callback["state"] for callback in await shown(gateway, job)] == ["active"]
-        await receiver.told(3)
+        await receiver.received(3)
         await asyncio.sleep(70)
         status, _ = await ask(gateway, "GET", f"/jobs/{job['jobId']}/callbacks", job["jobKey"])
         assert status == 404

@@ -42,7 +42,7 @@ class Attempts:
     def __init__(self, tasks: Any) -> None:
         self.limits = Limits()
         self.began: dict[str, float] = {}
-        self.told: dict[str, Outcome] = {}
+        self.outcomes: dict[str, Outcome] = {}
         self.at_once: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
         self._tasks = tasks
@@ -54,7 +54,7 @@ class Attempts:
                 self.at_once[counted] += 1
                 self.most[counted] = max(self.most[counted], self.at_once[counted])
             try:
-                self.told[name] = await turn.run(answer(seconds, outcome))
+                self.outcomes[name] = await turn.run(answer(seconds, outcome))
             finally:
                 self.at_once.subtract([host, ""])
 
@@ -122,13 +122,13 @@ async def test_an_answer_that_takes_its_time(attempts: Attempts) -> None:
     for number in range(limits.NEW_AT_ONCE * 2):
         attempts.begin(str(number), f"host{number}", 10, Delivered())
     await anyio.sleep(30)
-    ends = Counter(type(outcome).__name__ for outcome in attempts.told.values())
+    ends = Counter(type(outcome).__name__ for outcome in attempts.outcomes.values())
     assert ends == {"Delivered": room, "Failed": limits.NEW_AT_ONCE * 2 - room}
-    (reason,) = {outcome.reason for outcome in attempts.told.values() if isinstance(outcome, Failed)}
+    (reason,) = {outcome.reason for outcome in attempts.outcomes.values() if isinstance(outcome, Failed)}
     assert reason == "no answer within 1 s, while too many others gave none either"
     attempts.begin("again", "host1", 10, Delivered(), failing=True)
     await anyio.sleep(11)
-    assert attempts.told["again"] == Delivered()
+    assert attempts.outcomes["again"] == Delivered()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.9])

@@ -51,7 +51,7 @@ async def told_soon(gateway: Running, upstream: FakeUpstream, receiver: FakeRece
     asked = now()
     count = len(receiver.posts)
     await register(gateway, job, receiver.url)
-    posts = await receiver.told(count + 1)
+    posts = await receiver.received(count + 1)
     assert posts[-1].at - asked < 0.5
     await settled(gateway, job, "delivered")
 
@@ -115,11 +115,11 @@ async def test_what_comes_while_one_waits_for_room(tmp_path: Path, monkeypatch: 
         job = await gateway.copy(ITEM)
         await asyncio.sleep(1)
         await register(gateway, job, f"{receiver.url}/waits", "progress")
-        await receiver.told(1)
+        await receiver.received(1)
         await register(gateway, other, f"{receiver.url}/hangs")
         await asyncio.sleep(8)
         upstream.on_poll = going(50, end=None)
-        first, second = await receiver.told(2, "/waits")
+        first, second = await receiver.received(2, "/waits")
         assert second.at - first.at > 14
         assert (first.percentage, second.percentage) == (0, 50)
 
@@ -136,7 +136,7 @@ async def test_a_stop_lets_attempts_finish(tmp_path: Path) -> None:
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await ended(gateway, upstream)
             await register(gateway, job, receiver.url)
-            await receiver.told(1)
+            await receiver.received(1)
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             assert [callback["state"] for callback in await shown(gateway, job)] == ["delivered"]
             await asyncio.sleep(600)
@@ -150,7 +150,7 @@ async def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await ended(gateway, upstream)
             await register(gateway, job, receiver.url)
-            await receiver.told(1)
+            await receiver.received(1)
             stopped = now()
         assert callbacks.STOP_GRACE <= now() - stopped < callbacks.STOP_GRACE + 2
         assert receiver.open == 0
@@ -170,7 +170,7 @@ async def test_a_stop_begins_no_attempt(tmp_path: Path) -> None:
             job = await ended(gateway, upstream)
             for number in range(many):
                 await register(gateway, job, f"{receiver.url}/{number}")
-            await receiver.told(limits.PER_HOST)
+            await receiver.received(limits.PER_HOST)
         assert len(receiver.posts) == limits.PER_HOST
         receiver.answer = OK
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
@@ -185,16 +185,16 @@ async def test_when_it_is_due_survives_a_restart(tmp_path: Path) -> None:
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await ended(gateway, upstream)
             await register(gateway, job, receiver.url)
-            (first,) = await receiver.told(1)
+            (first,) = await receiver.received(1)
             await asyncio.sleep(1)
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
-            _, second = await receiver.told(2)
+            _, second = await receiver.received(2)
             await asyncio.sleep(1)
             (failing,) = await shown(gateway, job)
             assert failing["attempts"] == 2
         assert 3 < second.at - first.at < 10
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
-            _, _, third = await receiver.told(3)
+            _, _, third = await receiver.received(3)
             assert third.at - second.at > 200
             receiver.answer = OK
             assert len({post.id for post in receiver.posts}) == 1
@@ -207,7 +207,7 @@ async def test_what_happened_while_it_was_away_is_told_afterwards(tmp_path: Path
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
             job = await gateway.copy(ITEM)
             await register(gateway, job, receiver.url, "progress", "completed")
-            await receiver.told(2)
+            await receiver.received(2)
             await anyio.sleep(0.5)
         upstream.on_poll = going(20)
         async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:

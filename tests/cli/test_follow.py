@@ -68,7 +68,7 @@ def stream(*frames: bytes, breaks: bool = False) -> Answer:
     return answer
 
 
-def told(status: int, code: str = "some", message: str = "Some words.", **headers: str) -> Answer:
+def answering(status: int, code: str = "some", message: str = "Some words.", **headers: str) -> Answer:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=headers)
 
@@ -109,7 +109,8 @@ async def test_a_broken_stream_is_resumed_after_the_last_event(fake: FakeUpstrea
 
 
 @pytest.mark.parametrize(
-    "trouble", [reset, told(503), told(502), told(429, **{"Retry-After": "3"}), stream(frame(2), breaks=True)]
+    "trouble",
+    [reset, answering(503), answering(502), answering(429, **{"Retry-After": "3"}), stream(frame(2), breaks=True)],
 )
 async def test_trouble_passes(trouble: Answer, fake: FakeUpstream, followed: Followed) -> None:
     """A gateway that was there once is waited for; the person hears of it once."""
@@ -120,7 +121,9 @@ async def test_trouble_passes(trouble: Answer, fake: FakeUpstream, followed: Fol
     assert back == "connected again"
 
 
-@pytest.mark.parametrize("trouble", [reset, told(503), told(503, **{"Retry-After": "86400"}), stream(b": hello\n\n")])
+@pytest.mark.parametrize(
+    "trouble", [reset, answering(503), answering(503, **{"Retry-After": "86400"}), stream(b": hello\n\n")]
+)
 async def test_patience_ends(trouble: Answer, fake: FakeUpstream, followed: Followed) -> None:
     """Streams that open and bring nothing are no sign of life either."""
     fake.on_item = one_after_the_other(stream(frame(1)), trouble)
@@ -132,7 +135,7 @@ async def test_patience_ends(trouble: Answer, fake: FakeUpstream, followed: Foll
 
 async def test_an_event_renews_patience(fake: FakeUpstream, followed: Followed) -> None:
     """A gateway that is away for most of the patience, ten times, loses nobody."""
-    away = told(503, **{"Retry-After": "50"})
+    away = answering(503, **{"Retry-After": "50"})
     fake.on_item = one_after_the_other(
         *(answer for number in range(1, 11) for answer in (away, stream(frame(number)))), stream(frame(11, "failed"))
     )
@@ -147,7 +150,7 @@ async def test_204_tells_that_it_has_ended(fake: FakeUpstream, followed: Followe
 
     fake.on_item = one_after_the_other(stream(frame(1)), no_content, job(200, status="completed"))
     assert (await followed.end())["status"] == "completed"
-    fake.on_item = one_after_the_other(no_content, told(404))
+    fake.on_item = one_after_the_other(no_content, answering(404))
     with pytest.raises(LostError, match="its final status is missing"):
         await followed.end()
 
@@ -155,10 +158,10 @@ async def test_204_tells_that_it_has_ended(fake: FakeUpstream, followed: Followe
 @pytest.mark.parametrize(
     ("answers", "error"),
     [
-        ([told(404)], RefusedError),
-        ([told(400)], RefusedError),
+        ([answering(404)], RefusedError),
+        ([answering(400)], RefusedError),
         ([job(200)], RefusedError),  # no event stream
-        ([stream(frame(1)), told(404)], LostError),  # known, and then no more
+        ([stream(frame(1)), answering(404)], LostError),  # known, and then no more
         ([stream(b"data: no JSON\n\n")], LostError),
         ([stream(b"data: []\n\n")], LostError),
     ],
@@ -189,7 +192,7 @@ async def begin(fake: FakeUpstream) -> str:
 
 async def test_a_lost_answer_is_asked_for_under_the_same_key(fake: FakeUpstream) -> None:
     """And while the first request is still in flight, again."""
-    fake.on_copy = one_after_the_other(reset, told(409, "requestInProgress"), job(202))
+    fake.on_copy = one_after_the_other(reset, answering(409, "requestInProgress"), job(202))
     assert await begin(fake) == f"{fake.url}/jobs/1"
     assert fake.copies() == 3
     assert len({headers["Idempotency-Key"] for _, _, headers, _ in fake.asked}) == 1
@@ -207,16 +210,16 @@ async def test_lost_answers_without_end(fake: FakeUpstream) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (told(401), RefusedError),
-        (told(409, "nameAlreadyExists"), RefusedError),
-        (told(409, "requestInProgress"), RefusedError),  # nothing was lost: it is another's
-        (told(429, **{"Retry-After": "1"}), RefusedError),
-        (told(500), LostError),
-        (told(502, "outcomeUnknown"), LostError),
-        (told(503, **{"Retry-After": "1"}), LostError),
-        (told(307, Location="http://127.0.0.1:9/"), LostError),  # the token goes nowhere else
+        (answering(401), RefusedError),
+        (answering(409, "nameAlreadyExists"), RefusedError),
+        (answering(409, "requestInProgress"), RefusedError),  # nothing was lost: it is another's
+        (answering(429, **{"Retry-After": "1"}), RefusedError),
+        (answering(500), LostError),
+        (answering(502, "outcomeUnknown"), LostError),
+        (answering(503, **{"Retry-After": "1"}), LostError),
+        (answering(307, Location="http://127.0.0.1:9/"), LostError),  # the token goes nowhere else
         (job(200), LostError),
-        (told(202, Location="/jobs/1"), LostError),  # no job in it: not a gateway's answer
+        (answering(202, Location="/jobs/1"), LostError),  # no job in it: not a gateway's answer
     ],
 )
 async def test_a_copy_is_asked_for_once(answer: Answer, error: type[Exception], fake: FakeUpstream) -> None:

@@ -21,14 +21,14 @@ BARE = "https://api.onedrive.com/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717"
 NOW = 1_790_000_000.0
 
 
-def told(document: Any, url: str = URL, code: int = 200) -> Answer:
+def interpreted(document: Any, url: str = URL, code: int = 200) -> Answer:
     answer = interpret(Reply(code, CIMultiDict(), json.dumps(document).encode()), url, NOW)
     assert isinstance(answer, Answer)
     return answer
 
 
 def described(text: str, url: str = URL) -> str | None:
-    return told({"status": "inProgress", "statusDescription": text}, url).description
+    return interpreted({"status": "inProgress", "statusDescription": text}, url).description
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_texts_are_cut_and_cleaned(text: str, shown: str | None) -> None:
 def test_words_and_lists_are_cut() -> None:
     """Status and codes at 64 characters, details at 20 entries."""
     long = {"code": "c" * 99, "message": "m" * 2000, "target": "t" * 2000}
-    answer = told({"status": "failed", "operation": "o" * 99, "error": {**long, "details": [long] * 30}})
+    answer = interpreted({"status": "failed", "operation": "o" * 99, "error": {**long, "details": [long] * 30}})
     assert answer.error is not None
     assert (answer.error.code, answer.error.message) == ("c" * 64, "m" * 1024)
     assert answer.operation == "o" * 64
     assert len(answer.error.details) == 20
     first = answer.error.details[0]
     assert (first.code, first.message, first.target) == ("c" * 64, "m" * 1024, "t" * 1024)
-    assert told({"status": "p" * 99}).status == "p" * 64
-    assert told({"status": "failed", "errorCode": "e" * 99}).error.code == "e" * 64  # type: ignore[union-attr]
+    assert interpreted({"status": "p" * 99}).status == "p" * 64
+    assert interpreted({"status": "failed", "errorCode": "e" * 99}).error.code == "e" * 64  # type: ignore[union-attr]
 
 
 GAVE_NO_REASON = "Upstream ended the copy as failed and gave no reason."
@@ -87,7 +87,7 @@ WHY: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("body", "named", "message"), WHY)
 def test_why_a_copy_failed(code: int, body: dict[str, Any], named: str, message: str) -> None:
     """The code is error.code, else errorCode, else the first of the details, else the status word."""
-    answer = told({"status": "failed", **body}, code=code)
+    answer = interpreted({"status": "failed", **body}, code=code)
     assert answer.error is not None
     assert (answer.error.code, answer.error.message, answer.error.origin) == (named, message, "upstream")
 

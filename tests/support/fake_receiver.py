@@ -85,7 +85,7 @@ class FakeReceiver:
     def at(self, path: str) -> list[Post]:
         return [post for post in self.posts if post.path == path]
 
-    async def told(self, count: int, path: str | None = None) -> list[Post]:
+    async def received(self, count: int, path: str | None = None) -> list[Post]:
         """The posts, once there are so many."""
         while len(posts := self.posts if path is None else self.at(path)) < count:
             self._news.clear()

@@ -114,26 +114,26 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture
-async def told(tmp_path: Path) -> set[str]:
+async def series(tmp_path: Path) -> set[str]:
     """The names of all that a gateway tells, and of its histograms' parts."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         found = families(await scraped(gateway)).values()
     return {sample.name for family in found for sample in family.samples}
 
 
-async def test_what_they_ask_for_is_told(told: set[str]) -> None:
+async def test_what_they_ask_for_is_told(series: set[str]) -> None:
     """Every metric that an alert or a panel names; and every label it matches or sums by."""
     for expr in (*(alert["expr"] for alert in ALERTS), *expressions()):
         bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\bby \([^)]*\)|\{[^}]*\}', "", expr)
         names = set(re.findall(r"\b[a-z]+_[a-z0-9_]+\b(?!\s*\()", bare)) | (PROMETHEUS_OWN & set(bare.split("{")))
         assert names or "up" in bare, expr
-        assert names <= told | PROMETHEUS_OWN, (expr, names - told)
+        assert names <= series | PROMETHEUS_OWN, (expr, names - series)
 
 
-async def test_the_dashboard_shows_all(told: set[str]) -> None:
+async def test_the_dashboard_shows_all(series: set[str]) -> None:
     """Nothing of the gateway's own is counted in vain: each has its panel."""
     shown = " ".join(expressions()) + json.dumps(DASHBOARD["templating"])
-    own = {re.sub(r"_(bucket|sum|count)$", "", name) for name in told if name.startswith("gateway_")}
+    own = {re.sub(r"_(bucket|sum|count)$", "", name) for name in series if name.startswith("gateway_")}
     assert {name for name in own if name not in shown} == {"gateway_draining"}  # drain_elapsed_seconds tells more
 
 

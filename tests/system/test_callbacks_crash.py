@@ -199,7 +199,7 @@ async def test_an_attempt_in_flight_at_sigterm_is_finished_and_stored(tmp_path: 
             assert await gateway.exited() == 0
             assert len(receiver.posts) == 3
             await gateway.start()
-            await receiver.told(5)
+            await receiver.received(5)
             await caller.all_settled()
             assert [callback["state"] for callback in await caller.callbacks(job)] == ["delivered"]
             log = await tail(caller.session, job["events"])
@@ -215,12 +215,12 @@ async def test_an_attempt_that_is_not_answered_before_the_end_is_repeated(tmp_pa
         gateway = Process(upstream.url, tmp_path, **ALLOWED)
         async with calling(gateway) as caller:
             job = await caller.copy(receiver.url)
-            await receiver.told(1)
+            await receiver.received(1)
             gateway.signal(signal.SIGTERM)
             assert await gateway.exited(seconds=8) == 0
             receiver.answer = saying(204)
             await gateway.start()
-            first, second = await receiver.told(2)
+            first, second = await receiver.received(2)
             await caller.all_settled()
             assert [callback["state"] for callback in await caller.callbacks(job)] == ["delivered"]
     assert (first.id, first.body) == (second.id, second.body)
@@ -250,6 +250,6 @@ async def test_a_start_with_a_thousand_callbacks_due(tmp_path: Path) -> None:
             receiver.answer = saying(204)
             gateway.spawn()
             await gateway.ready(seconds=5)
-            await receiver.told(JOBS)
+            await receiver.received(JOBS)
             await caller.all_settled()
     assert Counter(post.path for post in receiver.posts) == Counter(f"/{number}" for number in range(JOBS))

@@ -161,7 +161,7 @@ async def test_callbacks_of_gateways_that_die(database_url: str, tmp_path: Path)
             ids = await asyncio.gather(*(one(number) for number in range(60)))
             ships.gateways[0].kill()
             done = True
-            await receiver.told(20)
+            await receiver.received(20)
             ships.gateways[1].kill()
             with anyio.fail_after(30):
                 while len({post.path for post in receiver.posts}) < 60:  # noqa: ASYNC110 - it counts, and tells nobody
@@ -199,7 +199,7 @@ async def test_a_callback_removed_elsewhere_is_told_nothing_more(database_url: s
             async with ships.session.delete(url, headers=OPERATOR) as response:
                 assert response.status == 204
             done = True
-            await receiver.told(1)
+            await receiver.received(1)
             await tail(ships.session, ships.gateways[0].url + path_of(job))
     assert [post.path for post in receiver.posts] == ["/1"]
     assert receiver.posts[0].signed_with(kept["secret"])

@@ -74,7 +74,7 @@ async def test_all_of_a_copy_is_one_trace(tmp_path: Path, monkeypatch: pytest.Mo
             async with aiohttp.ClientSession() as session:
                 await tail(session, job["events"])
             with anyio.fail_after(20):
-                await receiver.told(2)
+                await receiver.received(2)
             gateway.signal(signal.SIGTERM)
             assert await gateway.exited() == 0
         spans = collector.spans

@@ -48,7 +48,7 @@ async def all_sorts(folder: Path) -> AsyncIterator[tuple[Running, FakeUpstream, 
             await tail(gateway.session, job["events"])
             jobs.append(job)
         await register(gateway, jobs[0], receiver.url)
-        await receiver.told(1)
+        await receiver.received(1)
         says(upstream, "inProgress", 27.8, statusDescription="c" * 300)
         jobs.append(await gateway.copy())
         receiver.answer = saying(204)
