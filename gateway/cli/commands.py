@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gateway.cli.follow import State
 
 
-STATUS = "Exit status: 0 completed, 1 failed, 2 usage error or refused, 3 lost track of, 130 interrupted."
+STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost track of, 130 interrupted."
 STATUS_OF_JOBS = (
-    "Exit status: 0 the jobs were shown (a live table: until Ctrl-C), 2 usage error or refused, 3 gateway unreachable."
+    "Exit status: 0 the jobs were shown (a live table: until Ctrl-C), 2 wrong use or refused, 3 gateway unreachable."
 )
 
 app = typer.Typer(
