@@ -1,7 +1,7 @@
 """The settings: environment variables named `GATEWAY_…`, read and checked once at start.
 
-Whoever has several of them wrong is told so once: each one's validator judges all of its value, and what one setting
-asks of another is judged on what was given, whether or not the rest of it is right.
+All wrong settings are reported at once. Each validator checks the whole value of its setting. Constraints between
+settings are checked on the raw input, so that they are reported even when other settings are invalid.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from gateway.core.errors import StoreRefused
 PREFIX = "GATEWAY_"
 POSTGRES = ("postgresql://", "postgres://")
 UNIT = "of seconds"
-"""Marks, in a field's metadata, a number that has it."""
+"""Unit in the error message of a number; in a field's metadata it marks the numbers that have this unit."""
 MAKE_A_KEY = "at least 16 characters, such as openssl rand -hex 16 makes"
 COMMANDS = frozenset({f"{PREFIX}URL"})
-"""What is no setting of the gateway, but read by the commands that use one."""
+"""Environment variables that only the client commands read."""
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False), UNIT]
 List = Annotated[tuple[str, ...], NoDecode]
 
@@ -44,7 +44,7 @@ _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full
 
 
 class SettingsError(Exception):
-    """One line for each wrong setting."""
+    """The settings are invalid. `problems` holds one line per wrong setting."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -52,55 +52,63 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Every setting, its default and what it means; times are in seconds."""
+    """Every setting with its default and meaning; times are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
     )
 
     upstream_url: str = Field(
-        "https://graph.microsoft.com", description="where /v1.0 and /beta live; http only on loopback"
+        "https://graph.microsoft.com", description="base URL of Graph, above /v1.0 and /beta; http only on loopback"
     )
     store_url: str = Field(
         "",
-        description="sqlite:///path, for one process, by default in the user's state folder; "
-        "postgresql://…, for any number of them",
+        description="sqlite:///path for one process, by default in the user's state folder; "
+        "postgresql://… for any number of processes",
     )
     listen_url: str | None = Field(
-        None, description="PostgreSQL directly, for wake-ups, when the store's URL leads through a pooler"
+        None, description="direct PostgreSQL URL, for LISTEN, when the store's URL leads through a pooler"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free port")
     public_url: str | None = Field(
-        None, description="base of the URLs handed out; required unless the host is loopback"
+        None, description="base of the URLs in responses; required unless the host is loopback"
     )
     monitor_hosts: List = Field(
         DEFAULT_MONITOR_HOSTS,
-        description="hosts of monitor URLs: host or *.host, either with :port; replaces the default",
+        description="allowed hosts of monitor URLs: host or *.host, :port optional; replaces the default",
     )
     operator_key: str | None = Field(
-        None, min_length=16, description="opens the operator's routes; at least 16 characters"
+        None, min_length=16, description="key that authenticates the operator; at least 16 characters"
     )
-    secret_key: str | None = Field(None, description="encrypts monitor URLs and callback secrets at rest")
-    cors_origins: List = Field((), description="origins of browsers that may call the gateway")
-    copy_timeout: Seconds = Field(60, description="one copy request upstream")
+    secret_key: str | None = Field(
+        None, description="encrypts monitor URLs, callback URLs and callback secrets at rest"
+    )
+    cors_origins: List = Field((), description="browser origins that may call the gateway (CORS)")
+    copy_timeout: Seconds = Field(60, description="timeout of one copy request to upstream, and of reading an item")
     poll_min: Seconds = Field(0.5, description="shortest wait between two polls of a job")
-    poll_max: Seconds = Field(30, description="longest wait between two polls of a job, of the gateway's own choice")
-    poll_rate: float = Field(500, gt=0, le=100_000, description="most polls a process sends a second")
-    poll_patience: Seconds = Field(1800, description="how long a monitor may give no usable answer")
-    job_deadline: Seconds = Field(86400, description="how old a job may get")
-    retention: Seconds = Field(86400, description="how long an ended job is kept")
-    heartbeat: Seconds = Field(15, description="silence after which a stream gets a comment line")
-    send_timeout: Seconds = Field(10, description="how long a stream's reader may take nothing")
-    stream_max_age: Seconds = Field(3600, description="largest age of a stream; it is then resumed")
-    max_streams: int = Field(10_000, ge=1, description="open streams per process")
-    max_jobs: int = Field(10_000, ge=1, description="running jobs per process")
-    log_limit: int = Field(256, ge=2, description="events kept per job")
-    callback_allow: List = Field((), description="networks that callbacks may also reach")
-    lease: Annotated[float, UNIT] = Field(
-        10, ge=1, le=3600, description="how long a silent gateway keeps its jobs, when many share a store"
+    poll_max: Seconds = Field(
+        30, description="longest wait between two polls of a job, unless Retry-After asks for more"
     )
-    drain: Seconds = Field(10, description="longest shutdown")
+    poll_rate: float = Field(500, gt=0, le=100_000, description="rate limit of polls, per second and process")
+    poll_patience: Seconds = Field(
+        1800, description="how long a monitor may fail to answer until its job is lost track of"
+    )
+    job_deadline: Seconds = Field(86400, description="largest age of a running job")
+    retention: Seconds = Field(86400, description="how long a job is kept after its end")
+    heartbeat: Seconds = Field(15, description="idle time after which a stream sends a comment line")
+    send_timeout: Seconds = Field(10, description="how long a slow consumer may read nothing until its stream ends")
+    stream_max_age: Seconds = Field(3600, description="largest age of a stream; its client then reconnects and resumes")
+    max_streams: int = Field(10_000, ge=1, description="most open streams per process")
+    max_jobs: int = Field(10_000, ge=1, description="most running jobs per process")
+    log_limit: int = Field(256, ge=2, description="most events kept per job")
+    callback_allow: List = Field(
+        (), description="networks that callbacks (webhooks) may reach besides public addresses, also by http"
+    )
+    lease: Annotated[float, UNIT] = Field(
+        10, ge=1, le=3600, description="time after which others have taken over the jobs of a silent gateway"
+    )
+    drain: Seconds = Field(10, description="longest duration of a graceful shutdown")
 
     @field_validator("monitor_hosts", "cors_origins", "callback_allow", mode="before")
     @classmethod
@@ -109,15 +117,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _together(cls, given: Any, judge: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raises SettingsError, which pydantic lets pass, for all that is wrong."""
-        problems = _between(given)
+    def _validate_all(cls, given: Any, judge: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raises SettingsError with every problem; pydantic lets this error through."""
+        problems = _conflicts(given)
         try:
             settings = judge(given)
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                name = str(one["loc"][0])
-                problems[name] = f"{PREFIX}{name.upper()}: {problem_text(one, cls.model_fields[name])}"
+            for detail in error.errors(include_url=False):
+                name = str(detail["loc"][0])
+                problems[name] = f"{PREFIX}{name.upper()}: {problem_text(detail, cls.model_fields[name])}"
         if problems:
             order = list(cls.model_fields)
             raise SettingsError([problems[name] for name in sorted(problems, key=order.index)])
@@ -202,12 +210,15 @@ class Settings(BaseSettings):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the store is one for many gateways."""
+        """Whether several gateways may share the store."""
         return self.store_url.startswith(POSTGRES)
 
     @property
     def store_path(self) -> Path:
-        """The SQLite file; by default in the XDG state folder, which is made. Raises StoreRefused when it cannot be."""
+        """The SQLite file; by default in the XDG state folder, which is created when it is missing.
+
+        Raises StoreRefused when the folder cannot be created.
+        """
         if self.store_url:
             return Path(self.store_url.removeprefix("sqlite:///"))
         remedy = (
@@ -225,12 +236,12 @@ class Settings(BaseSettings):
 
 
 def read() -> Settings:
-    """The settings of the environment. Raises SettingsError, which names all that is wrong at once."""
+    """Read the settings from the environment. Raises SettingsError, which names every problem."""
     return Settings()
 
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each name that looks like a setting and is none: most likely it is misspelt."""
+    """One warning for each `GATEWAY_…` variable that is no setting: its name is probably misspelt."""
     known = {name.upper() for name in Settings.model_fields}
     sentences = []
     for name in sorted(environment):
@@ -241,8 +252,8 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
     return sentences
 
 
-def _between(given: Mapping[str, Any]) -> dict[str, str]:
-    """What settings ask of each other, by the setting that has to change. They may be wrong themselves."""
+def _conflicts(given: Mapping[str, Any]) -> dict[str, str]:
+    """Violated constraints between settings, by the setting to change. `given` is raw input and may be invalid."""
     host = str(given.get("host", Settings.model_fields["host"].default))
     shared = str(given.get("store_url", "")).startswith(POSTGRES)
     problems = {}
@@ -255,19 +266,21 @@ def _between(given: Mapping[str, Any]) -> dict[str, str]:
         problems["operator_key"] = f"must be set with PostgreSQL, the same for all gateways: {MAKE_A_KEY}"
     if given.get("listen_url") is not None and not shared:
         problems["listen_url"] = f"goes with a {PREFIX}STORE_URL of PostgreSQL only; leave it out"
-    return {name: f"{PREFIX}{name.upper()}: {words}" for name, words in problems.items()}
+    return {name: f"{PREFIX}{name.upper()}: {text}" for name, text in problems.items()}
 
 
 def problem_text(problem: Mapping[str, Any], field: FieldInfo) -> str:
-    """One of pydantic's errors: what would be right, and what is there."""
+    """The message for one of pydantic's errors: the expected value, and the value found."""
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"must be {_wanted(field)}"
-    if get_origin(field.annotation) is tuple or message.endswith(MAKE_A_KEY):  # its wrong parts are named; it is secret
+    if get_origin(field.annotation) is tuple or message.endswith(
+        MAKE_A_KEY
+    ):  # a list names its wrong parts; a key is secret
         return message
     return f"{message} (it is {safe_repr(problem['input'])})"
 
 
 def safe_repr(value: object) -> str:
-    """A value as it was given, unless it may hold a secret: a URL with user info holds a password."""
+    """The `repr` of a value, or a placeholder when it may hold a secret, such as the password in a URL's user info."""
     text = str(value)
     if _SECRET.search(text):
         return _HIDDEN
@@ -275,7 +288,7 @@ def safe_repr(value: object) -> str:
 
 
 def each(values: tuple[str, ...], parse: Callable[[str], object], wanted: str) -> tuple[str, ...]:
-    """The values, all of which can be parsed. Raises ValueError that names those which cannot."""
+    """The values unchanged when `parse` accepts all of them. Raises ValueError, which names the rejected values."""
     wrong = [safe_repr(value) for value in values if not _parses(value, parse)]
     if wrong:
         raise ValueError(f"each must be {wanted}; what is not: {', '.join(wrong)}")
@@ -283,7 +296,7 @@ def each(values: tuple[str, ...], parse: Callable[[str], object], wanted: str) -
 
 
 def origin(text: str) -> str:
-    """An origin of browsers, or `*`. Raises ValueError."""
+    """Validate a browser origin or `*`. Raises ValueError."""
     parts = split(text)
     if text != "*" and (parts is None or text != f"{parts.scheme}://{parts.netloc}" or parts.username is not None):
         raise ValueError
@@ -291,7 +304,7 @@ def origin(text: str) -> str:
 
 
 def place_to_listen(host: str) -> str:
-    """An address or a host's name. Raises ValueError."""
+    """Validate an IP address or host name to listen on. Raises ValueError."""
     if not _HOST.fullmatch(host) and not _parses(host, ip_address):
         raise ValueError(
             "must be an address or a name of this machine, without a scheme or a port: 127.0.0.1, for example, or "
@@ -301,7 +314,7 @@ def place_to_listen(host: str) -> str:
 
 
 def database_url(url: str) -> str:
-    """A PostgreSQL URL that can be read. Raises ValueError."""
+    """Validate a PostgreSQL URL. Raises ValueError."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -324,8 +337,10 @@ def _parses(value: str, parse: Callable[[str], object]) -> bool:
 
 
 def _wanted(field: FieldInfo) -> str:
-    """What a setting with bounds takes."""
-    bounds = {kind: getattr(one, kind) for one in field.metadata for kind in ("gt", "ge", "le") if hasattr(one, kind)}
+    """The expected value of a setting with bounds, for an error message."""
+    bounds = {
+        kind: getattr(limit, kind) for limit in field.metadata for kind in ("gt", "ge", "le") if hasattr(limit, kind)
+    }
     if not bounds:
         return MAKE_A_KEY
     number = "a whole number" if field.annotation is int else "a number"
