@@ -1,1 +1,1 @@
-"""How the gateway dials out, and whom it must never reach."""
+"""Outbound network: DNS lookups, HTTP sessions, and the addresses that must never be dialled."""

@@ -1,7 +1,7 @@
-"""Receivers' names, looked up on the event loop: a name server that says nothing holds no thread and nobody else.
+"""DNS lookups of receivers' host names, on the event loop: a silent name server blocks no thread and no other lookup.
 
-Anybody may make the gateway look his names up, so those look-ups are counted as long as they really run, and few may be
-of one domain.
+Any client can make the gateway look up names of its choice. So a registration's lookup counts against a limit until it
+really ends, even after its caller has timed out, and each domain has a small limit of its own.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from gateway.core.addresses import is_address, parent_domain
 
 LOOK_UP_SECONDS = 5.0
 CHECKS_AT_ONCE, CHECKS_PER_DOMAIN = 1000, 16
-"""Most names that are looked up at once for registrations. Those for attempts are as few as attempts are."""
+"""Most concurrent lookups for registrations, overall and per domain. The limits on attempts bound their lookups."""
 DIALLED = 4
-"""Most addresses of a name that one attempt dials: each may cost a socket."""
+"""Most addresses of a name that an attempt dials: each may cost a socket."""
 RENEW_AFTER, RENEW_SECONDS = 1000, 60.0
-"""When a channel is replaced. It keeps every answer for up to an hour (20,000 names: 280 MB), and reads the system's
-settings only when it is made."""
+"""Lookups, and seconds, after which a channel is replaced. A channel caches every answer for up to an hour
+(20,000 names: 280 MB), and reads the system's DNS settings only when it is created."""
 
 _FIRST_WAIT, _TRIES = 1.0, 4
-"""Seconds until a name server is asked again, twice as long each time."""
+"""Seconds until the first retry with a name server, doubled for each further retry; and the number of tries."""
 _TICK = 0.25
 _NONE = (pycares.errno.ARES_ENODATA, pycares.errno.ARES_ENOTFOUND, pycares.errno.ARES_EBADNAME)
 
 
 class NoAddress(OSError):
-    """The name leads nowhere."""
+    """The name has no address."""
 
 
 class LookupTimeout(OSError):
-    """No answer came in time, or there was no room to ask."""
+    """The lookup failed or timed out, or too many lookups are running."""
 
 
 class Names:
-    """`servers` in the place of the system's, each as `address:port`."""
+    """Looks up names. `servers`, each as `address:port`, replace the system's name servers."""
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
         self._servers = servers
@@ -59,24 +59,26 @@ class Names:
             channel.close()
 
     async def check(self, host: str) -> list[str]:
-        """Every address that a host has now. Raises NoAddress or NotLookedUp."""
+        """All current addresses of a host, for a registration. Raises NoAddress or LookupTimeout."""
         if is_address(host):
             return [host]
         domain = parent_domain(host)
         if self._checks.total() >= CHECKS_AT_ONCE or self._checks[domain] >= CHECKS_PER_DOMAIN:
             raise LookupTimeout("too many look-ups")
-        asked = self._ask(host)
+        lookup = self._look_up(host)
         self._checks[domain] += 1
-        asked.add_done_callback(partial(self._checked, domain))
-        return await _addresses(asked)
+        lookup.add_done_callback(partial(self._checked, domain))
+        return await _addresses(lookup)
 
     async def dialled(self, host: str) -> list[str]:
-        """Those that an attempt dials: few, of both families if there are both, since one may lead nowhere from here.
-        Raises NoAddress or NotLookedUp.
-        """
-        return few(await _addresses(self._ask(host)))
+        """The addresses that an attempt dials: at most `DIALLED`.
 
-    def _ask(self, host: str) -> asyncio.Future[_Answer]:
+        Both families are included when the name has both, since one family may be unreachable from this machine. Raises
+        NoAddress or LookupTimeout.
+        """
+        return few(await _addresses(self._look_up(host)))
+
+    def _look_up(self, host: str) -> asyncio.Future[_Answer]:
         if self._closed:
             raise LookupTimeout("the gateway stops")
         if self._newest is None or self._newest.is_old():
@@ -84,7 +86,7 @@ class Names:
                 self._newest.retire()
             self._newest = _Channel(self._servers, self._channels.discard)
             self._channels.add(self._newest)
-        return self._newest.ask(host)
+        return self._newest.look_up(host)
 
     def _checked(self, domain: str, _: object) -> None:
         self._checks[domain] -= 1
@@ -93,39 +95,39 @@ class Names:
 
 
 _Answer = tuple[Sequence[str], int | None]
-"""Addresses, or what was wrong."""
+"""Addresses, and the c-ares error number if the lookup failed."""
 
 
-async def _addresses(asked: asyncio.Future[_Answer]) -> list[str]:
-    await asyncio.wait({asked}, timeout=LOOK_UP_SECONDS)  # it goes on when nobody waits any more
-    if not asked.done():
+async def _addresses(lookup: asyncio.Future[_Answer]) -> list[str]:
+    await asyncio.wait({lookup}, timeout=LOOK_UP_SECONDS)  # does not cancel the lookup, which counts until it ends
+    if not lookup.done():
         raise LookupTimeout("no answer in time")
-    addresses, wrong = asked.result()
-    if wrong is not None and wrong not in _NONE:
-        raise LookupTimeout(pycares.errno.strerror(wrong))
+    addresses, error = lookup.result()
+    if error is not None and error not in _NONE:
+        raise LookupTimeout(pycares.errno.strerror(error))
     if not addresses:
         raise NoAddress("no address")
     return list(addresses)
 
 
 def few(addresses: Iterable[str]) -> list[str]:
-    """At most `DIALLED` of them, in their order within a family."""
+    """At most `DIALLED` of the addresses, IPv6 first; the order within each family is kept."""
     four: list[str] = []
     six: list[str] = []
     for address in addresses:
         (six if ":" in address else four).append(address)
-    some = min(len(six), max(DIALLED // 2, DIALLED - len(four)))
-    return [*six[:some], *four[: DIALLED - some]]
+    count = min(len(six), max(DIALLED // 2, DIALLED - len(four)))
+    return [*six[:count], *four[: DIALLED - count]]
 
 
 class _Channel:
-    """One of c-ares, whose sockets and time are the event loop's. `forget` is called when it has ended."""
+    """A c-ares channel driven by the event loop. `on_close` is called with the channel once it is closed."""
 
-    def __init__(self, servers: Sequence[str], forget: Any) -> None:
+    def __init__(self, servers: Sequence[str], on_close: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self._forget = forget
+        self._on_close = on_close
         self._until = self._loop.time() + RENEW_SECONDS
-        self._asked = self._open = 0
+        self._started = self._open = 0
         self._retired = self._closed = False
         self._sockets: set[int] = set()
         self._ticking: asyncio.TimerHandle | None = None
@@ -134,23 +136,23 @@ class _Channel:
         )
 
     def is_old(self) -> bool:
-        return self._asked >= RENEW_AFTER or self._loop.time() >= self._until
+        return self._started >= RENEW_AFTER or self._loop.time() >= self._until
 
-    def ask(self, host: str) -> asyncio.Future[_Answer]:
-        asked: asyncio.Future[_Answer] = self._loop.create_future()
-        asked.add_done_callback(self._answered)
-        self._asked += 1
+    def look_up(self, host: str) -> asyncio.Future[_Answer]:
+        lookup: asyncio.Future[_Answer] = self._loop.create_future()
+        lookup.add_done_callback(self._answered)
+        self._started += 1
         self._open += 1
         try:
             self._channel.getaddrinfo(
-                host, None, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, callback=partial(_answer, asked)
+                host, None, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, callback=partial(_answer, lookup)
             )
         except pycares.AresError as error:
-            _answer(asked, None, error.args[0])
-        return asked
+            _answer(lookup, None, error.args[0])
+        return lookup
 
     def retire(self) -> None:
-        """End it with its last answer."""
+        """Close the channel once its running lookups have ended."""
         self._retired = True
         if not self._open:
             self.close()
@@ -159,14 +161,14 @@ class _Channel:
         if self._closed:
             return
         self._channel.cancel()
-        self._closed = True  # from here on the sockets end in another thread
+        self._closed = True  # from here on pycares closes the sockets in another thread
         for number in self._sockets:
             self._loop.remove_reader(number)
             self._loop.remove_writer(number)
         if self._ticking is not None:
             self._ticking.cancel()
         self._channel.close()
-        self._forget(self)
+        self._on_close(self)
 
     def _answered(self, _: object) -> None:
         self._open -= 1
@@ -190,14 +192,14 @@ class _Channel:
             self._ticking = self._loop.call_later(_TICK, self._tick)
 
     def _tick(self) -> None:
-        """c-ares has no timers of its own."""
+        """Let c-ares notice timeouts, since it has no timers of its own."""
         self._ticking = None
         self._channel.process_fd(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)
         if self._sockets and self._ticking is None:
             self._ticking = self._loop.call_later(_TICK, self._tick)
 
 
-def _answer(asked: asyncio.Future[_Answer], result: Any, wrong: int | None) -> None:
-    if not asked.done():
+def _answer(lookup: asyncio.Future[_Answer], result: Any, error: int | None) -> None:
+    if not lookup.done():
         addresses = [] if result is None else [node.addr[0].decode() for node in result.nodes]
-        asked.set_result((addresses, wrong))
+        lookup.set_result((addresses, error))

@@ -1,4 +1,4 @@
-"""An answer as it came over the wire, and the wait it asks for."""
+"""A complete HTTP response, and the wait that its headers ask for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A whole answer; header names are looked up whatever their case."""
+    """A complete HTTP response; `headers` is a case-insensitive mapping."""
 
     code: int
     headers: Mapping[str, str]
@@ -21,7 +21,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds upstream asks to wait: `Retry-After`, else a used-up `RateLimit`; else None."""
+    """Seconds that upstream asks to wait: from `Retry-After`, else from an exhausted `RateLimit`, else None.
+
+    `now` is in seconds since 1970.
+    """
     if "Retry-After" in headers:
         return named_wait(headers, now)
     if headers.get("RateLimit-Remaining", "").strip() == "0":
@@ -30,12 +33,12 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def named_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that `Retry-After` says, as seconds or as a date; else None."""
+    """Seconds to wait according to `Retry-After`, which holds seconds or a date; None without a valid one."""
     return _wait(headers.get("Retry-After", ""), headers, now)
 
 
 def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
-    """A date is read against the answer's own `Date`, so that neither clock need be right."""
+    """Seconds to wait. A date is compared with the response's own `Date`, so that neither clock need be right."""
     value = value.strip()
     if _SECONDS.fullmatch(value):
         return float(value)
@@ -48,7 +51,7 @@ def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
 def _date(value: str) -> float | None:
     try:
         found = parsedate_to_datetime(value)
-        # HTTP's old asctime form names no zone: it is GMT, not the zone this process happens to run in
+        # HTTP's old asctime form names no zone: it means GMT, not this process's local zone
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None

@@ -1,8 +1,8 @@
-"""The HTTP sessions of the gateway, the judges of the addresses they dial, and the limits of the bodies they read.
+"""The outbound HTTP sessions, their address checks, and their limits on response bodies.
 
-Both kinds of session follow no redirect, keep no cookie, decompress nothing and take no proxy from the environment. An
-address is judged where its socket is made, for every address of a name: a resolver alone is bypassed by an IP literal.
-No other module knows aiohttp's private parts.
+Both kinds of session follow no redirects, keep no cookies, decompress nothing and take no proxy from the environment.
+Every address of a name is checked when its socket is created: a check in the resolver alone is bypassed by an IP
+literal. No other module uses aiohttp's private parts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ POLL_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 15.0
 BODY_LIMIT = 1 << 20
-"""Bytes of an upstream body; a longer one is no usable answer."""
+"""Most bytes of an upstream body; a response with a longer body is not usable."""
 HEADER_LIMIT = 32 << 10
-"""Bytes of a line or field in an upstream head: a monitor URL of 4 KiB must fit."""
+"""Most bytes of a line or field in an upstream response head: a monitor URL of 4 KiB must fit."""
 ANSWER_LIMIT = 64 << 10
-"""Bytes of a receiver's answer that are taken at all, whatever they are."""
+"""Most bytes accepted of a receiver's response, head and body together."""
 RECEIVER_BODY_LIMIT = 16 << 10
-"""Bytes of a receiver's body that are read, and dropped."""
+"""Most bytes read, and discarded, of a receiver's response body."""
 
 _IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
 
@@ -40,14 +40,14 @@ class AddressRefused(OSError):
 
 
 class AnswerTooLong(aiohttp.ClientError):
-    """A receiver's answer went past `ANSWER_LIMIT`."""
+    """A receiver's response exceeded `ANSWER_LIMIT`."""
 
 
 def upstream_session(seconds: float, *traces: TraceConfig, public_only: bool = False) -> ClientSession:
-    """A session for upstream and monitors; `seconds` is the longest that one request takes.
+    """A session for upstream and monitors; `seconds` is the timeout of one request.
 
-    It has no limit on connections: one poll a job is in flight at most, and a limit would make healthy polls wait for
-    hanging ones.
+    The session has no connection limit: at most one poll per job is in flight, and a limit would make healthy polls
+    wait for hanging ones. `public_only` refuses addresses that are not public.
     """
     connector = TCPConnector(limit=0, socket_factory=_public_socket if public_only else None)
     return ClientSession(
@@ -64,7 +64,10 @@ def upstream_session(seconds: float, *traces: TraceConfig, public_only: bool = F
 
 
 def receiver_session(names: Names, allows: Callable[[str, int], bool]) -> ClientSession:
-    """A session for callbacks: a connection of its own for each attempt; `allows` judges an address and a port."""
+    """A session for callbacks, with a new connection per attempt.
+
+    `allows(address, port)` decides whether an address may be dialled.
+    """
     return ClientSession(
         connector=_ReceiverConnector(names, allows),
         timeout=ClientTimeout(total=ATTEMPT_SECONDS, sock_connect=CONNECT_SECONDS),
@@ -75,7 +78,7 @@ def receiver_session(names: Names, allows: Callable[[str, int], bool]) -> Client
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body of an upstream answer; None past `BODY_LIMIT`: the connection is then closed, not drained."""
+    """The body of an upstream response; None beyond `BODY_LIMIT`: the connection is then closed, not drained."""
     length = response.content_length
     if length is not None and length <= BODY_LIMIT:
         return await response.read()
@@ -89,7 +92,7 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes | None:
 
 
 async def drop_body(response: aiohttp.ClientResponse) -> None:
-    """Read a receiver's body up to `RECEIVER_BODY_LIMIT`, so that a receiver that is still sending is not cut off."""
+    """Read and discard up to `RECEIVER_BODY_LIMIT` bytes, so that a receiver that is still sending is not cut off."""
     left = RECEIVER_BODY_LIMIT
     while left > 0 and (chunk := await response.content.read(left)):
         left -= len(chunk)
@@ -125,25 +128,25 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """The names end with the receivers."""
+        """Nothing to close: `Receivers` owns the `Names`."""
 
 
 class BoundedResponse(ResponseHandler):
-    """Takes `ANSWER_LIMIT` bytes and no more: the parser queues interim heads, and reads extensions, for ever.
+    """Accepts at most `ANSWER_LIMIT` bytes: aiohttp's parser would queue interim heads, and read extensions, for ever.
 
-    It ends by aborting: the proper end of TLS waits for a receiver that may never read it.
+    Closing aborts the transport, since the TLS shutdown waits for a receiver that may never read.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
-        self._room = ANSWER_LIMIT
+        self._bytes_left = ANSWER_LIMIT
 
     def data_received(self, data: bytes) -> None:
-        room = self._room
-        self._room = max(0, room - len(data))
-        super().data_received(data[:room])
-        if len(data) > room:
-            self.set_exception(AnswerTooLong())  # a head that came before is read all the same
+        accepted = self._bytes_left
+        self._bytes_left = max(0, accepted - len(data))
+        super().data_received(data[:accepted])
+        if len(data) > accepted:
+            self.set_exception(AnswerTooLong())  # a head that arrived before is still read
             self.close()
 
     def close(self) -> None:
@@ -161,4 +164,4 @@ class _ReceiverConnector(TCPConnector):
 
         super().__init__(limit=0, force_close=True, use_dns_cache=False, resolver=_Resolver(names), socket_factory=dial)
         protocol: type[ResponseHandler] = BoundedResponse
-        self._factory = partial(protocol, loop=asyncio.get_running_loop())  # aiohttp has no other way to name one
+        self._factory = partial(protocol, loop=asyncio.get_running_loop())  # aiohttp has no public way to set it
