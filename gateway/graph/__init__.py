@@ -1,1 +1,1 @@
-"""Microsoft Graph: its paths, its monitors' answers, and the client that speaks to it."""
+"""Microsoft Graph: request paths, monitor responses, and the HTTP client."""

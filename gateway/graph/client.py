@@ -1,7 +1,7 @@
-"""Microsoft Graph over the wire: start a copy, read an item, poll a monitor.
+"""HTTP client of Microsoft Graph: start a copy, read an item, poll a monitor.
 
-No error of the HTTP client leaves this module: its texts carry whole URLs, and a monitor URL is a credential. Redirects
-are never followed, cookies never kept, proxies never taken from the environment.
+No exception of aiohttp leaves this module: its message holds the whole URL, and a monitor URL is a credential.
+Redirects are never followed, cookies never kept, proxies never taken from the environment.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class NotSent(Exception):
 
 
 class Broken(Exception):
-    """The exchange broke or timed out after the request was sent: nobody knows what upstream did."""
+    """The exchange failed or timed out after the request was sent: whether upstream acted on it is unknown."""
 
 
 class Monitor(msgspec.Struct, frozen=True):
-    """Where and how a job is polled; `host` names whose pace it shares."""
+    """How a job is polled. `host`, as `host:port`, is the host whose polling rate the job shares."""
 
     url: str
     target: Any
@@ -41,7 +41,7 @@ class Monitor(msgspec.Struct, frozen=True):
 
 
 class ItemReply:
-    """An upstream answer whose body is still to be read."""
+    """An upstream response whose body has not been read yet."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.code = response.status
@@ -49,7 +49,7 @@ class ItemReply:
         self._response = response
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Raises Broken when upstream breaks off."""
+        """The body in chunks as they arrive. Raises Broken when the response breaks off."""
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -58,7 +58,7 @@ class ItemReply:
 
 
 class Upstream:
-    """`url` is the upstream's base; `rule` says which monitors may be dialled."""
+    """Client of one upstream. `url` is its base URL; `rule` decides which monitor URLs may be polled."""
 
     def __init__(self, *, url: str, rule: MonitorRule) -> None:
         self._base = url.rstrip("/")
@@ -70,7 +70,7 @@ class Upstream:
     @classmethod
     @asynccontextmanager
     async def open(cls, *, url: str, rule: MonitorRule, copy_timeout: float) -> AsyncIterator[Upstream]:
-        """`copy_timeout` bounds one copy request or read, in seconds."""
+        """Open the HTTP sessions. `copy_timeout` bounds one copy request or item read, in seconds."""
         upstream = cls(url=url, rule=rule)
         async with AsyncExitStack() as stack:
             trace = TraceConfig()
@@ -83,7 +83,7 @@ class Upstream:
             yield upstream
 
     def resolve(self, location: str) -> str | None:
-        """A `Location` as an absolute URL; None when it is none."""
+        """A `Location` header as an absolute URL; None when it is not a valid URL."""
         try:
             url = urljoin(self._base + "/", location)
         except ValueError:
@@ -91,7 +91,7 @@ class Upstream:
         return url if split(url) is not None else None
 
     def monitor(self, url: str) -> Monitor | None:
-        """How to poll a monitor URL; None when its host may not be dialled."""
+        """The way to poll a monitor URL; None when the URL is not allowed."""
         kind = self._rule.judge(url)
         parts = split(url)
         if kind is None or parts is None:
@@ -99,7 +99,7 @@ class Upstream:
         return Monitor(url, URL(url, encoded=True), self._polls[kind], f"{parts.hostname}:{port_of(parts)}")
 
     async def start_copy(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """POST `body` to a raw path with its query, once. Raises NotSent or Broken."""
+        """POST `body` to a raw path with its query, without retries. Raises NotSent or Broken."""
         sent: list[bool] = []
         try:
             async with self._graph.post(
@@ -127,7 +127,7 @@ class Upstream:
             yield ItemReply(response)
 
     async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
-        """Ask a monitor once, without `Authorization`."""
+        """GET a monitor once, without `Authorization`. Every failure is returned as NoAnswer."""
         session: ClientSession = monitor.session
         try:
             async with session.get(monitor.target, headers=headers, allow_redirects=False) as response:
@@ -137,7 +137,7 @@ class Upstream:
                 return Reply(response.status, response.headers, body)
         except TimeoutError:
             return NoAnswer("timed out", hung=True)
-        except Exception as error:  # noqa: BLE001 - whatever a hostile answer makes the client raise is no answer
+        except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
             return NoAnswer(type(error).__name__)
 
 

@@ -1,8 +1,9 @@
-"""A monitor's answer in any of its dialects -> an observation.
+"""Turn a monitor's response, in any of its dialects, into an observation.
 
-The HTTP code alone does not tell the state: `completed` comes as 200, 202 and 303, `failed` as 200 and 500. So a known
-`status` in the body wins over the code, except where the code speaks of the monitor itself (401, 403, 404, 410, 429).
-Texts are upstream's: they are cut, cleaned, and dropped when they would give the monitor URL away.
+The HTTP code alone does not determine the state: `completed` comes as 200, 202 and 303, `failed` as 200 and 500. So a
+known `status` in the body takes precedence over the code, except for codes about the monitor itself (401, 403, 404,
+410, 429). Strings from upstream are truncated, their control characters are replaced, and a string that would disclose
+the monitor URL is dropped.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ _LOST: dict[int, LostCode] = {
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The monitor does not know the job any more, or refuses access to it."""
+    """The monitor no longer knows the job, or denies access to it."""
 
     code: LostCode
     retry_after: float | None = None
 
 
 class Throttled(msgspec.Struct, frozen=True):
-    """Upstream asks for fewer requests; `retry_after` is in seconds."""
+    """The response was a rate limit; `retry_after` is in seconds."""
 
     retry_after: float | None = None
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
-    """Nothing usable came; `hung` when the poll ran into its time limit."""
+    """No usable response. `hung` means that the poll timed out; `retry_after` is in seconds."""
 
     reason: str
     retry_after: float | None = None
@@ -64,7 +65,7 @@ Observation = Answer | Lost | Throttled | NoAnswer
 
 
 def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
-    """The observation a reply stands for. `now` is seconds since 1970, used where upstream names a date."""
+    """The observation for a reply. `now`, in seconds since 1970, is used when `Retry-After` is a date."""
     code = reply.code
     wait = retry_after(reply.headers, now)
     if code in _LOST:
@@ -82,12 +83,12 @@ def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
         return _answer(document, status, reply, monitor_url, wait)
     if code in (503, 509) or _is_throttle_page(reply):
         return Throttled(wait)
-    answer = _unspoken(document, reply, monitor_url, wait) if 200 <= code < 300 else None
+    answer = _without_known_status(document, reply, monitor_url, wait) if 200 <= code < 300 else None
     return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
 
 
 def item_of(location: str) -> tuple[str, str | None] | None:
-    """The item id, and the drive id if named, of a URL that ends in an item; None for any other URL."""
+    """The item id of a URL that ends in an item, and its drive id or None; None for any other URL."""
     try:
         path = urlsplit(location).path
     except ValueError:
@@ -100,15 +101,15 @@ def item_of(location: str) -> tuple[str, str | None] | None:
 
 
 def drive_of_path(path: object) -> str | None:
-    """The drive named in a `parentReference.path` such as /drives/{id}/root:/Documents."""
+    """The drive id in a `parentReference.path` such as /drives/{id}/root:/Documents; else None."""
     if not isinstance(path, str):
         return None
     found = re.match(r"/?drives/([^/]+)(?:/|$)", path)
     return unquote(found[1]) if found else None
 
 
-def _unspoken(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
-    """A success that says nothing known: a word nobody knows, the finished item itself, or a percentage alone."""
+def _without_known_status(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
+    """A 2xx response without a known status: an unknown status, the finished item itself, or a percentage alone."""
     unknown = _text(doc.get("status"), WORD_LIMIT, url)
     if unknown is not None or (reply.code == 202 and _percentage(doc) is not None):
         return _answer(doc, unknown, reply, url, wait)
@@ -187,8 +188,10 @@ def _error(doc: dict[str, Any], status: str, description: str | None, url: str) 
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, or an empty one. The standard library's parser takes what the strict one refuses:
-    NaN, which some serialisers write, spoils one number and not the whole answer.
+    """The JSON object in a body; an empty one when there is none.
+
+    The standard library's parser accepts NaN, which msgspec rejects and some serialisers write. With it, a NaN costs
+    one number and not the whole response.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
@@ -215,11 +218,11 @@ def _number(value: object) -> float | None:
         return None
     if not 0 <= value <= 100 or not math.isfinite(value):
         return None
-    return abs(float(value))  # -0.0 is shown as 0.0
+    return abs(float(value))  # -0.0 becomes 0.0
 
 
 def _text(value: object, limit: int, monitor_url: str) -> str | None:
-    if not isinstance(value, str) or not value or _gives_away(value, monitor_url):
+    if not isinstance(value, str) or not value or _discloses(value, monitor_url):
         return None
     cut = value[:limit]
     if cut.isascii() and cut.isprintable():
@@ -227,19 +230,19 @@ def _text(value: object, limit: int, monitor_url: str) -> str | None:
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
 
 
-def _gives_away(text: str, monitor_url: str) -> bool:
+def _discloses(text: str, monitor_url: str) -> bool:
     if not ("/" in text or "=" in text or "%" in text):
         return False
     parts = urlsplit(monitor_url)
     tail = parts.path + (f"?{parts.query}" if parts.query else "")
     secrets = [parts.netloc + parts.path]
-    if len(tail) >= 16:  # a short path such as /m/1 is no secret, and stands in many a text
+    if len(tail) >= 16:  # a short path such as /m/1 is no secret, and many strings contain it
         secrets.append(tail)
-    once = unquote(text)
-    for form in (text, once, unquote(once)):
-        low = form.lower()
-        if "tempauth=" in low or "sig=" in low:
+    decoded = unquote(text)
+    for form in (text, decoded, unquote(decoded)):
+        lower = form.lower()
+        if "tempauth=" in lower or "sig=" in lower:
             return True
-        if any(secret.lower() in low or unquote(secret).lower() in low for secret in secrets):
+        if any(secret.lower() in lower or unquote(secret).lower() in lower for secret in secrets):
             return True
     return False

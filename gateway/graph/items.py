@@ -1,7 +1,7 @@
-"""The address of an item as it stands in a raw request path.
+"""Item addresses in raw request paths.
 
-Matched on the raw path and forwarded byte for byte: ids hold `!`, `,` and `%`, and a path that was decoded and encoded
-again is another path. Decoding, once, serves only to refuse what could climb out of the place it names.
+Paths are matched raw and forwarded byte for byte: ids contain `!`, `,` and `%`, and decoding and re-encoding would
+change them. Each segment is decoded once, only to reject path traversal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATH = r":/(?:[^/]+/)*[^/]+"
 _COPY = re.compile(rf"{_HEAD}(?:{_PATH}:)?/(?:microsoft\.graph\.)?copy")
 _READ = re.compile(rf"{_HEAD}(?:{_PATH})?")
 _PLAIN = re.compile(r"[A-Za-z0-9_!-]*")
-"""What most segments are made of, and nothing to look into."""
+"""Characters of most segments; a segment of these alone needs no decoding."""
 
 FORWARDED = (
     "The gateway forwards POST {item}/copy (or {item}/microsoft.graph.copy) and GET {item}, where {item} is "
@@ -31,7 +31,7 @@ FORWARDED = (
 
 
 class ItemRequest(msgspec.Struct, frozen=True):
-    """What is asked of which item: `prefix` is the drive's part of the raw path, without the version."""
+    """A forwarded request. `prefix` is the drive's part of the raw path, without the version."""
 
     action: Literal["read", "copy"]
     version: str
@@ -39,9 +39,10 @@ class ItemRequest(msgspec.Struct, frozen=True):
 
 
 def parse(method: str, raw_path: str) -> ItemRequest:
-    """The request that a method and a raw path stand for.
+    """Parse a method and a raw path.
 
-    Raises GatewayError: 400 for a segment that is `.` or `..` or hides a separator, 404 for all that is not forwarded.
+    Raises GatewayError: 400 for a segment that is `.` or `..` or holds an encoded separator, 404 for any other request
+    that is not forwarded.
     """
     for segment in raw_path.split("/"):
         _check(segment)
@@ -58,8 +59,8 @@ def parse(method: str, raw_path: str) -> ItemRequest:
 def _check(segment: str) -> None:
     if _PLAIN.fullmatch(segment):
         return
-    plain = unquote_to_bytes(segment)
-    if plain.strip(b":") in (b".", b".."):
+    decoded = unquote_to_bytes(segment)
+    if decoded.strip(b":") in (b".", b".."):
         raise invalid("A path segment is '.' or '..'. Name the item by its id or by its full path.")
-    if any(byte in plain for byte in b"/\\\0"):
+    if any(byte in decoded for byte in b"/\\\0"):
         raise invalid("A path segment holds an encoded '/', a '\\' or a NUL. Encode the path segment by segment.")
