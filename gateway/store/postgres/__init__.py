@@ -1,7 +1,8 @@
 """The shared store: PostgreSQL, for any number of gateways.
 
-Every write of a job names the epoch under which its writer owns it, and the database refuses one that is over. A commit
-whose answer was lost is found out by asking again: appends and creations that were stored already are not stored twice.
+Every write of a job names the epoch under which its writer owns the job, and the database rejects a write with an
+expired epoch. The response to a commit may be lost. Callers therefore repeat a failed write, and an append or creation
+that was already stored is not stored twice.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gateway.store.rows import JOB, Rows
 
 JOIN_TRIES = 3
 _AGAIN = 0.5
-_FORGET_AT_ONCE = 500
+_DELETE_AT_ONCE = 500
 _GROWN, _STOPPED, _CALLBACK = "j", "s", "c"
 
 _Append = tuple[Job, Sequence[Event]]
@@ -40,7 +41,10 @@ _Wanted = tuple[str, int, int]
 
 
 class PostgresStore(Ownership):
-    """`log_limit` is the number of events kept per job; `clock` this machine's, in seconds since 1970."""
+    """`log_limit` is the number of events kept per job; `lease` is in seconds.
+
+    `clock` is this machine's, in seconds since 1970.
+    """
 
     def __init__(
         self, database: Database, pool: Pool, own: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
@@ -54,14 +58,14 @@ class PostgresStore(Ownership):
         self.on_callback_change: Callable[[str], None] = lambda _callback_id: None
         self._appends: Batches[_Append, bool] = Batches(self._append_all)
         self._reads: Batches[_Wanted, Slice | None] = Batches(self._read_all)
-        self._wakeups = Wakeups(pool, database.listen_url, lambda: self.me, self._heard)
+        self._wakeups = Wakeups(pool, database.listen_url, lambda: self.me, self._on_wakeup)
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls, database: Database, *, log_limit: int, lease: float, clock: Callable[[], float]
     ) -> AsyncIterator[PostgresStore]:
-        """Raises StoreUnavailable."""
+        """Open the pools and join the gateways. Raises StoreUnavailable."""
         async with (
             Pool.open(database.url, through_pooler=database.through_pooler) as pool,
             Pool.open(database.url, through_pooler=database.through_pooler, size=1) as own,
@@ -71,7 +75,7 @@ class PostgresStore(Ownership):
             tasks.start_soon(store._appends.run)
             tasks.start_soon(store._reads.run)
             store._wakeups.start(tasks)
-            await _patiently(store.join)
+            await _with_retries(store.join)
             yield store
             tasks.cancel_scope.cancel()
 
@@ -93,7 +97,7 @@ class PostgresStore(Ownership):
                 *self._rows.of_job(job),
                 None if job.state.ended else self.me,
             )
-            if inserted is None:  # an earlier try was stored and its answer lost; or else the insertion below fails
+            if inserted is None:  # stored by an earlier attempt, or the id is taken and the insertion fails
                 stored = await connection.fetchval("SELECT created FROM jobs WHERE id = $1", job.id)
                 if stored == job.created:
                     return
@@ -146,13 +150,13 @@ class PostgresStore(Ownership):
         return self._rows.job(found[0]) if found else None
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
-        asked = [self._reads.ask((job_id, after, limit)) for job_id, after in wanted]
+        reads = [self._reads.ask((job_id, after, limit)) for job_id, after in wanted]
         try:
-            return [await one for one in asked]
+            return [await read for read in reads]
         finally:
-            for one in asked:
-                if not one.cancel() and not one.cancelled():
-                    one.exception()  # all of a batch fail alike, and the first has been raised
+            for read in reads:
+                if not read.cancel() and not read.cancelled():
+                    read.exception()  # marks it as retrieved: a batch fails as a whole, and its first error was raised
 
     async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
         return await self.read([(job_id, PAST_THE_END) for job_id in job_ids], 1)
@@ -182,12 +186,12 @@ class PostgresStore(Ownership):
                 )
                 if inserted is not None:
                     return None
-                known = await connection.fetchrow(
+                earlier = await connection.fetchrow(
                     "SELECT fingerprint, outcome, job_id, owner FROM keys WHERE key = $1", key
                 )
-                if known is not None:
-                    mark, outcome, job_id, owner = known
-                    return Reservation(mark, outcome, job_id, elsewhere=owner != self.me)
+                if earlier is not None:
+                    first_fingerprint, outcome, job_id, owner = earlier
+                    return Reservation(first_fingerprint, outcome, job_id, elsewhere=owner != self.me)
 
         return await self._pool.transaction(work)
 
@@ -209,7 +213,7 @@ class PostgresStore(Ownership):
 
     async def delete_expired(self, before: float) -> int:
         async def work(connection: Connection) -> int:
-            past = [row["id"] for row in await connection.fetch(postgres_sql.PAST, before, _FORGET_AT_ONCE)]
+            past = [row["id"] for row in await connection.fetch(postgres_sql.PAST, before, _DELETE_AT_ONCE)]
             for table, column in (("keys", "job_id"), ("callbacks", "job_id"), ("events", "job_id"), ("jobs", "id")):
                 await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::text[])", past)
             await connection.execute(
@@ -243,7 +247,7 @@ class PostgresStore(Ownership):
         return bool(removed)
 
     async def ping(self) -> None:
-        """A write, since a standby that took over too early reads only."""
+        """Write a probe: a standby that took over too early can only read."""
         await self._pool.execute(
             "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", secrets.token_bytes(8)
         )
@@ -252,28 +256,29 @@ class PostgresStore(Ownership):
         self._wakeups.notify(_GROWN, job_id)
         self.on_change(job_id)
 
-    def _heard(self, kind: str, about: str) -> None:
+    def _on_wakeup(self, kind: str, row_id: str) -> None:
         if kind == _GROWN:
-            self.on_change(about)
+            self.on_change(row_id)
         elif kind == _STOPPED:
-            self.on_stop(about)
+            self.on_stop(row_id)
         elif kind == _CALLBACK:
-            self.on_callback_change(about)
+            self.on_callback_change(row_id)
 
-    async def _append_all(self, asked: Sequence[_Append]) -> list[bool]:
-        """In as many statements as one job has appends; all but always in one."""
-        results: list[bool] = [False] * len(asked)
-        left = list(range(len(asked)))
+    async def _append_all(self, appends: Sequence[_Append]) -> list[bool]:
+        """Whether each append was stored. Takes one statement, unless a job has several appends in the batch."""
+        results: list[bool] = [False] * len(appends)
+        left = list(range(len(appends)))
         while left:
-            first_of = {asked[place][0].id: place for place in reversed(left)}
+            first_of = {appends[place][0].id: place for place in reversed(left)}
             now = sorted(first_of.values())
-            stored = await self._append_once([asked[place] for place in now])
+            stored = await self._append_once([appends[place] for place in now])
             for place in now:
-                results[place] = asked[place][0].id in stored
+                results[place] = appends[place][0].id in stored
             left = [place for place in left if place not in set(now)]
         return results
 
-    async def _append_once(self, asked: Sequence[_Append]) -> set[str]:
+    async def _append_once(self, appends: Sequence[_Append]) -> set[str]:
+        """The ids of the jobs whose append was stored; each job may occur once."""
         states = [
             (
                 job.id,
@@ -284,15 +289,15 @@ class PostgresStore(Ownership):
                 job.seq,
                 job.ended,
             )
-            for job, events in asked
+            for job, events in appends
         ]
         new = [
             (job.id, event.seq, event.kind, event.status_changed, event.data)
-            for job, events in asked
+            for job, events in appends
             for event in events
         ]
         values = (*columns(states, 7), *columns(new, 5))
-        long = [job for job, _ in asked if job.seq > self._log_limit]
+        long = [job for job, _ in appends if job.seq > self._log_limit]
         if not long:
             return {row["id"] for row in await self._pool.execute(postgres_sql.APPEND, *values)}
 
@@ -308,9 +313,9 @@ class PostgresStore(Ownership):
         if long:
             await connection.execute(postgres_sql.TRIM, *columns(long, 2), self._log_limit)
 
-    async def _read_all(self, asked: Sequence[_Wanted]) -> list[Slice | None]:
-        found = await self._pool.execute(postgres_sql.READ, *columns(asked, 3))
-        slices: list[Slice | None] = [None] * len(asked)
+    async def _read_all(self, wanted: Sequence[_Wanted]) -> list[Slice | None]:
+        found = await self._pool.execute(postgres_sql.READ, *columns(wanted, 3))
+        slices: list[Slice | None] = [None] * len(wanted)
         for place, group in groupby(found, key=itemgetter("place")):
             slices[place - 1] = _slice(list(group))
         return slices
@@ -334,8 +339,8 @@ async def _insert(connection: Connection, job_id: str, events: Sequence[Event]) 
     )
 
 
-async def _patiently(join: Callable[[], Awaitable[None]]) -> None:
-    """A database that is only slow must not end a start."""
+async def _with_retries(join: Callable[[], Awaitable[None]]) -> None:
+    """Try up to `JOIN_TRIES` times, so that a slow database does not fail the start."""
     for _ in range(JOIN_TRIES - 1):
         try:
             return await join()

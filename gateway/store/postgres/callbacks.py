@@ -1,4 +1,4 @@
-"""The rows of the callbacks in the shared store."""
+"""The callbacks table of the shared store."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gateway.store import CALLBACKS_PER_JOB
 from gateway.store.postgres.pool import Connection
 from gateway.store.rows import CALLBACK, Rows
 
-_HOW_FAR = "UPDATE callbacks SET state = $3, settled = $4, epoch = $5, tries = $6"
+_UPDATE = "UPDATE callbacks SET state = $3, settled = $4, epoch = $5, tries = $6"
 
 
 class CallbackTable:
-    """Those that take a connection work within the caller's transaction."""
+    """Methods that take a connection run within the caller's transaction."""
 
     OF_JOB = f"SELECT {CALLBACK} FROM callbacks WHERE job_id = $1 ORDER BY made, id"
-    SAVE = f"{_HOW_FAR} WHERE id = $1 AND epoch = $2 RETURNING 1"
+    SAVE = f"{_UPDATE} WHERE id = $1 AND epoch = $2 RETURNING 1"
     REMOVE = "DELETE FROM callbacks WHERE id = $1 AND job_id = $2 RETURNING 1"
 
     def __init__(self, rows: Rows) -> None:
@@ -36,11 +36,11 @@ class CallbackTable:
     async def add(
         self, connection: Connection, callback: Callback, owner: str
     ) -> Literal["added", "unknownJob", "tooMany"]:
-        # The job's row holds back another registration, and its removal, until this one is in.
+        # The lock on the job's row delays another registration, and the job's deletion, until this one commits.
         if await connection.fetchval("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE", callback.job_id) is None:
             return "unknownJob"
-        there = await connection.fetchval("SELECT count(*) FROM callbacks WHERE job_id = $1", callback.job_id)
-        if there >= CALLBACKS_PER_JOB:
+        count = await connection.fetchval("SELECT count(*) FROM callbacks WHERE job_id = $1", callback.job_id)
+        if count >= CALLBACKS_PER_JOB:
             return "tooMany"
         await connection.execute(
             f"INSERT INTO callbacks ({CALLBACK}, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -58,8 +58,8 @@ class CallbackTable:
         old = self._rows.callback(row)
         callback = retried(old)
         if callback != old:
-            _, _, *how_far = self.saved(callback)
+            _, _, *progress = self.saved(callback)
             await connection.execute(
-                f"{_HOW_FAR}, owner = $7 WHERE id = $1 AND epoch = $2", old.id, old.epoch, *how_far, owner
+                f"{_UPDATE}, owner = $7 WHERE id = $1 AND epoch = $2", old.id, old.epoch, *progress, owner
             )
         return callback

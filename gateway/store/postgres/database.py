@@ -1,4 +1,4 @@
-"""The shared store's database: whether it can be used, whether it is ours, its version and its secret."""
+"""The shared store's database: connection checks at start, schema migrations, and the store's secret."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ import anyio
 import asyncpg
 
 from gateway.core.errors import StoreRefused
-from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Connection, is_passing
+from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Connection, is_temporary
 from gateway.store.sealing import Cipher, DecryptionFailed
 from gateway.telemetry.logs import EventLog
 
 MIGRATIONS = ("schema.sql",)
-"""One script a version. A database's version is how many of them it has had; each must let the one before still run."""
+"""One script per version. A database's version is the number of scripts applied.
+
+Gateways of the previous version must keep working after a migration.
+"""
 
 OLDEST = 14
+"""The oldest major version of PostgreSQL that is supported."""
 PATIENCE = 30.0
-"""Seconds for which a database that is away, restarting or full is waited for at the start."""
+"""Seconds to wait at start for a database that is unreachable, restarting or out of connections."""
 _AGAIN = 0.5
 _LOCK = 0x47574159
 _LIMITS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 _LASTING = ("28", "3D")
-"""Classes of SQLSTATE that waiting does not help: wrong credentials, no such database."""
+"""SQLSTATE classes of errors that waiting does not resolve: wrong credentials, no such database."""
 _TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
 
 log = EventLog("gateway.store")
 
 
 class Database:
-    """A database that was found fit. Make it with `open`."""
+    """A database that passed the checks at start. Create instances with `open`."""
 
     operator_hash: bytes | None = None
     new_operator_key: str | None = None
@@ -46,23 +50,24 @@ class Database:
 
     @classmethod
     async def open(cls, url: str, listen_url: str | None, secret_key: str | None) -> Database:
-        """`listen_url` is a direct connection, when `url` leads through a pooler.
+        """Check and migrate the database; wait up to `PATIENCE` seconds for it.
 
-        Raises StoreRefused with a message for the operator; a refused database is left as it was.
+        `listen_url` connects directly, when `url` leads through a pooler. Raises StoreRefused with a message for the
+        operator; a refused database is unchanged.
         """
         database = cls(url, listen_url)
         until = anyio.current_time() + PATIENCE
         waited = False
         while True:
             try:
-                await database._look(secret_key)
+                await database._check(secret_key)
             except FAULTS as error:
                 state = getattr(error, "sqlstate", None) or ""
-                lasts = not is_passing(error)
-                if lasts or state.startswith(_LASTING) or anyio.current_time() + _AGAIN > until:
-                    what = "used" if lasts else "reached"
+                permanent = not is_temporary(error)
+                if permanent or state.startswith(_LASTING) or anyio.current_time() + _AGAIN > until:
+                    what = "used" if permanent else "reached"
                     raise StoreRefused(
-                        f"The store {database.place} cannot be {what}: {_why(error)}. {_remedy(state)}"
+                        f"The store {database.place} cannot be {what}: {_reason(error)}. {_remedy(state)}"
                     ) from None
                 if not waited:
                     log.warning("store_awaited", place=database.place)
@@ -73,12 +78,12 @@ class Database:
 
     @property
     def place(self) -> str:
-        """Where it is, without user and password."""
+        """The URL without user, password and parameters, for messages."""
         parts = urlsplit(self.url)
         return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    async def _look(self, secret_key: str | None) -> None:
-        """Whether it can be used, and what it holds; all of it in one transaction, so that it may be tried again."""
+    async def _check(self, secret_key: str | None) -> None:
+        """Check and prepare the database in one transaction, so that a failed attempt can be repeated."""
         connection = await self._connect()
         try:
             if connection.get_server_version().major < OLDEST:
@@ -102,7 +107,10 @@ class Database:
             ) from None
 
     async def _prepare(self, connection: Connection, secret_key: str | None) -> None:
-        """In one transaction, and by one gateway at a time; one that hangs in it holds the others up briefly."""
+        """Migrate the database and read or create its secret, one gateway at a time.
+
+        Timeouts on the server bound how long a gateway that hangs here blocks the others.
+        """
         await connection.execute(_LIMITS)
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         version = await self._version(connection)
@@ -113,25 +121,27 @@ class Database:
             )
         for name in MIGRATIONS[version:]:
             await connection.execute(script(name))
-        await self._keep(connection, "version", str(len(MIGRATIONS)).encode())
+        await self._put_meta(connection, "version", str(len(MIGRATIONS)).encode())
         stored = {row["name"]: row["value"] for row in await connection.fetch("SELECT name, value FROM meta")}
         if "secret" in stored:
             self._find_secret(stored, secret_key)
             if self.cipher.has_key and self.cipher.is_plain(stored["secret"]):
-                await self._seal_what_is_plain(connection)
+                await self._encrypt_plain_values(connection)
         else:
             salt = secrets.token_bytes(16)
             self.cipher = Cipher(secret_key, salt)
             self.secret = secrets.token_bytes(32)
-            await self._keep(connection, "salt", salt)
-            await self._keep(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
+            await self._put_meta(connection, "salt", salt)
+            await self._put_meta(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
 
     async def _version(self, connection: Connection) -> int:
-        """How many migrations it has had. Raises StoreRefused for a database with somebody else's tables."""
-        there = await connection.fetch("SELECT t FROM unnest($1::text[]) t WHERE to_regclass(t) IS NOT NULL", _TABLES)
-        if not there:
+        """The number of migrations applied. Raises StoreRefused when another application's tables are present."""
+        existing = await connection.fetch(
+            "SELECT t FROM unnest($1::text[]) t WHERE to_regclass(t) IS NOT NULL", _TABLES
+        )
+        if not existing:
             await connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value BYTEA NOT NULL)")
-            await self._keep(connection, "application", b"copy-gateway")
+            await self._put_meta(connection, "application", b"copy-gateway")
             return 0
         try:
             rows = await connection.fetch("SELECT name, value FROM meta WHERE name IN ('application', 'version')")
@@ -139,7 +149,7 @@ class Database:
         except asyncpg.PostgresError:
             stored = {}
         if stored.get("application") != b"copy-gateway":
-            tables = ", ".join(row["t"] for row in there)
+            tables = ", ".join(row["t"] for row in existing)
             raise StoreRefused(
                 f"The store {self.place} has tables of somebody else ({tables}). Name a database of the gateway's own."
             )
@@ -156,34 +166,34 @@ class Database:
                 else f"The store {self.place} is sealed. Set the GATEWAY_SECRET_KEY that all its gateways have."
             ) from None
 
-    async def _seal_what_is_plain(self, connection: Connection) -> None:
-        """After GATEWAY_SECRET_KEY was set for the first time."""
-        await self._keep(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
+    async def _encrypt_plain_values(self, connection: Connection) -> None:
+        """Encrypt the secrets stored so far, once GATEWAY_SECRET_KEY has been set for the first time."""
+        await self._put_meta(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
         for table, column in (("jobs", "monitor"), ("callbacks", "receiver")):
             rows = await connection.fetch(
                 f"SELECT id, {column} AS stored FROM {table} WHERE {column} IS NOT NULL ORDER BY id FOR UPDATE"
             )
-            sealed = [
+            encrypted = [
                 (row["id"], self.cipher.encrypt(self.cipher.decrypt(row["stored"], row["id"]), row["id"]))
                 for row in rows
             ]
-            await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", sealed)
+            await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", encrypted)
 
-    async def _keep(self, connection: Connection, name: str, value: bytes) -> None:
+    async def _put_meta(self, connection: Connection, name: str, value: bytes) -> None:
         await connection.execute(
             "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
         )
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()  # asyncio's own words repeat the address
-    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return words.splitlines()[0].rstrip(".") if words else "it does not answer"
+        return os.strerror(error.errno).lower()  # asyncio's own message repeats the address
+    message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return message.splitlines()[0].rstrip(".") if message else "it does not answer"
 
 
 def _remedy(state: str) -> str:
-    """What to do about a connection that failed with this SQLSTATE, or with none."""
+    """The advice to the operator for a failure with this SQLSTATE; `state` is empty when there is none."""
     if state.startswith("28"):
         return "Set the user and the password that it takes in GATEWAY_STORE_URL."
     if state.startswith("3D"):
@@ -194,5 +204,5 @@ def _remedy(state: str) -> str:
 
 
 def script(name: str) -> str:
-    """A migration's statements."""
+    """The SQL of a migration."""
     return files("gateway.store.postgres").joinpath(name).read_text()

@@ -1,10 +1,10 @@
-"""Who has which job and callback, in the shared store: leases, and how rows change hands.
+"""Ownership of jobs and callbacks in the shared store: leases, and how rows change owner.
 
-A gateway renews one lease for all that it has. When it has not done so in time, any other takes its name off the list
-and its rows become free; whoever claims one raises its epoch, so that nothing the old owner still writes is kept.
-Leases are told by the database's clock alone. Rows that somebody's open transaction holds are passed over and found
-again. Rows change hands in portions: a transaction that is too large to end in time would begin anew for ever, and an
-answer that does not fit the socket would hold its locks for as long as its reader hangs.
+A gateway renews one lease for all its rows. When the lease expires, any other gateway deletes the gateway's membership
+and releases its rows. Claiming a row raises its epoch, so that later writes of the old owner are rejected. Only the
+database's clock decides whether a lease has expired. Rows locked by an open transaction are skipped, and found by a
+later call. Rows change owner in portions: a transaction too large to finish in time would be retried for ever, and a
+result that does not fit the socket buffer would hold its locks for as long as its reader hangs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.core.callback import Callback
 from gateway.core.job import Job
 from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
-from gateway.store.postgres.statements import BURY, DOUBT_ORPHANS, RENEW, Owned
+from gateway.store.postgres.statements import EXPIRE_MEMBERS, MARK_UNKNOWN, RENEW, Owned
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sealing import DecryptionFailed
 from gateway.telemetry.logs import EventLog
@@ -25,9 +25,9 @@ from gateway.telemetry.logs import EventLog
 T = TypeVar("T")
 
 LEASE_SHARE = 0.75
-"""The part of `lease` after which a silent gateway is given up; the rest is for others to notice and to take over."""
+"""The share of `lease` after which a silent gateway is considered dead; the rest is for others to take over."""
 PORTION = 200
-"""Rows that change hands at once: tens of milliseconds for the database, and for the gateway that goes on with them."""
+"""Rows per change of owner: tens of milliseconds of work for the database, and for the gateway that claims them."""
 
 _JOBS = Owned("jobs", "ended IS NULL", JOB)
 _CALLBACKS = Owned("callbacks", "state = 'active'", CALLBACK)
@@ -37,9 +37,10 @@ log = EventLog("gateway.store")
 
 
 class Ownership:
-    """`lease` is how many seconds a silent gateway keeps what it has, until others have taken it over.
+    """`lease` is the number of seconds after which other gateways have taken over the rows of a silent one.
 
-    `own` is a connection that nothing but the renewals uses, so that they wait for no request.
+    `own` is a connection for membership alone, so that a renewal never waits behind a request. `clock` is this
+    machine's, in seconds since 1970.
     """
 
     def __init__(self, pool: Pool, own: Pool, rows: Rows, *, lease: float, clock: Callable[[], float]) -> None:
@@ -47,17 +48,17 @@ class Ownership:
         self._own = own
         self._rows = rows
         self._clock = clock
-        self._ahead = 0.0
+        self._clock_offset = 0.0
         self.lease = lease
         self.term = lease * LEASE_SHARE
         self.me = ""
 
     def clock(self) -> float:
-        """Seconds since 1970 by the database's clock, so that all its gateways mean the same by them."""
-        return self._clock() + self._ahead
+        """Seconds since 1970 by the database's clock, so that all gateways agree."""
+        return self._clock() + self._clock_offset
 
     async def join(self) -> None:
-        """Take a place among the gateways, under a name of its own that no earlier life had."""
+        """Register this gateway under a new random id."""
         me = secrets.token_urlsafe(9)
         await self._own.execute(
             "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
@@ -69,7 +70,7 @@ class Ownership:
     async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
         before = self._clock()
         (row,) = await self._own.execute(RENEW, self.me, self.term, jobs, callbacks, patience=patience)
-        self._ahead = row["now"] - (before + self._clock()) / 2
+        self._clock_offset = row["now"] - (before + self._clock()) / 2
         if not row["alive"]:
             return None
         return ClusterView(
@@ -80,13 +81,13 @@ class Ownership:
         )
 
     async def expire_members(self) -> list[str]:
-        buried = [row["id"] for row in await self._pool.execute(BURY)]
+        expired = [row["id"] for row in await self._pool.execute(EXPIRE_MEMBERS)]
         for owned in (_JOBS, _CALLBACKS):
-            strays = [row["owner"] for row in await self._pool.execute(owned.strays)]
-            if strays:
-                await self._free(owned, strays)
-        await self._pool.execute(DOUBT_ORPHANS)
-        return buried
+            dead = [row["owner"] for row in await self._pool.execute(owned.dead_owners)]
+            if dead:
+                await self._free(owned, dead)
+        await self._pool.execute(MARK_UNKNOWN)
+        return expired
 
     async def claim(self, most: int = PORTION) -> list[Job]:
         return await self._claim("jobs", most, self._rows.job)
@@ -96,7 +97,7 @@ class Ownership:
 
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         for first in range(0, len(ids), PORTION):
-            await self._pool.execute(_TABLES[table].hand_on, self.me, ids[first : first + PORTION])
+            await self._pool.execute(_TABLES[table].release, self.me, ids[first : first + PORTION])
         await self._pool.execute(f"UPDATE gateways SET {table} = {table} - $2 WHERE id = $1", self.me, len(ids))
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
@@ -113,7 +114,7 @@ class Ownership:
 
     async def _claim(self, table: Literal["jobs", "callbacks"], most: int, read: Callable[[Any], T]) -> list[T]:
         async def work(connection: Connection) -> Sequence[Any]:
-            # Its own row first: who is being given up for dead at this moment must not take anything.
+            # Lock the own membership first: a gateway that is being removed as dead must not claim rows.
             alive = await connection.fetchval("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", self.me)
             if alive is None:
                 return []
@@ -125,6 +126,6 @@ class Ownership:
         for row in await self._pool.transaction(work):
             try:
                 found.append(read(row))
-            except DecryptionFailed as error:  # one that another GATEWAY_SECRET_KEY sealed must not stop the rest
+            except DecryptionFailed as error:  # a row under another GATEWAY_SECRET_KEY must not stop the rest
                 log.error("row_unreadable", table=table, error=str(error))  # noqa: TRY400 - the row is a secret
         return found

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: a bounded number, each for one piece of work at a time.
+"""A bounded pool of PostgreSQL connections, and batches of statements.
 
-A connection whose work did not come to its end is thrown away: nobody knows what it still has open. Work in several
-steps is one transaction, which the server itself ends when this process stops answering in the middle of it, since its
-locks would hold up the gateways that live.
+A connection whose work was interrupted is closed, since its state is unknown. Work of several statements is one
+transaction. The server aborts the transaction when this process hangs in the middle of it, since its locks would block
+the live gateways.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ Result = TypeVar("Result")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 SIZE = 8
-"""Most connections of a process, besides the listening one and the one that renews its lease."""
+"""Most connections per process, besides the one for LISTEN and the one that renews the lease."""
 MOST = 500
-"""Most items of one batch."""
+"""Most items per batch."""
 PATIENCE = 5.0
-"""Seconds that a piece of work may take, the wait for a connection included."""
+"""Timeout of a statement or transaction in seconds, including the wait for a connection."""
 CONNECT_SECONDS = 4.0
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-"""What a connection raises. asyncpg calls it internal when one breaks at a moment that it did not foresee."""
+"""Exceptions of a connection. asyncpg raises InternalClientError when a connection breaks at an unexpected moment."""
 SESSION = {
-    # A plan made once for arrays of any length is one for short ones: an append of 500 took 47 ms by it instead of 8.
+    # A generic plan is made for short arrays: with it, an append of 500 took 47 ms instead of 8.
     "plan_cache_mode": "force_custom_plan",
-    # What was given up here must not go on there, with its connection: the next try would take one more.
+    # A statement abandoned here must end on the server too: otherwise each retry would occupy one more connection.
     "statement_timeout": "6000",
 }
 _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'; SET LOCAL statement_timeout = '6s'"
-_OURS = ("22", "23", "42")
-"""Classes of SQLSTATE that tell of a mistake in what was asked; the rest tell of a database that cannot do it now."""
-_NO_RIGHTS = "42501"
+_PERMANENT = ("22", "23", "42")
+"""SQLSTATE classes of mistakes in a statement or its values; all others mean that the database is unavailable."""
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class Pool:
-    """`through_pooler` is for a connection that a pooler hands to others between transactions (PgBouncer)."""
+    """`through_pooler` is for a pooler that may switch server connections between transactions (PgBouncer)."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, through_pooler: bool) -> None:
         self._pool = pool
@@ -55,29 +55,32 @@ class Pool:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, *, through_pooler: bool, size: int = SIZE) -> AsyncIterator[Pool]:
-        """Connects when there is work, not before."""
+        """A pool of up to `size` connections, which are opened when they are needed."""
         pool = asyncpg.create_pool(
             url,
             min_size=0,
             max_size=size,
-            max_queries=1 << 40,  # a connection does not wear out
+            max_queries=1 << 40,  # never replace a connection after a number of queries
             timeout=CONNECT_SECONDS,
             statement_cache_size=0 if through_pooler else 100,
             server_settings={} if through_pooler else SESSION,
-            reset=_nothing,
+            reset=_no_reset,
         )
         async with _opened(pool):
             yield cls(pool, through_pooler=through_pooler)
 
     async def execute(self, sql: str, *values: Any, patience: float = PATIENCE) -> list[asyncpg.Record]:
-        """The rows of one statement, which is a transaction of its own. Raises StoreUnavailable."""
+        """Run one statement in a transaction of its own, within `patience` seconds, and return its rows.
+
+        Raises StoreUnavailable.
+        """
         if self._through_pooler:
-            # Between its steps, which are several even for one statement, a pooler may change the connection.
+            # One statement takes several protocol steps, between which a pooler may switch the connection.
             return await self.transaction(lambda connection: connection.fetch(sql, *values), patience=patience)
-        return await self._done(lambda connection: connection.fetch(sql, *values), patience)
+        return await self._run(lambda connection: connection.fetch(sql, *values), patience)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
-        """What the work returns, done as one transaction. Raises StoreUnavailable."""
+        """Run `work` in one transaction, within `patience` seconds, and return its result. Raises StoreUnavailable."""
 
         async def in_transaction(connection: Connection) -> T:
             await connection.execute(_BEGIN)
@@ -89,15 +92,15 @@ class Pool:
             await connection.execute("COMMIT")
             return result
 
-        return await self._done(in_transaction, patience)
+        return await self._run(in_transaction, patience)
 
-    async def _done(self, work: Callable[[Connection], Awaitable[T]], patience: float) -> T:
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], patience: float) -> T:
         try:
             with anyio.fail_after(patience):
-                async with self._borrowed() as connection:
+                async with self._connection() as connection:
                     result = await work(connection)
         except FAULTS as error:
-            if not is_passing(error):
+            if not is_temporary(error):
                 raise
             unavailable = StoreUnavailable(fault_text(error))
             self.availability.failed(unavailable)
@@ -106,12 +109,12 @@ class Pool:
         return result
 
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Connection]:
+    async def _connection(self) -> AsyncIterator[Connection]:
         connection = await self._pool.acquire()
         try:
             yield connection
         except BaseException as error:
-            if not isinstance(error, asyncpg.PostgresError) or is_passing(error):
+            if not isinstance(error, asyncpg.PostgresError) or is_temporary(error):
                 connection.terminate()
             raise
         finally:
@@ -119,21 +122,21 @@ class Pool:
                 await self._pool.release(connection)
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the database cannot do it now, and may later."""
+def is_temporary(error: Exception) -> bool:
+    """Whether the operation may succeed later."""
     state = getattr(error, "sqlstate", None)
-    return state is None or state == _NO_RIGHTS or not state.startswith(_OURS)
+    return state is None or state == _INSUFFICIENT_PRIVILEGE or not state.startswith(_PERMANENT)
 
 
 def fault_text(error: Exception) -> str:
-    """In one line, and without what was asked."""
+    """The error in one line, without the statement or its values."""
     if isinstance(error, asyncpg.PostgresError) and str(error):
         return f"The store: {str(error).splitlines()[0]}."
     return f"The store: {'it gave no answer in time' if isinstance(error, TimeoutError) else 'it cannot be reached'}."
 
 
 def columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    """Rows as the arrays that `unnest` puts together again."""
+    """Rows as `count` arrays, one per column, from which `unnest` restores the rows."""
     return [[row[place] for row in rows] for place in range(count)]
 
 
@@ -150,49 +153,56 @@ async def _opened(pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[None]:
                 pool.terminate()
 
 
-async def _nothing(_connection: Any) -> None:
-    """A connection has nothing to be reset after work that came to its end: that spares a round trip."""
+async def _no_reset(_connection: Any) -> None:
+    """Saves a round trip: a connection whose work completed needs no reset."""
 
 
 class Batches(Generic[Item, Result]):
-    """`do` gives the result of each item, in their order. While it works, the next batch gathers."""
+    """Collects items into batches. `do` returns the results of a batch in the order of its items.
+
+    One batch runs at a time; the next one is collected meanwhile.
+    """
 
     def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._do = do
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._news = asyncio.Event()
+        self._not_empty = asyncio.Event()
 
     def ask(self, item: Item) -> asyncio.Future[Result]:
-        """Fails with what `do` raises for it; others in its batch are not harmed by an error that is its own."""
+        """Queue an item; the future holds its result, or the error that `do` raises for it.
+
+        When a batch fails, except with StoreUnavailable, its items are retried one by one, so that an item's error
+        affects no other item.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        self._news.set()
+        self._not_empty.set()
         return future
 
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
-            await self._news.wait()
+            await self._not_empty.wait()
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             if not self._waiting:
-                self._news.clear()
-            wanted = [one for one in batch if not one[1].done()]
-            if wanted:
-                await self._serve(wanted)
+                self._not_empty.clear()
+            active = [entry for entry in batch if not entry[1].done()]
+            if active:
+                await self._serve(active)
 
     async def _serve(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._do([item for item, _ in batch])
-        except StoreUnavailable as error:  # those behind would only wait as long for the same
-            behind, self._waiting = self._waiting, []
-            self._news.clear()
-            _fail([*batch, *behind], error)
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one that waits for it
+        except StoreUnavailable as error:  # the queued items would only wait as long for the same error
+            queued, self._waiting = self._waiting, []
+            self._not_empty.clear()
+            _fail([*batch, *queued], error)
+        except Exception as error:  # noqa: BLE001 - any error belongs to the caller
             if len(batch) == 1:
                 _fail(batch, error)
                 return
-            for one in batch:
-                await self._serve([one])
+            for entry in batch:
+                await self._serve([entry])
         except BaseException:
             for _, future in batch:
                 future.cancel()

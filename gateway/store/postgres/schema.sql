@@ -1,16 +1,16 @@
--- Version 1. Times are seconds since 1970, but for leases, which are the database's own clock's.
+-- Version 1. Times are seconds since 1970, except for leases, which are timestamps by the database's clock.
 CREATE TABLE jobs (
   id      TEXT COLLATE "C" PRIMARY KEY,
   created DOUBLE PRECISION NOT NULL,
   target  BYTEA NOT NULL,    -- JSON: where the result can be read
-  monitor BYTEA,             -- the monitor URL, a credential; emptied with the terminal event
-  state   BYTEA NOT NULL,    -- JSON: the state as the newest event carries it
+  monitor BYTEA,             -- the monitor URL, a credential; set to NULL with the terminal event
+  state   BYTEA NOT NULL,    -- JSON: the state in the newest event
   status  TEXT NOT NULL,
-  seq     BIGINT NOT NULL,   -- the newest event
-  epoch   BIGINT NOT NULL,   -- raised whenever the job changes hands
+  seq     BIGINT NOT NULL,   -- the number of the newest event
+  epoch   BIGINT NOT NULL,   -- raised when the job is claimed or stopped
   ended   DOUBLE PRECISION,
-  owner   TEXT COLLATE "C"   -- the gateway that polls it; none while it is free
-) WITH (fillfactor = 70);    -- an append changes no indexed column: room for the new version on the same page
+  owner   TEXT COLLATE "C"   -- the gateway that polls it; NULL while it is free
+) WITH (fillfactor = 70);    -- appends change no indexed column: space for HOT updates on the same page
 CREATE INDEX jobs_newest ON jobs (created, id);
 CREATE INDEX jobs_owned ON jobs (owner, id) WHERE ended IS NULL;
 CREATE INDEX jobs_ended ON jobs (ended) WHERE ended IS NOT NULL;
@@ -19,7 +19,7 @@ CREATE TABLE events (
   job_id TEXT COLLATE "C" NOT NULL,
   seq    BIGINT NOT NULL,
   kind   TEXT NOT NULL,
-  turned BOOLEAN NOT NULL,   -- a change of status; mere progress is dropped first
+  turned BOOLEAN NOT NULL,   -- a change of status; progress events are trimmed first
   data   BYTEA NOT NULL,
   PRIMARY KEY (job_id, seq)
 );
@@ -31,7 +31,7 @@ CREATE TABLE keys (
   outcome     TEXT NOT NULL,      -- inFlight, job, unknown
   job_id      TEXT COLLATE "C",
   kept        DOUBLE PRECISION NOT NULL,
-  owner       TEXT COLLATE "C" NOT NULL  -- the gateway that took the request
+  owner       TEXT COLLATE "C" NOT NULL  -- the gateway that received the request
 );
 CREATE INDEX keys_job ON keys (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX keys_unknown ON keys (kept) WHERE outcome = 'unknown';
@@ -40,23 +40,23 @@ CREATE INDEX keys_in_flight ON keys (owner) WHERE outcome = 'inFlight';
 CREATE TABLE callbacks (
   id        TEXT COLLATE "C" PRIMARY KEY,
   job_id    TEXT COLLATE "C" NOT NULL,
-  receiver  BYTEA NOT NULL,  -- sealed JSON: the URL and the secret
-  events    BYTEA NOT NULL,  -- JSON: the kinds it wants
+  receiver  BYTEA NOT NULL,  -- encrypted JSON: the URL and the secret
+  events    BYTEA NOT NULL,  -- JSON: the subscribed kinds
   made      DOUBLE PRECISION NOT NULL,
   with_copy BOOLEAN NOT NULL,  -- registered by the copy request itself
   state     TEXT NOT NULL,   -- active, delivered, exhausted, gone
   settled   DOUBLE PRECISION,  -- when it left active
-  epoch     BIGINT NOT NULL, -- raised whenever the callback changes hands
-  tries     BYTEA NOT NULL,  -- JSON: the cursor, the attempts, when the next is due
-  owner     TEXT COLLATE "C"  -- the gateway that delivers it; none while it is free
+  epoch     BIGINT NOT NULL, -- raised when the callback is claimed or retried
+  tries     BYTEA NOT NULL,  -- JSON: the cursor, the attempts, the time of the next
+  owner     TEXT COLLATE "C"  -- the gateway that delivers it; NULL while it is free
 );
 CREATE INDEX callbacks_job ON callbacks (job_id, made, id);
 CREATE INDEX callbacks_owned ON callbacks (owner, id) WHERE state = 'active';
 
--- One row a living gateway.
+-- One row per live gateway.
 CREATE TABLE gateways (
   id        TEXT COLLATE "C" PRIMARY KEY,
   expires   TIMESTAMPTZ NOT NULL,
-  jobs      BIGINT NOT NULL DEFAULT 0,   -- how many it has, as it last said
+  jobs      BIGINT NOT NULL DEFAULT 0,   -- running jobs it owns, as last reported
   callbacks BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);

@@ -22,8 +22,10 @@ WITH given AS (
 SELECT g.id FROM given g JOIN held h ON h.id = g.id
 WHERE g.id IN (SELECT id FROM moved) OR (h.epoch = g.epoch AND h.seq = g.seq)
 """
-"""The ids whose append is kept: now, or by an earlier try whose answer was lost. Rows are locked in one order, so that
-an owner and one that only believes to be one do not wait for each other in a ring."""
+"""Returns the ids whose append is stored, now or by an earlier attempt whose response was lost.
+
+Rows are locked in one order, so that a job's owner and a gateway that has lost the job cannot deadlock.
+"""
 
 TRIM = """
 DELETE FROM events e USING (
@@ -33,7 +35,10 @@ DELETE FROM events e USING (
   ) o
 ) gone WHERE e.job_id = gone.job_id AND e.seq = gone.seq
 """
-"""Mere progress goes first, then changes of status, the oldest first; the ends stay."""
+"""Progress events are deleted first, then changes of status, the oldest first.
+
+The first and the newest event are kept.
+"""
 
 READ = """
 SELECT w.place, j.seq AS head, j.ended IS NOT NULL AS ended, e.seq, e.kind, e.turned, e.data
@@ -68,13 +73,13 @@ SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp(
 FROM others o
 """
 
-BURY = """
+EXPIRE_MEMBERS = """
 DELETE FROM gateways WHERE id IN (
   SELECT id FROM gateways WHERE expires < clock_timestamp() FOR UPDATE SKIP LOCKED
 ) RETURNING id
 """
 
-DOUBT_ORPHANS = """
+MARK_UNKNOWN = """
 UPDATE keys SET outcome = 'unknown' WHERE key IN (
   SELECT key FROM keys WHERE outcome = 'inFlight' AND owner NOT IN (SELECT id FROM gateways) FOR UPDATE SKIP LOCKED
 )
@@ -100,7 +105,7 @@ WITH free AS (
 )
 UPDATE {table} t SET owner = $1, epoch = epoch + 1 FROM free WHERE t.id = free.id RETURNING {columns}
 """
-_HAND_ON = """
+_RELEASE = """
 UPDATE {table} SET owner = NULL WHERE id IN (
   SELECT id FROM {table} WHERE owner = $1 AND id = ANY($2::text[]) AND {live} ORDER BY id FOR UPDATE
 )
@@ -109,13 +114,13 @@ _OWNED = "SELECT id FROM {table} WHERE owner = $1 AND {live}"
 
 
 class Owned:
-    """The statements by which a table's rows change hands; `live` tells those that have an owner at all."""
+    """The statements that change the owner of a table's rows; `live` is the condition for rows that have an owner."""
 
     def __init__(self, table: str, live: str, columns: str) -> None:
         names = {"table": table, "live": live, "columns": ", ".join(f"t.{name}" for name in columns.split(", "))}
-        self.strays = _OWNERS.format(**names)
-        """Owners that are no living gateways: found by steps through the index, however many rows each has."""
+        self.dead_owners = _OWNERS.format(**names)
+        """Selects the owners that are no live gateway. It skips through the index, however many rows an owner has."""
         self.free = _FREE.format(**names)
         self.claim = _CLAIM.format(**names)
-        self.hand_on = _HAND_ON.format(**names)
+        self.release = _RELEASE.format(**names)
         self.owned = _OWNED.format(**names)

@@ -1,7 +1,8 @@
-"""Word from one gateway to the others that a log has grown, by PostgreSQL's LISTEN and NOTIFY.
+"""Wake-ups between gateways, by PostgreSQL's LISTEN and NOTIFY: a log has grown, or a row has changed.
 
-Never inside an append's transaction: a commit that notifies takes a lock that all of them share. What has grown is
-gathered for a moment and told in one go, by ids alone. A word may be lost or come late; readers look by themselves too.
+NOTIFY never runs within an append's transaction, since a notifying commit takes a lock that all such commits share.
+Wake-ups are collected for a moment and sent together; they carry ids only. A wake-up may be lost or late, so readers
+poll as well.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Pool, fault_tex
 from gateway.telemetry.logs import EventLog
 
 GATHER = 0.01
-"""Seconds for which what has grown is gathered."""
+"""Seconds for which wake-ups are collected."""
 PAYLOAD = 7900
-"""Bytes; PostgreSQL takes less than 8,000."""
+"""Most bytes per notification; PostgreSQL's limit is below 8,000."""
 CHECK_EVERY = 2.0
-"""Seconds after which a silent listening connection is asked whether it still lives."""
+"""Seconds between two checks of the listening connection."""
 _AGAIN = 0.5
 _CHANNEL = "gateway"
 
@@ -30,49 +31,54 @@ log = EventLog("gateway.store")
 
 
 class Wakeups:
-    """`heard` is called in the event loop with each word of another gateway: a kind, one letter, and an id."""
+    """Sends and receives wake-ups. `me` returns this gateway's id.
 
-    def __init__(self, pool: Pool, listen_url: str, me: Callable[[], str], heard: Callable[[str, str], None]) -> None:
+    `on_wakeup` is called in the event loop with each wake-up of another gateway: its kind, one letter, and a row's id.
+    """
+
+    def __init__(
+        self, pool: Pool, listen_url: str, me: Callable[[], str], on_wakeup: Callable[[str, str], None]
+    ) -> None:
         self._pool = pool
         self._listen_url = listen_url
         self._me = me
-        self._heard = heard
-        self._words: dict[str, None] = {}
-        self._news = anyio.Event()
+        self._on_wakeup = on_wakeup
+        self._pending: dict[str, None] = {}
+        self._not_empty = anyio.Event()
 
     def start(self, tasks: TaskGroup) -> None:
         tasks.start_soon(self._notify)
         tasks.start_soon(self._listen)
 
-    def notify(self, kind: str, about: str) -> None:
-        """Let the other gateways know, soon."""
-        self._words[kind + about] = None
-        self._news.set()
+    def notify(self, kind: str, row_id: str) -> None:
+        """Queue a wake-up for the other gateways."""
+        self._pending[kind + row_id] = None
+        self._not_empty.set()
 
     async def _notify(self) -> None:
         while True:
-            await self._news.wait()
+            await self._not_empty.wait()
             await anyio.sleep(GATHER)
-            self._news = anyio.Event()
-            words = list(self._words)
-            self._words.clear()
+            self._not_empty = anyio.Event()
+            wakeups = list(self._pending)
+            self._pending.clear()
             try:
                 await self._pool.execute(
-                    "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", _CHANNEL, self._said(words)
+                    "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", _CHANNEL, self._payloads(wakeups)
                 )
             except StoreUnavailable as error:
-                log.warning("wakeup_lost", count=len(words), error=str(error))
+                log.warning("wakeup_lost", count=len(wakeups), error=str(error))
 
-    def _said(self, words: list[str]) -> list[str]:
-        """The words in as few payloads as hold them, each with its sender's name first."""
+    def _payloads(self, wakeups: list[str]) -> list[str]:
+        """The wake-ups in as few payloads as possible; each payload begins with this gateway's id."""
         payloads: list[str] = []
-        line = self._me()
-        for word in words:
-            if len(line) + 1 + len(word) > PAYLOAD:
-                payloads.append(line)
-                line = self._me()
-            line += f",{word}"
-        return [*payloads, line]
+        payload = self._me()
+        for wakeup in wakeups:
+            if len(payload) + 1 + len(wakeup) > PAYLOAD:
+                payloads.append(payload)
+                payload = self._me()
+            payload += f",{wakeup}"
+        return [*payloads, payload]
 
     async def _listen(self) -> None:
         while True:
@@ -94,13 +100,13 @@ class Wakeups:
             await connection.add_listener(_CHANNEL, self._notified)
             while True:
                 await anyio.sleep(CHECK_EVERY)
-                await connection.execute("SELECT 1")  # a connection that died without a word is only found by asking
+                await connection.execute("SELECT 1")  # a connection that died silently is only found by using it
         except FAULTS as error:
             log.warning("listening_interrupted", error=fault_text(error))
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        sender, *words = str(payload).split(",")
+        sender, *wakeups = str(payload).split(",")
         if sender == self._me():
             return
-        for word in words:
-            self._heard(word[:1], word[1:])
+        for wakeup in wakeups:
+            self._on_wakeup(wakeup[:1], wakeup[1:])
