@@ -1,9 +1,10 @@
-"""The log and the jobs: what a store promises, whatever engine keeps it.
+"""The store's contract, the same for both engines: jobs with their event logs, idempotency keys, and callbacks.
 
-The log is the truth. A job's row and its events change in one transaction, under the owner's epoch, so that a job has
-exactly one terminal event as a property of the table: `append` changes nothing once a job has ended or its epoch has
-moved on. All that was answered is durable. Any method raises StoreUnavailable when the engine cannot do it now; it has
-then done nothing. Ids and other texts hold no NUL, which PostgreSQL cannot store: the routes see to that.
+The event log is authoritative. A job's row and its events change in one transaction, under the owner's epoch. `append`
+changes nothing once the job has ended or its epoch has advanced, so the table itself guarantees exactly one terminal
+event per job. A write is durable when its method returns. Every method raises StoreUnavailable when the engine fails
+temporarily; nothing was changed then, except when PostgreSQL's response to a commit was lost. Ids and other strings
+contain no NUL, which PostgreSQL cannot store: the routes ensure this.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from gateway.core.job import Event, Job
 
 CALLBACKS_PER_JOB = 16
 PAST_THE_END = 1 << 53
-"""A number beyond every log: a read after it gives the head and no events."""
+"""An event number beyond every log: a read after it returns the head and no events."""
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Part of a log: `head` is the newest event's number, `ended` whether that is the terminal one."""
+    """Part of a log: `head` is the number of its newest event, `ended` whether that event is the terminal one."""
 
     head: int
     ended: bool
@@ -30,144 +31,171 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What is known of an idempotency key that was used before."""
+    """An idempotency key that was used before; `fingerprint` is that of the first request."""
 
     fingerprint: bytes
     outcome: Literal["inFlight", "job", "unknown"]
     job_id: str | None = None
     elsewhere: bool = False
-    """Whether another gateway, which lives, took the request."""
+    """Whether another gateway reserved the key. A key in flight at a dead gateway becomes `unknown`."""
 
 
 class ClusterView(msgspec.Struct, frozen=True):
-    """How things are among the gateways of a store: how many live, and how many running jobs and active callbacks there
-    are in all.
+    """The gateways of a shared store: the number alive, and the totals of running jobs and active callbacks.
+
+    The totals include rows without an owner.
     """
 
     members: int
     jobs: int
     callbacks: int
     silent: int = 0
-    """Gateways that have not renewed in time, and were not given up yet."""
+    """Gateways whose lease has expired and which are not considered dead yet."""
 
 
 class Store(Protocol):
+    """What both engines implement. Times are in seconds since 1970."""
+
     secret: bytes
-    """Made with the store; keys of jobs and the hashes of callers are derived from it."""
+    """Generated with the store; job keys and the hashes of callers are derived from it."""
 
     @property
     def failing(self) -> bool:
-        """Whether the newest write failed. Then `ping` before something is begun that must be stored afterwards."""
+        """Whether the newest write failed; with PostgreSQL, the newest statement.
+
+        If so, call `ping` before starting work whose result must be stored.
+        """
 
     @property
     def failures(self) -> int:
-        """How many pieces of work could not be done, since the start."""
+        """The number of failures since the start."""
 
     on_change: Callable[[str], None]
-    """Called in the event loop with a job's id after its log has grown. Only a wake-up: it may come late or twice."""
+    """Called in the event loop with a job's id after its log has grown. A wake-up only: it may come late or twice."""
 
     async def create(
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
-        """Keep a new job with its first events; `key` is the idempotency key it was started under.
+        """Store a new job with its first events; `key` is the idempotency key of its request.
 
-        The same once more, after an answer that was lost, changes nothing.
+        A repetition of the call, after a lost response, changes nothing.
         """
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
-        """Keep a job's next state with its events; False when it has ended or belongs to another epoch."""
+        """Store a job's next state and its events; False when the job has ended or its epoch has advanced."""
 
     async def stop(self, job_id: str, now: float) -> Job | None:
-        """End a job as `watchStopped` under a new epoch; the job as it then is, None when nobody knows it."""
+        """End a job as `watchStopped` under a new epoch, unless it has ended.
+
+        Returns the resulting job, or None for an unknown id.
+        """
 
     async def get(self, job_id: str) -> Job | None: ...
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
-        """For each job id and number the events after it, oldest first, `limit` at most; None for an unknown job."""
+        """For each pair of job id and event number, the events after it: oldest first, at most `limit`.
+
+        The entry of an unknown job is None.
+        """
 
     async def heads(self, job_ids: Sequence[str]) -> list[Slice | None]:
-        """Each log's newest number and whether it has ended, without events; None for an unknown job."""
+        """The slice without events of each job: its head, and whether it has ended; None for an unknown job."""
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
-        """Jobs, newest first, and the cursor of the next page if there is one. Raises ValueError for a bad cursor."""
+        """Up to `limit` jobs, newest first, and the cursor of the next page or None.
+
+        `status` filters, and `before` is a cursor. Raises ValueError for an invalid cursor.
+        """
 
     async def claim(self) -> list[Job]:
-        """The jobs that have not ended and that no living gateway has, under a new epoch."""
+        """Claim the running jobs that no live gateway owns, under a new epoch."""
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
-        """Keep an idempotency key as in flight since `now`; what is known of it when it was used before."""
+        """Store an idempotency key as in flight since `now`. Returns its earlier reservation when there is one."""
 
     async def release_key(self, key: bytes, created: float) -> None:
-        """Forget a key that was reserved then, and whose request had no effect."""
+        """Delete a key that was reserved at `created`, since its request had no effect."""
 
     async def mark_unknown(self, key: bytes, created: float) -> None:
-        """Keep that nobody knows what became of the request of a key that was reserved then."""
+        """Record that the outcome of a key's request is unknown; `created` is when the key was reserved."""
 
     async def delete_expired(self, before: float) -> int:
-        """Remove jobs that ended, and keys without a job that were kept, before then; how many jobs.
+        """Delete jobs that ended before `before`, and keys of unknown outcome that were reserved before it.
 
-        A job is spared while a callback of it is active, or was exhausted after then.
+        A job is kept while one of its callbacks is active, or was exhausted at `before` or later. Returns the number of
+        jobs deleted, which is limited: call again until it is 0.
         """
 
     async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
-        """Keep a job's new callback."""
+        """Store a new callback of a job. A job may have `CALLBACKS_PER_JOB` callbacks."""
 
     async def callbacks(self, job_id: str) -> list[Callback]:
         """A job's callbacks, oldest first."""
 
     async def save_callback(self, callback: Callback) -> bool:
-        """Keep how far a callback is; False when it was removed or belongs to another epoch."""
+        """Store a callback's state and progress; False when it was removed or its epoch has advanced."""
 
     async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
-        """Make a callback due now, with all its tries, under a new epoch; None when nobody knows it."""
+        """Make a callback due now, with all its attempts, under a new epoch.
+
+        Returns the resulting callback, unchanged when it was delivered; None for an unknown id.
+        """
 
     async def remove_callback(self, job_id: str, callback_id: str) -> bool: ...
 
     async def claim_callbacks(self) -> list[Callback]:
-        """The active callbacks that no living gateway has, under a new epoch."""
+        """Claim the active callbacks that no live gateway owns, under a new epoch."""
 
     async def ping(self) -> None:
-        """Write something, to see whether that can be done."""
+        """Test that the store accepts writes. Raises StoreUnavailable."""
 
 
 class SharedStore(Store, Protocol):
-    """A store that many gateways share. Each has jobs and callbacks of its own, as long as it renews its lease."""
+    """A store that several gateways share. Each owns jobs and callbacks for as long as it renews its lease."""
 
     lease: float
-    """Seconds after which all that a silent gateway has is with others."""
+    """Seconds after which other gateways own the rows of a silent one."""
     term: float
-    """Seconds from a renewal in which nobody else can take anything of this gateway."""
+    """Seconds after a renewal during which no other gateway can claim this gateway's rows."""
 
     on_stop: Callable[[str], None]
     """Called in the event loop with a job's id when another gateway has ended it."""
     on_callback_change: Callable[[str], None]
-    """Called in the event loop with a callback's id when another gateway has removed it or taken it over."""
+    """Called in the event loop with a callback's id when another gateway has removed or revived it."""
 
     def clock(self) -> float:
-        """Seconds since 1970, the same for all gateways."""
+        """Seconds since 1970, by a clock that all gateways share."""
 
     async def join(self) -> None:
-        """Be one of the gateways from now on; anew for one that was given up for dead, which then has nothing."""
+        """Register this gateway. A gateway that was considered dead joins again, and then owns nothing."""
 
     async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
-        """Renew the lease, saying how many of each this gateway has; None when it was given up for dead.
+        """Renew the lease, and report how many jobs and callbacks this gateway owns.
 
-        `patience` is the seconds that this may take.
+        Returns None when this gateway was considered dead. `patience` is the timeout in seconds.
         """
 
     async def expire_members(self) -> list[str]:
-        """Give up for dead whoever has not renewed in time: what it has becomes free; their names."""
+        """Consider gateways with an expired lease dead, and return their ids.
+
+        The rows of dead gateways are released, and their keys in flight become `unknown`.
+        """
 
     async def claim(self, most: int = ...) -> list[Job]:
-        """As many jobs that have no owner, or fewer: they come in portions, and none when there are none left."""
+        """Claim up to `most` running jobs without an owner, under a new epoch.
 
-    async def claim_callbacks(self, most: int = ...) -> list[Callback]: ...
+        Jobs are claimed in portions, so fewer may be returned although more are free. None are returned when none is
+        free, or when this gateway was considered dead.
+        """
+
+    async def claim_callbacks(self, most: int = ...) -> list[Callback]:
+        """Claim up to `most` active callbacks without an owner, as `claim` does jobs."""
 
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
-        """Let others have these."""
+        """Release these rows so that other gateways may claim them."""
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
-        """The ids of what this gateway has, as the store sees it."""
+        """The ids of the running jobs or active callbacks that this gateway owns, according to the store."""
 
     async def leave(self) -> None:
-        """Let others have everything, at the end."""
+        """Deregister this gateway and release all its rows, at shutdown."""

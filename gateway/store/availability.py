@@ -1,4 +1,4 @@
-"""Whether a store works, known from its newest work; and how a write is held until the store takes it."""
+"""Whether a store is available, judged by its newest operation; and retries of writes that must not be lost."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from gateway.telemetry.logs import EventLog
 T = TypeVar("T")
 
 WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between attempts of a held write; the last of them repeats."""
+"""Backoff between the attempts of a write, in seconds; the last value repeats."""
 
 log = EventLog("gateway.store")
 
 
 class Availability:
-    """`failing` is whether the newest work failed: the next would most likely fail too."""
+    """Records the outcome of operations on one part of a store, and logs when it fails and when it is back.
+
+    `failing` tells whether the newest operation failed, in which case the next would most likely fail too. `failures`
+    is the number of failures since the start.
+    """
 
     def __init__(self, part: str) -> None:
         self._part = part
@@ -53,10 +57,11 @@ async def hold(
     waits: Sequence[float] = WAITS,
     patience: float = math.inf,
 ) -> T:
-    """The result of a write that must not be lost: repeated until the store takes it.
+    """Retry a write that must not be lost until the store accepts it, and return its result.
 
-    `timer` measures each attempt; `on_failure` gets the error and the number of the attempt. Raises the last of
-    `errors` when no further attempt would begin within `patience` seconds.
+    `timer` measures each attempt; `on_failure` gets the error and the number of the attempt. Only `errors` are retried;
+    `waits` is the backoff in seconds. Raises the last error when no further attempt would begin within `patience`
+    seconds.
     """
     now = asyncio.get_running_loop().time
     until = now() + patience

@@ -1,7 +1,7 @@
-"""Jobs and callbacks as rows: the same columns, encodings and seals in every engine.
+"""Jobs and callbacks as rows: the same columns, encodings and encryption in both engines.
 
-What is secret is sealed and bound to its row, so that neither a copy of the store nor a row put in another's place
-gives it away.
+Secrets are encrypted and bound to their row, so that neither a copy of the store nor a value moved to another row
+discloses them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _read_receiver = msgspec.json.Decoder(_Receiver).decode
 
 
 class Rows:
+    """Converts jobs and callbacks to rows and back. Reading raises DecryptionFailed for a row under another key."""
+
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher
 
@@ -53,6 +55,7 @@ class Rows:
         )
 
     def job(self, row: Iterable[Any]) -> Job:
+        """The job in a row of the columns `JOB`."""
         job_id, created, target, monitor, state, _status, seq, epoch, ended = row
         return Job(
             id=job_id,
@@ -66,7 +69,7 @@ class Rows:
         )
 
     def of_callback(self, callback: Callback) -> tuple[Any, ...]:
-        """The values of the columns `CALLBACK`; URL and secret are sealed together."""
+        """The values of the columns `CALLBACK`; URL and secret are encrypted together."""
         receiver = msgspec.json.encode(_Receiver(callback.url, callback.secret))
         return (
             callback.id,
@@ -82,6 +85,7 @@ class Rows:
         )
 
     def callback(self, row: Iterable[Any]) -> Callback:
+        """The callback in a row of the columns `CALLBACK`."""
         callback_id, job_id, sealed, kinds, created, with_copy, state, finished_at, epoch, progress = row
         receiver = _read_receiver(self._cipher.decrypt(sealed, callback_id))
         return Callback(
@@ -100,7 +104,10 @@ class Rows:
 
 
 def place(cursor: str | None) -> tuple[float, str]:
-    """Where a page of jobs, newest first, begins. Raises ValueError for a cursor that was never given."""
+    """The creation time and id before which a page of jobs, newest first, begins.
+
+    Raises ValueError for an invalid cursor.
+    """
     if cursor is None:
         return float("inf"), ""
     try:
@@ -114,7 +121,7 @@ def place(cursor: str | None) -> tuple[float, str]:
 
 
 def page(found: list[Job], limit: int) -> tuple[list[Job], str | None]:
-    """A page of `limit` jobs out of one more, and the cursor of the next."""
+    """The first `limit` of up to `limit + 1` jobs, and the cursor of the next page or None."""
     if len(found) <= limit:
         return found, None
     last = found[limit - 1]

@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with AES-256-GCM under a key derived from `GATEWAY_SECRET_KEY`, or plain without one."""
+"""Secrets at rest: encrypted with AES-256-GCM under a key derived from `GATEWAY_SECRET_KEY`, or plain without it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ _NONCE = 12
 
 
 class DecryptionFailed(StoreUnavailable):
-    """The value was sealed with another key, for another place, or was changed."""
+    """The value was encrypted with another key or for another row, or was modified."""
 
     def __init__(self) -> None:
         super().__init__("The store: a value of it was sealed with another GATEWAY_SECRET_KEY.")
 
 
 class Cipher:
-    """`salt` belongs to the store; `secret_key` is the operator's, of any length, hence the slow derivation."""
+    """Encrypts values with a key derived from `secret_key`, or marks them as plain when that is None.
+
+    `salt` belongs to the store. The operator's `secret_key` may have any length, so a slow derivation (scrypt) is used.
+    """
 
     def __init__(self, secret_key: str | None, salt: bytes) -> None:
         self._aead = None
@@ -35,21 +38,21 @@ class Cipher:
         return self._aead is not None
 
     def encrypt(self, value: bytes, place: str) -> bytes:
-        """The value to store; `place` binds it to its row."""
+        """The bytes to store; `place` binds them to their row."""
         if self._aead is None:
             return _PLAIN + value
         nonce = os.urandom(_NONCE)
         return _SEALED + nonce + self._aead.encrypt(nonce, value, place.encode())
 
     def decrypt(self, stored: bytes, place: str) -> bytes:
-        """Raises DecryptionFailed."""
+        """The value that was encrypted for `place`. Raises DecryptionFailed."""
         if stored[:1] == _PLAIN:
             return stored[1:]
         if self._aead is None:
             raise DecryptionFailed
         try:
             return self._aead.decrypt(stored[1 : 1 + _NONCE], stored[1 + _NONCE :], place.encode())
-        except (InvalidTag, ValueError):  # ValueError: cut so short that no nonce is left
+        except (InvalidTag, ValueError):  # ValueError: truncated within the nonce
             raise DecryptionFailed from None
 
     def is_plain(self, stored: bytes) -> bool:

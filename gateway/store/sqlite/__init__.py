@@ -17,7 +17,7 @@ from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
 from gateway.store.sqlite.thread import SQLiteThread
 
-_FORGET_AT_ONCE = 500
+_DELETE_AT_ONCE = 500
 
 
 class SQLiteStore:
@@ -47,8 +47,8 @@ class SQLiteStore:
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None
     ) -> None:
         def work(db: sqlite3.Connection) -> None:
-            kept = db.execute("SELECT created FROM jobs WHERE id = ?", (job.id,)).fetchone()
-            if kept == (job.created,):
+            stored = db.execute("SELECT created FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            if stored == (job.created,):
                 return
             db.execute(f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.of_job(job))
             _insert(db, job.id, events)
@@ -106,6 +106,8 @@ class SQLiteStore:
         return rows.page(await self._reads.submit(work), limit)
 
     async def claim(self) -> list[Job]:
+        """Claim all running jobs, and mark the keys that an earlier process left in flight as unknown."""
+
         def work(db: sqlite3.Connection) -> list[Job]:
             db.execute("UPDATE keys SET outcome = 'unknown' WHERE outcome = 'inFlight'")
             db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
@@ -139,7 +141,7 @@ class SQLiteStore:
             past = db.execute(
                 "SELECT id FROM jobs WHERE ended < ?1 AND NOT EXISTS (SELECT 1 FROM callbacks WHERE job_id = jobs.id"
                 " AND (state = 'active' OR (state = 'exhausted' AND settled >= ?1))) LIMIT ?2",
-                (before, _FORGET_AT_ONCE),
+                (before, _DELETE_AT_ONCE),
             ).fetchall()
             db.executemany("DELETE FROM keys WHERE job_id = ?", past)
             db.executemany("DELETE FROM callbacks WHERE job_id = ?", past)
@@ -172,6 +174,7 @@ class SQLiteStore:
         await self._write("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", secrets.token_bytes(8))
 
     async def close(self) -> None:
+        """Finish the queued work, then close the connections and release the file's lock."""
         await self._writes.close()
         await self._reads.close()
         self._file.close()
@@ -210,7 +213,10 @@ def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> Non
 
 
 def _trim(db: sqlite3.Connection, job_id: str, newest: int, limit: int) -> None:
-    """Keep `limit` events: mere progress goes first, then changes of status, the oldest first; the ends stay."""
+    """Delete all but `limit` events of a job: progress events first, then changes of status, the oldest first.
+
+    The first and the newest event are kept.
+    """
     db.execute(
         "DELETE FROM events WHERE job_id = :job AND seq IN ("
         " SELECT seq FROM events WHERE job_id = :job AND seq > 1 AND seq < :newest ORDER BY turned, seq"
@@ -237,7 +243,7 @@ def _slice(db: sqlite3.Connection, job_id: str, after: int, limit: int) -> Slice
 
 
 class CallbackTable:
-    """Each method works within the caller's transaction."""
+    """The callbacks table; each method runs within the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -245,8 +251,8 @@ class CallbackTable:
     def add(self, db: sqlite3.Connection, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
         if db.execute("SELECT 1 FROM jobs WHERE id = ?", (callback.job_id,)).fetchone() is None:
             return "unknownJob"
-        (there,) = db.execute("SELECT count(*) FROM callbacks WHERE job_id = ?", (callback.job_id,)).fetchone()
-        if there >= CALLBACKS_PER_JOB:
+        (count,) = db.execute("SELECT count(*) FROM callbacks WHERE job_id = ?", (callback.job_id,)).fetchone()
+        if count >= CALLBACKS_PER_JOB:
             return "tooMany"
         db.execute(
             f"INSERT INTO callbacks ({CALLBACK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -259,7 +265,7 @@ class CallbackTable:
         return [self._rows.callback(row) for row in rows]
 
     def save(self, db: sqlite3.Connection, callback: Callback, epoch: int) -> bool:
-        """`epoch` is the one that the row must have."""
+        """Store state, progress and epoch; False when the row's epoch is not `epoch`."""
         changed = db.execute(
             "UPDATE callbacks SET state = ?, settled = ?, epoch = ?, tries = ? WHERE id = ? AND epoch = ?",
             (

@@ -1,4 +1,4 @@
-"""The store's file: who may open it, whether it is ours, its version and its secrets."""
+"""The store's file: its lock, checks at start, schema migrations, and the store's secrets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from gateway.core.errors import StoreRefused
 from gateway.core.keys import hashed
 from gateway.store.sealing import Cipher, DecryptionFailed
 
-APPLICATION_ID = 0x47574159  # "GWAY" in the file's header: this file is a gateway's store
+APPLICATION_ID = 0x47574159  # "GWAY" in the file's header marks a gateway's store
 MIGRATIONS = ("schema.sql", "callbacks.sql")
-"""One script a version; a store's `user_version` is how many of them it has had."""
+"""One script per version; a store's `user_version` is the number of scripts applied."""
 
 BUSY_TIMEOUT = 1.0
+"""Seconds that SQLite waits for another program's lock on the file."""
 CHECKED_UP_TO = 64 << 20
-"""Bytes up to which the whole file is checked at start (about a second); a larger one shows its faults when read."""
+"""Bytes up to which the whole file is checked at start (about a second).
+
+Damage in a larger file is only found when it is read.
+"""
 
 
 class StoreFile:
-    """An open, locked, current store file. Make it with `open`."""
+    """An open, locked and migrated store file. Create instances with `open`."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -37,9 +41,11 @@ class StoreFile:
 
     @classmethod
     def open(cls, path: Path, secret_key: str | None, owner: str, *, make_operator_key: bool) -> StoreFile:
-        """`make_operator_key` makes one if the store has none; it can be read from `new_operator_key` this once.
+        """Lock, check and migrate the file, or create it. `owner` names this process in the lock file.
 
-        Raises StoreRefused with a message for the operator; a refused file is left as it was.
+        With `make_operator_key`, an operator key is generated if the store has none; only its hash is stored, and
+        `new_operator_key` holds it this once. Raises StoreRefused with a message for the operator; a refused file is
+        unchanged.
         """
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
@@ -56,7 +62,7 @@ class StoreFile:
             file._prepare(secret_key, make_operator_key)
         except sqlite3.Error as error:
             file.close()
-            raise StoreRefused(_explained(path, error)) from None
+            raise StoreRefused(_sqlite_error(path, error)) from None
         except OSError as error:
             file.close()
             raise StoreRefused(_unusable(path, error)) from None
@@ -67,15 +73,15 @@ class StoreFile:
 
     @property
     def place(self) -> str:
-        """Where it is, for the operator."""
+        """The path, for messages."""
         return str(self.path)
 
     def connect(self) -> sqlite3.Connection:
-        """A connection for one thread, which need not be this one. Every commit is flushed to the disk."""
+        """A connection for one thread, not necessarily this one. Every commit is flushed to the disk."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA secure_delete = FAST")  # a monitor URL that is emptied is gone from its page
+            db.execute("PRAGMA secure_delete = FAST")  # overwrites a deleted monitor URL in its page
         except BaseException:
             db.close()
             raise
@@ -89,7 +95,7 @@ class StoreFile:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         found = False
         if not self.is_new:
-            with closing(self._looking()) as db:
+            with closing(self._inspect()) as db:
                 self._check(db)
                 found = self._find_secret(db, secret_key)
         db = self.connect()
@@ -101,16 +107,18 @@ class StoreFile:
                     f"The store {self.path} lies on a file system that SQLite's WAL mode does not work on."
                 )
             if found:
-                self._seal_what_is_plain(db)
+                self._encrypt_plain_values(db)
             else:
                 self._make_secret(db, secret_key)
             self._find_operator_key(db, make_operator_key)
         finally:
             db.close()
 
-    def _looking(self) -> sqlite3.Connection:
-        """A connection that leaves the file as it is, while a writing one would fold a pending log into it on closing.
-        Only a writer can undo what a crash left half done, though; that is what a journal beside the file tells.
+    def _inspect(self) -> sqlite3.Connection:
+        """A connection that does not change the file: a writing one would checkpoint a pending WAL when it closes.
+
+        A rollback journal beside the file is the exception: it means that a crash interrupted a transaction, which only
+        a writing connection can roll back.
         """
         mode = "rw" if Path(f"{self.path}-journal").exists() else "ro"
         return sqlite3.connect(
@@ -118,10 +126,10 @@ class StoreFile:
         )
 
     def _check(self, db: sqlite3.Connection) -> None:
-        """Look before anything is written."""
-        (ours,) = db.execute("PRAGMA application_id").fetchone()
+        """Check application, version and integrity before anything is written. Raises StoreRefused."""
+        (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if ours != APPLICATION_ID:
+        if application != APPLICATION_ID:
             raise StoreRefused(f"{self.path} is a SQLite database, but not a gateway's store. Name another file.")
         if version > len(MIGRATIONS):
             raise StoreRefused(
@@ -142,12 +150,12 @@ class StoreFile:
             script = files("gateway.store.sqlite").joinpath(name).read_text()
             stamps = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}"
             db.executescript(f"BEGIN IMMEDIATE; {script}; {stamps}; COMMIT")
-        db.execute("BEGIN IMMEDIATE")  # a file that cannot be written is found here, not by the first caller
+        db.execute("BEGIN IMMEDIATE")  # a read-only file fails here, not at the first request
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")
 
     def _find_secret(self, db: sqlite3.Connection, secret_key: str | None) -> bool:
-        """Read the store's secret, which also tells a wrong key; whether there is one."""
+        """Read the store's secret; False when there is none. Raises StoreRefused for a wrong key."""
         stored = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('salt', 'secret')"))
         if len(stored) < 2:
             return False
@@ -179,24 +187,27 @@ class StoreFile:
             db.execute("INSERT INTO meta VALUES ('operator', ?)", row)
         self.operator_hash = row[0] if row is not None else None
 
-    def _seal_what_is_plain(self, db: sqlite3.Connection) -> None:
-        """After GATEWAY_SECRET_KEY was set for the first time."""
+    def _encrypt_plain_values(self, db: sqlite3.Connection) -> None:
+        """Encrypt the secrets stored so far, once GATEWAY_SECRET_KEY has been set for the first time."""
         (stored,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
         if not self.cipher.has_key or not self.cipher.is_plain(stored):
             return
         db.execute("BEGIN IMMEDIATE")
         db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.cipher.encrypt(self.secret, "secret"),))
         for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
-            sealed = self.cipher.encrypt(self.cipher.decrypt(monitor, job_id), job_id)
-            db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (sealed, job_id))
+            encrypted = self.cipher.encrypt(self.cipher.decrypt(monitor, job_id), job_id)
+            db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (encrypted, job_id))
         for callback_id, receiver in db.execute("SELECT id, receiver FROM callbacks").fetchall():
-            sealed = self.cipher.encrypt(self.cipher.decrypt(receiver, callback_id), callback_id)
-            db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (sealed, callback_id))
+            encrypted = self.cipher.encrypt(self.cipher.decrypt(receiver, callback_id), callback_id)
+            db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (encrypted, callback_id))
         db.execute("COMMIT")
 
 
 def _lock(path: Path, owner: str) -> int:
-    """Hold the lock file beside the store for as long as the process lives: the kernel frees it however it dies."""
+    """Lock the file beside the store for the life of the process: the kernel releases the lock however it dies.
+
+    Returns the file descriptor. Raises StoreRefused when another process holds the lock, and OSError.
+    """
     handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,7 +229,7 @@ def _unusable(path: Path, error: OSError) -> str:
     )
 
 
-def _explained(path: Path, error: sqlite3.Error) -> str:
+def _sqlite_error(path: Path, error: sqlite3.Error) -> str:
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return f"The store {path} is locked by another program. Close it there and start again."
     if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):

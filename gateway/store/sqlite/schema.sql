@@ -5,11 +5,11 @@ CREATE TABLE jobs (
   id      TEXT PRIMARY KEY,
   created REAL NOT NULL,
   target  BLOB NOT NULL,     -- JSON: where the result can be read
-  monitor BLOB,              -- the monitor URL, a credential; emptied with the terminal event
-  state   BLOB NOT NULL,     -- JSON: the state as the newest event carries it
+  monitor BLOB,              -- the monitor URL, a credential; set to NULL with the terminal event
+  state   BLOB NOT NULL,     -- JSON: the state in the newest event
   status  TEXT NOT NULL,
-  seq     INTEGER NOT NULL,  -- the newest event
-  epoch   INTEGER NOT NULL,  -- raised whenever the job changes hands
+  seq     INTEGER NOT NULL,  -- the number of the newest event
+  epoch   INTEGER NOT NULL,  -- raised when the job is claimed or stopped
   ended   REAL
 ) WITHOUT ROWID;
 CREATE INDEX jobs_newest ON jobs (created, id);
@@ -20,7 +20,7 @@ CREATE TABLE events (
   job_id TEXT NOT NULL,
   seq    INTEGER NOT NULL,
   kind   TEXT NOT NULL,
-  turned INTEGER NOT NULL,   -- 1: a change of status, 0: mere progress, dropped first
+  turned INTEGER NOT NULL,   -- 1: a change of status, 0: progress, trimmed first
   data   BLOB NOT NULL,
   PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;

@@ -1,7 +1,7 @@
-"""A thread with a SQLite connection of its own, fed with work by the event loop.
+"""A thread with its own SQLite connection, which runs tasks from the event loop.
 
-Whatever waits when the thread comes round is done together. On the writing lane that is group commit: one transaction
-and one fsync for all of it, which makes durability affordable (measured: 38 thousand appends a second).
+All tasks that are queued when the thread is free run in one batch. For the writing thread this is group commit: one
+transaction and one fsync per batch, which makes durability affordable (measured: 38 thousand appends a second).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 BATCH = 1000
-"""Pieces of work in a transaction, at most twice as many."""
+"""Tasks at which a batch stops growing; a transaction holds fewer than twice as many."""
 
 
 class _Task:
@@ -36,13 +36,13 @@ class _Task:
 
 
 class SQLiteThread:
-    """`writes` makes each batch a writing transaction. The connection is used by the lane's thread alone."""
+    """`writes` makes each batch a writing transaction. Only this thread uses the connection."""
 
     _undelivered = 0
 
     @classmethod
     def waiting(cls) -> int:
-        """How many pieces of work, over all lanes of this process, nobody has the result of yet."""
+        """The number of tasks, over all instances in this process, whose result has not been delivered."""
         return cls._undelivered
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], *, writes: bool, name: str) -> None:
@@ -51,31 +51,32 @@ class SQLiteThread:
         self._loop = asyncio.get_running_loop()
         self._connection = connect()
         self.availability = Availability(name)
-        self._begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # a read batch sees one moment of the log
+        self._begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # a read batch sees one snapshot of the log
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, work: Work[T], then: Callable[[], None] | None = None) -> asyncio.Future[T]:
-        """The result of `work(connection)`; `then` is called in the loop once it is durable.
+        """Queue `work(connection)`; `then` is called in the event loop once its transaction is durable.
 
-        Fails with StoreUnavailable when SQLite could not; any other error of the work is its own.
+        The future holds its result. It fails with StoreUnavailable for an error of SQLite, and with any other error
+        that the work raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         SQLiteThread._undelivered += 1
         if not self._gathered:
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._enqueue)
         self._gathered.append(_Task(work, future, then))
         return future
 
-    def _hand_over(self) -> None:
-        """All that one turn of the loop asked for wakes the thread once."""
+    def _enqueue(self) -> None:
+        """Queue the tasks of one iteration of the event loop together, so that they wake the thread once."""
         gathered, self._gathered = self._gathered, []
         for first in range(0, len(gathered), BATCH):
             self._queue.put(gathered[first : first + BATCH])
 
     async def close(self) -> None:
-        """Finish what is queued, then close the connection."""
-        self._hand_over()
+        """Finish the queued tasks, then close the connection."""
+        self._enqueue()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
@@ -87,7 +88,7 @@ class SQLiteThread:
                 tasks, open_ = self._take()
                 if tasks:
                     self._do(connection, tasks)
-                    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    with suppress(RuntimeError):  # the loop is closed, so nothing waits for results
                         self._loop.call_soon_threadsafe(_deliver, tasks)
         finally:
             connection.close()
@@ -104,12 +105,12 @@ class SQLiteThread:
 
     def _do(self, connection: sqlite3.Connection, tasks: list[_Task]) -> None:
         try:
-            self._together(connection, tasks)
+            self._run_in_transaction(connection, tasks)
             self.availability.worked()
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one that waits for it
+        except Exception as error:  # noqa: BLE001 - any error belongs to the caller
             _undo(connection)
             if len(tasks) > 1 and not isinstance(error, sqlite3.OperationalError):
-                for task in tasks:  # one of them is at fault: each on its own
+                for task in tasks:  # one of them failed: run each in a transaction of its own
                     self._do(connection, [task])
                 return
             if isinstance(error, sqlite3.Error):
@@ -119,7 +120,7 @@ class SQLiteThread:
             for task in tasks:
                 task.error = _told(error)
 
-    def _together(self, connection: sqlite3.Connection, tasks: list[_Task]) -> None:
+    def _run_in_transaction(self, connection: sqlite3.Connection, tasks: list[_Task]) -> None:
         connection.execute(self._begin)
         for task in tasks:
             task.error = None
@@ -138,7 +139,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _deliver(tasks: list[_Task]) -> None:
-    SQLiteThread._undelivered -= len(tasks)  # noqa: SLF001 - this is the lane's own other half
+    SQLiteThread._undelivered -= len(tasks)  # noqa: SLF001 - the counterpart of `submit`, in the same module
     for task in tasks:
         if task.error is None and task.then is not None:
             task.then()
