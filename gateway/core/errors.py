@@ -202,7 +202,7 @@ class GatewayError(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The store is full, locked, broken or away; nothing was written."""
+    """The store is full, locked, broken or away. Nothing was written, unless the answer to a commit was lost."""
 
 
 class StoreRefused(Exception):

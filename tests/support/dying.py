@@ -37,7 +37,7 @@ class SteppingLoop(VirtualLoop):
 
 
 class ThreadInTheLoop:
-    """In the place of the store's `Lane`. The word of what was done comes up to some steps later, by chance."""
+    """In the place of the store's `SQLiteThread`. The word of what was done comes up to some steps later, by chance."""
 
     commits = 0
     chance = random.Random(1)
@@ -62,7 +62,7 @@ class ThreadInTheLoop:
             result = work(self._connection)
             self._connection.execute("COMMIT")
             ThreadInTheLoop.commits += self._writes
-        except Exception as caught:  # noqa: BLE001 - as the lane itself: it belongs to the one that waits for it
+        except Exception as caught:  # noqa: BLE001 - as the thread itself: it belongs to the one that waits for it
             _undo(self._connection)
             error = _told(caught)
 
