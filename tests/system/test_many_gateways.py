@@ -18,6 +18,7 @@ from tests.support.fake_receiver import ALLOWED, receiving
 from tests.support.fake_upstream import faking
 from tests.support.fleet import Copies, Fleet, Storm, check, fleet, storm
 from tests.support.harness import FOLDER, OPERATOR, TOKEN, events, tail
+from tests.support.scraping import series, value
 from tests.support.wire import wired
 
 LEASE = 2.0
@@ -198,11 +199,23 @@ async def test_a_callback_removed_elsewhere_is_told_nothing_more(database_url: s
             url = f"{ships.gateways[1].url}/jobs/{job['jobId']}/callbacks/{removed['id']}"
             async with ships.session.delete(url, headers=OPERATOR) as response:
                 assert response.status == 204
+            with anyio.fail_after(10):
+                while await delivering(ships) != 1:  # noqa: ASYNC110 - another process has no event for it
+                    await anyio.sleep(0.02)
             done = True
             await receiver.received(1)
             await tail(ships.session, ships.gateways[0].url + path_of(job))
     assert [post.path for post in receiver.posts] == ["/1"]
     assert receiver.posts[0].signed_with(kept["secret"])
+
+
+async def delivering(ships: Fleet) -> float:
+    """How many callbacks are active, over all gateways."""
+    active = 0.0
+    for gateway in ships.gateways:
+        async with ships.session.get(f"{gateway.url}/metrics") as response:
+            active += value(series(await response.text()), "gateway_callbacks_active")
+    return active
 
 
 async def started(ships: Fleet, number: int) -> dict[str, Any]:
