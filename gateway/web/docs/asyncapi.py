@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of what the gateway tells by itself: the events of its streams, and callbacks.
+"""The AsyncAPI 3.0 document of the messages that the gateway sends: stream events and callbacks (webhooks).
 
 Its schemas are those of the OpenAPI document.
 """
@@ -17,26 +17,26 @@ from gateway.web.docs.openapi.components import JOB, PARAMETERS, ref
 from gateway.web.docs.openapi.jobs import OTHER_JOB
 from gateway.web.docs.openapi.schemas import schemas
 
-_ID = {"type": "string", "description": "what a reader sends as Last-Event-ID to go on after it"}
-_TOLD = {
-    "progress": "Something changed and the copy goes on. Each event has the whole state: the newest alone is enough.",
-    "completed": "The copy has ended well. It is the last event of its job.",
-    "failed": "The copy failed, or the gateway lost sight of it: `error.origin` tells which. It is the last event of "
+_ID = {"type": "string", "description": "the value to send as Last-Event-ID to resume after this event"}
+_DESCRIPTIONS = {
+    "progress": "The state changed and the copy is running. Each event holds the whole state: the newest is enough.",
+    "completed": "The copy has completed. This is the last event of its job.",
+    "failed": "The copy failed, or the gateway lost track of it: `error.origin` says which. This is the last event of "
     "its job.",
 }
 _GET_EVENTS = {"http": {"method": "GET", "bindingVersion": "0.3.0"}}
 
 
 def document(base: str) -> dict[str, Any]:
-    """The document, for a gateway whose URLs begin with `base`."""
+    """The document, for a gateway whose public URL is `base`, without a final slash."""
     server = urlsplit(base)
-    one, many, told = list(KINDS), [*KINDS, "gone"], [f"job.{kind}" for kind in KINDS]
+    one_job, many_jobs, webhooks = list(KINDS), [*KINDS, "gone"], [f"job.{kind}" for kind in KINDS]
     return {
         "asyncapi": "3.0.0",
         "info": {
             **{name: INFO[name] for name in ("title", "version")},
-            "description": f"{INFO['summary']} This document tells of its events and callbacks; /openapi.json tells of "
-            "its routes.",
+            "description": f"{INFO['summary']} This document describes its events and its callbacks (webhooks); "
+            "/openapi.json describes its routes.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
@@ -51,43 +51,44 @@ def document(base: str) -> dict[str, Any]:
         "channels": {
             "job": _stream(
                 "/jobs/{job}/events",
-                "Every event of one job. Its URL is a secret: whoever holds it may follow the job.",
-                one,
+                "Every event of one job. The URL is a secret: anyone who has it can follow the job.",
+                one_job,
                 parameters={"job": {"description": PARAMETERS["job"]["description"], "examples": [JOB]}},
             ),
             "jobs": _stream(
                 "/events",
-                "The events of 1 to 200 jobs, named in the query as job=A&job=B. An id is their positions in that "
-                "order, joined by commas; - stands for a job that is gone.",
-                many,
+                "The events of 1 to 200 jobs, named in the query as job=A&job=B. An event id holds their positions in "
+                "that order, joined by commas; - stands for an unknown job.",
+                many_jobs,
             ),
             "receiver": {
                 "address": None,
-                "title": "A receiver of callbacks",
-                "description": "The URL that was given in Gateway-Callback-Url, or to POST /jobs/{job}/callbacks.",
-                "messages": _refs("messages", told),
+                "title": "A receiver of callbacks (webhooks)",
+                "description": "The URL from the header Gateway-Callback-Url, or from POST /jobs/{job}/callbacks.",
+                "messages": _refs("messages", webhooks),
             },
         },
         "operations": {
-            "followJob": _sends("job", "Follow a job", one, _GET_EVENTS),
-            "followJobs": _sends("jobs", "Follow several jobs on one stream", many, _with_query()),
+            "followJob": _sends("job", "Follow a job", one_job, _GET_EVENTS),
+            "followJobs": _sends("jobs", "Follow several jobs on one stream", many_jobs, _with_query()),
             "tellReceiver": {
                 **_sends(
                     "receiver",
-                    "Call a receiver",
-                    told,
+                    "Send a callback (webhook)",
+                    webhooks,
                     {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
                 ),
-                "description": "At least once, in the order of the log: webhook-id tells what comes again. 2xx is "
-                "taken, 410 ends it, anything else is tried again for about 75 h.",
+                "description": "Delivery is at least once, in the order of the log; a repeated delivery has the same "
+                "webhook-id. 2xx means delivered, 410 ends the callback, any other response is tried again for about "
+                "75 h.",
                 "security": [{"$ref": "#/components/securitySchemes/signature"}],
             },
         },
         "components": {
             "messages": {
-                **{kind: _event(kind, _TOLD[kind], "State", STATES[kind]) for kind in KINDS},
+                **{kind: _event(kind, _DESCRIPTIONS[kind], "State", STATES[kind]) for kind in KINDS},
                 "gone": _event(
-                    "gone", "Told once of a job that nobody knows; the other jobs go on.", "Gone", {"jobId": OTHER_JOB}
+                    "gone", "Sent once for an unknown job; the other jobs continue.", "Gone", {"jobId": OTHER_JOB}
                 ),
                 **{f"job.{kind}": _message(kind) for kind in KINDS},
             },
@@ -97,8 +98,8 @@ def document(base: str) -> dict[str, Any]:
                     "type": "httpApiKey",
                     "in": "header",
                     "name": "webhook-signature",
-                    "description": "Standard Webhooks: v1, and HMAC-SHA256 of webhook-id.webhook-timestamp.body under "
-                    "the callback's secret, in base64",
+                    "description": "Standard Webhooks: v1, and the HMAC-SHA256 of webhook-id.webhook-timestamp.body "
+                    "with the callback's secret as key, in base64",
                 }
             },
         },
@@ -137,14 +138,14 @@ def _with_query() -> dict[str, Any]:
     return {"http": {**_GET_EVENTS["http"], "query": query}}
 
 
-def _event(name: str, told: str, schema: str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """An event of a stream: `event` and `id` are its fields beside `data`, which is the payload."""
+def _event(name: str, description: str, schema: str, example: Mapping[str, Any]) -> dict[str, Any]:
+    """An event of a stream: its fields `event` and `id` are the headers, its `data` is the payload."""
     event_id = {"gone": "0,-", "progress": "5"}.get(name, "9")
     fields = {"event": {"const": name}, "id": _ID}
     return {
         "name": name,
         "title": f"event: {name}",
-        "description": told,
+        "description": description,
         "contentType": "application/json",
         "headers": {"type": "object", "properties": fields, "required": ["event", "id"]},
         "payload": ref("schemas", schema),
@@ -157,7 +158,7 @@ def _message(kind: Kind) -> dict[str, Any]:
     return {
         "name": f"job.{kind}",
         "title": f"job.{kind}",
-        "description": _TOLD[kind],
+        "description": _DESCRIPTIONS[kind],
         "contentType": "application/json",
         "headers": {"type": "object", "properties": fields, "required": list(fields)},
         "payload": ref("schemas", "Message"),

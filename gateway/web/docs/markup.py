@@ -1,4 +1,4 @@
-"""HTML put together from elements: what is text is escaped, what is an element is not."""
+"""HTML built from elements: plain strings are escaped, `Html` is not."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _VOID = {"meta", "link"}
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """A string that is HTML already and is not escaped again."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: str, **attributes: str | None) -> Html:
-    """An element; `class_` and the like are spelled so for Python's sake, and one that is None is left out."""
+    """An element. A trailing underscore of an attribute is dropped (`class_`); an attribute that is None is omitted."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
         for key, value in attributes.items()
@@ -33,12 +33,12 @@ def join(*children: str) -> Html:
 
 
 def commas(children: Iterable[str], between: str = ", ") -> Html:
-    """Children with something between them."""
+    """The children, with `between` as separator."""
     return join(*(join(between if place else "", child) for place, child in enumerate(children)))
 
 
 def prose(text: str) -> Html:
-    """A description: what stands between backticks is code."""
+    """A description as HTML: text between backticks becomes code."""
     parts = _CODE.split(text)
     return join(*(element("code", part) if place % 2 else part for place, part in enumerate(parts)))
 

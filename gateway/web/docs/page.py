@@ -1,8 +1,8 @@
-"""The OpenAPI and AsyncAPI documents as a page to read.
+"""The OpenAPI and AsyncAPI documents as an HTML page.
 
-Made of the documents alone, so that it says what they say. It has no script, so that its policy can forbid all; a
-browser's own search and links find their way in it. A viewer of the field would be 1 to 3 MB of script that wants
-`unsafe-inline` styles.
+The page is rendered from the documents alone, so it cannot contradict them. It has no script, so its
+Content-Security-Policy forbids all scripts; the browser's search and links are the navigation. The usual viewers are 1
+to 3 MB of script and require `unsafe-inline` styles.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _KEYS = {"callerToken": "the caller's token for Graph", "jobKey": "the jobKey", 
 _JSON = "application/json"
 _OR_UPSTREAM = "or upstream's own"
 Section = tuple[Html, Html]
-"""Its part of the contents, and itself."""
+"""A section's part of the contents, and the section."""
 
 
 def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The whole page, from the two documents."""
     sections = [*_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(openapi), _errors()]
     info = openapi["info"]
     head = element(
@@ -55,8 +55,10 @@ def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
     main = element(
         "main",
         paragraphs(info["description"]),
-        element("p", "The same for programs: ", commas(links, " and "), "."),
-        element("p", "The examples are for a POSIX shell; this gateway is ", element("code", _base(openapi)), "."),
+        element("p", "The same as JSON: ", commas(links, " and "), "."),
+        element(
+            "p", "The examples are for a POSIX shell. The URL of this gateway is ", element("code", _base(openapi)), "."
+        ),
         *(section for _, section in sections),
         id="main",
     )
@@ -68,49 +70,52 @@ def _base(openapi: Mapping[str, Any]) -> str:
     return base
 
 
-def _section(name: str, title: str, told: str, entries: list[tuple[str, Html]], *body: str) -> Section:
+def _section(name: str, title: str, description: str, entries: list[tuple[str, Html]], *body: str) -> Section:
     inside = listed(*(element("a", text, href=f"#{anchor}") for anchor, text in entries)) if entries else ""
     contents = join(element("p", element("a", title, href=f"#{name}")), inside)
     heading = element("h2", title, id=name)
-    return contents, element("section", heading, element("p", prose(told)), *body, aria_labelledby=name)
+    return contents, element("section", heading, element("p", prose(description)), *body, aria_labelledby=name)
 
 
 def _routes(openapi: Mapping[str, Any]) -> Iterator[Section]:
     found = operations(openapi)
     for tag in openapi["tags"]:
-        forms: dict[str, list[Operation]] = {}  # one thing to do may have many addresses, but has one summary
-        for one in found:
-            if tag["name"] in one.content["tags"]:
-                forms.setdefault(one.content["summary"], []).append(one)
-        entries = [(same[0].name, join(summary)) for summary, same in forms.items()]
-        articles = [_article(openapi, same) for same in forms.values()]
+        forms: dict[str, list[Operation]] = {}  # the paths of one operation share its summary
+        for operation in found:
+            if tag["name"] in operation.content["tags"]:
+                forms.setdefault(operation.content["summary"], []).append(operation)
+        entries = [(group[0].name, join(summary)) for summary, group in forms.items()]
+        articles = [_article(openapi, group) for group in forms.values()]
         yield _section(tag["name"].lower(), tag["name"], tag["description"], entries, *articles)
 
 
 def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
-    """An operation, shown by the first of its addresses."""
+    """An operation; its first path is shown, the others are folded away."""
     first = forms[0]
     content = first.content
     parts = [
         element("h3", content["summary"], id=first.name),
         element("p", _address(first.method, first.path), class_="address"),
         paragraphs(content.get("description", "")),
-        element("p", _opened(first)),
+        element("p", _authentication(first)),
         code(curl(_base(openapi), first)),
     ]
     if len(forms) > 1:
         others = (element("span", _address(form.method, form.path), id=form.name) for form in forms[1:])
-        more = element("summary", f"{len(forms) - 1} more addresses")
+        more = element("summary", f"{len(forms) - 1} more paths")
         parts.append(element("details", more, listed(*others, class_="plain")))
-    parameters = {(one["in"], one["name"]): one for form in forms for one in form.parameters}
+    parameters = {(parameter["in"], parameter["name"]): parameter for form in forms for parameter in form.parameters}
     if parameters:
-        rows = [(*_named(one), kind(one["schema"]), prose(one["description"])) for one in parameters.values()]
+        rows = [
+            (*_named(parameter), kind(parameter["schema"]), prose(parameter["description"]))
+            for parameter in parameters.values()
+        ]
         parts += [element("h4", "Parameters"), table(("name", "in", "type", "meaning"), rows)]
     if first.body is not None:
         media = first.body["content"][_JSON]
-        parts += [element("h4", "Body: ", kind(media["schema"])), *_examples(media)]
-    parts.append(element("h4", "Answers"))
-    parts += [_answer(status, response) for status, response in sorted(first.responses.items())]
+        parts += [element("h4", "Request body: ", kind(media["schema"])), *_examples(media)]
+    parts.append(element("h4", "Responses"))
+    parts += [_response(status, response) for status, response in sorted(first.responses.items())]
     return element("article", *parts, aria_labelledby=first.name)
 
 
@@ -118,35 +123,35 @@ def _address(method: str, path: str) -> Html:
     return join(element("b", method, class_="method"), " ", element("code", path))
 
 
-def _opened(operation: Operation) -> Html:
+def _authentication(operation: Operation) -> Html:
     if not operation.keys:
         by_id = any(parameter["name"] == "job" for parameter in operation.parameters)
-        return join("Whoever has the job's id may do it." if by_id else "Open to everybody.")
-    wanted = " or ".join(_KEYS[key] for key in operation.keys)
-    return prose(f"Opened by `Authorization: Bearer …` with {wanted}.")
+        return join("Authentication: none; the job's id is enough." if by_id else "Authentication: none.")
+    accepted = " or ".join(_KEYS[key] for key in operation.keys)
+    return prose(f"Authentication: `Authorization: Bearer …` with {accepted}.")
 
 
 def _named(parameter: Mapping[str, Any]) -> tuple[Html, str]:
-    must = element("span", " required", class_="must") if parameter["required"] else ""
-    return join(element("code", parameter["name"]), must), parameter["in"]
+    required = element("span", " required", class_="must") if parameter["required"] else ""
+    return join(element("code", parameter["name"]), required), parameter["in"]
 
 
-def _answer(status: str, response: Mapping[str, Any]) -> Html:
+def _response(status: str, response: Mapping[str, Any]) -> Html:
     bodies = response.get("content", {})
     codes = [name for name in examples(bodies.get(_JSON, {})) if f"{status} {name}" in FAULTS]
-    told = commas(element("a", element("code", name), href=f"#error-{status}-{name}") for name in codes)
+    meaning = commas(element("a", element("code", name), href=f"#error-{status}-{name}") for name in codes)
     if not codes:
-        told = prose(response["description"])
+        meaning = prose(response["description"])
     passed_on = bool(codes) and response["description"].endswith(_OR_UPSTREAM)
     if passed_on:
-        told = join(told, ", ", _OR_UPSTREAM)
-    # Upstream's are told of at 4XX and 5XX.
+        meaning = join(meaning, ", ", _OR_UPSTREAM)
+    # The headers of upstream's response are listed at 4XX and 5XX.
     named = [] if passed_on else [name for name in response["headers"] if name not in ALWAYS + FROM_BROWSERS]
     to_headers = commas(element("a", element("code", name), href=f"#header-{name}") for name in named)
-    line = join(element("b", status, class_="status"), " ", told)
+    line = join(element("b", status, class_="status"), " ", meaning)
     if codes or not bodies:
-        return element("p", line, join("; with ", to_headers) if named else "", class_="answer")
-    shown = [element("p", "With ", to_headers, ".")] if named else []
+        return element("p", line, join("; headers: ", to_headers) if named else "", class_="answer")
+    shown = [element("p", "Headers: ", to_headers)] if named else []
     for name, media in bodies.items():
         of = (" ", kind(media["schema"])) if "$ref" in media.get("schema", {}) else ()
         shown += [element("p", element("code", name), *of), *_examples(media)]
@@ -172,11 +177,12 @@ def _events(asyncapi: Mapping[str, Any]) -> Section:
         if is_stream:
             address = _address(operation["bindings"]["http"]["method"], channel["address"])
             parts.append(element("p", address, class_="address"))
-        parts += [element("p", prose(one["description"])) for one in (channel, operation) if "description" in one]
-        for message in (follow(asyncapi, one) for one in channel["messages"].values()):
+        parts += [element("p", prose(part["description"])) for part in (channel, operation) if "description" in part]
+        for message in (follow(asyncapi, reference) for reference in channel["messages"].values()):
             parts += _message(message, is_stream=is_stream)
         articles.append(element("article", *parts, aria_labelledby=anchor))
-    return _section("events", "Events and callbacks", "What the gateway tells by itself.", entries, *articles)
+    description = "The messages that the gateway pushes: events on streams, and callbacks (webhooks)."
+    return _section("events", "Events and callbacks", description, entries, *articles)
 
 
 def _message(message: Mapping[str, Any], *, is_stream: bool) -> Iterator[Html]:
@@ -191,7 +197,7 @@ def _message(message: Mapping[str, Any], *, is_stream: bool) -> Iterator[Html]:
 def _schemas(openapi: Mapping[str, Any]) -> Section:
     entries, articles = [], []
     for name, schema in sorted(openapi["components"]["schemas"].items()):
-        if name == "ErrorCode":  # the table of errors tells it
+        if name == "ErrorCode":  # the table of errors shows it
             continue
         anchor = f"schema-{name}"
         entries.append((anchor, element("code", name)))
@@ -199,29 +205,31 @@ def _schemas(openapi: Mapping[str, Any]) -> Section:
         parts += [properties(part) for part in schema.get("allOf", [schema])]
         parts += [code(_json(example)) for example in schema.get("examples", ())]
         articles.append(element("article", *parts, aria_labelledby=anchor))
-    return _section("schemas", "Schemas", "What bodies hold.", entries, *articles)
+    return _section("schemas", "Schemas", "The JSON of bodies and events.", entries, *articles)
 
 
 def _headers(openapi: Mapping[str, Any]) -> Section:
-    where = dict.fromkeys(ALWAYS, "every answer") | dict.fromkeys(FROM_BROWSERS, "answers to browsers")
+    where = dict.fromkeys(ALWAYS, "every response") | dict.fromkeys(FROM_BROWSERS, "responses to browsers")
     rows = [
         (
             element("code", name, id=f"header-{name}"),
-            where.get(name, "where it is named"),
+            where.get(name, "where it is listed"),
             prose(header["description"]),
             element("code", str(header["example"])),
         )
         for name, header in openapi["components"]["headers"].items()
     ]
-    told = "What answers carry besides their bodies."
-    return _section("headers", "Headers", told, [], table(("name", "on", "meaning", "example"), rows))
+    description = "The headers of responses."
+    return _section("headers", "Headers", description, [], table(("name", "on", "meaning", "example"), rows))
 
 
 def _errors() -> Section:
     rows = []
-    for fault, told in FAULTS.items():
+    for fault, meaning in FAULTS.items():
         status, name = fault.split()
         anchor = f"error-{status}-{name}"
-        rows.append((status, element("a", element("code", name), id=anchor, href=f"#{anchor}"), prose(told)))
-    told = "Every error of the gateway has one of these codes, and a message that says what was wrong and what to do."
-    return _section("errors", "Errors", told, [], table(("status", "code", "meaning"), rows))
+        rows.append((status, element("a", element("code", name), id=anchor, href=f"#{anchor}"), prose(meaning)))
+    description = (
+        "Every error of the gateway has one of these codes, and a message that says what was wrong and what to do."
+    )
+    return _section("errors", "Errors", description, [], table(("status", "code", "meaning"), rows))

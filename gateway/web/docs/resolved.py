@@ -1,4 +1,4 @@
-"""What a reader wants to know of an OpenAPI document, with its references followed."""
+"""The operations of an OpenAPI document with their references resolved, and an example command for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _METHODS = ("get", "post", "delete")
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One operation of a document; all that it refers to is in place."""
+    """One operation of a document, with its references resolved."""
 
     path: str
     method: str
@@ -31,15 +31,16 @@ class Operation(msgspec.Struct, frozen=True):
 
     @property
     def keys(self) -> list[str]:
-        """The security schemes that open it, any one of them."""
-        return [name for one in self.content.get("security", ()) for name in one]
+        """The names of the security schemes; any one of them is enough."""
+        return [name for scheme in self.content.get("security", ()) for name in scheme]
 
     def streams(self) -> bool:
+        """Whether the response is an event stream and nothing else."""
         return list(self.responses.get("200", {}).get("content", {})) == ["text/event-stream"]
 
 
 def operations(document: Mapping[str, Any]) -> list[Operation]:
-    """All of them, in the order of the document."""
+    """All operations, in the order of the document."""
     found = []
     for path, item in document["paths"].items():
         for method in _METHODS:
@@ -47,22 +48,22 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
                 continue
             content = item[method]
             named = [*item.get("parameters", ()), *content.get("parameters", ())]
-            asked = content.get("requestBody")
+            body = content.get("requestBody")
             found.append(
                 Operation(
                     path,
                     method.upper(),
                     content,
-                    [follow(document, one) for one in named],
-                    None if asked is None else follow(document, asked),
-                    {status: follow(document, one) for status, one in content["responses"].items()},
+                    [follow(document, parameter) for parameter in named],
+                    None if body is None else follow(document, body),
+                    {status: follow(document, response) for status, response in content["responses"].items()},
                 )
             )
     return found
 
 
 def follow(document: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a reference stands for; anything else is itself."""
+    """The target of a reference, through any number of them; a value without `$ref` is returned as it is."""
     found = value
     while "$ref" in found:
         place: Any = document
@@ -73,14 +74,14 @@ def follow(document: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str
 
 
 def examples(media: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a body, by their names."""
+    """The examples of a body, by their names."""
     if "example" in media:
         return {"example": media["example"]}
-    return {name: one["value"] for name, one in media.get("examples", {}).items()}
+    return {name: example["value"] for name, example in media.get("examples", {}).items()}
 
 
 def url(base: str, operation: Operation) -> str:
-    """Where an example of it goes; ids that only a caller knows are the shell's variables."""
+    """The URL of an example request; ids that only the caller knows are shell variables."""
     path = operation.path
     query = []
     for parameter in operation.parameters:
@@ -93,7 +94,7 @@ def url(base: str, operation: Operation) -> str:
 
 
 def curl(base: str, operation: Operation) -> str:
-    """The command that tries it, in the words of a POSIX shell."""
+    """A command for a POSIX shell that sends an example of the request."""
     flags = ["-N"] if operation.streams() else ["-i"]
     if operation.method != "GET":
         flags += ["-X", operation.method]

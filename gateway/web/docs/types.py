@@ -1,4 +1,4 @@
-"""JSON schemas in few words."""
+"""JSON schemas as short HTML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIMITS = {"minimum": "from", "maximum": "to", "minLength": "length from", "maxL
 
 
 def kind(schema: Mapping[str, Any]) -> Html:
-    """What a value may be; a schema with a name is a link to it."""
+    """The type of a value; a named schema becomes a link to its section."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return element("a", name, href="#errors" if name == "ErrorCode" else f"#schema-{name}")
@@ -28,17 +28,17 @@ def kind(schema: Mapping[str, Any]) -> Html:
     plain = schema.get("type", "anything")
     form = f" ({schema['format']})" if "format" in schema else ""
     limits = (f"{word} {schema[name]}" for name, word in _LIMITS.items() if name in schema)
-    return join(", ".join([("text" if plain == "string" else plain) + form, *limits]))
+    return join(", ".join([plain + form, *limits]))
 
 
 def properties(schema: Mapping[str, Any]) -> Html:
-    """What an object has."""
+    """The table of an object's properties."""
     if "properties" not in schema:
         return element("p", "All of ", kind(schema), ", and:")
-    must = element("span", " required", class_="must")
+    required = element("span", " required", class_="must")
     rows = [
         (
-            join(element("code", name), must if name in schema.get("required", ()) else ""),
+            join(element("code", name), required if name in schema.get("required", ()) else ""),
             kind(one),
             prose(one.get("description", "")),
         )

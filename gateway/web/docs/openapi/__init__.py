@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the HTTP face."""
+"""The OpenAPI 3.1 document of the HTTP API."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from gateway.web.docs.openapi.components import HEADERS, PARAMETERS
 from gateway.web.docs.openapi.schemas import schemas
 
 _DESCRIPTION = """\
-Starts Microsoft Graph's copies with Graph's own requests, polls their monitors, and pushes every change of status as \
-Server-Sent Events and as signed callbacks until the copy has ended. Every job gets exactly one terminal event.
+Starts Microsoft Graph's copies with Graph's own requests, polls their monitors, and pushes every status change as \
+Server-Sent Events and as signed callbacks (webhooks) until the copy has ended. Every job gets exactly one terminal \
+event.
 
-Whoever holds a job's URL may follow it; changing a job takes its `jobKey`, listing jobs the operator key. What starts \
-a copy or reads an item takes the caller's token for Graph.
+Anyone who has a job's URL can follow the job. Changing a job requires its `jobKey`; listing jobs requires the \
+operator key. Starting a copy and reading an item require the caller's token for Graph.
 
-Every route that answers `GET` answers `HEAD` too, without the body. Every error of the gateway has Graph's shape and \
-one of the codes of `ErrorCode`: a path that is not here is `404 notFound`, another method `405 methodNotAllowed`. \
-Browsers of the origins in `GATEWAY_CORS_ORIGINS` may call all routes, without cookies; a preflight of any other is \
-`400 corsNotAllowed`."""
+Every route that supports `GET` supports `HEAD` too, without the body. Every error of the gateway has the format of \
+Graph's errors and one of the codes of `ErrorCode`: an unknown path is `404 notFound`, an unsupported method \
+`405 methodNotAllowed`. Browsers from the origins in `GATEWAY_CORS_ORIGINS` may call all routes, without cookies; a \
+preflight request from any other origin is `400 corsNotAllowed`."""
 INFO = {
     "title": "Copy gateway",
     "version": version("copy-gateway"),
@@ -30,16 +31,16 @@ INFO = {
 }
 _TAGS = {
     "Copies": "Graph's own requests: start a copy, read an item.",
-    "Jobs": "What is watched, and how it stands.",
-    "Streams": "Every change of a job, as it is seen.",
-    "Callbacks": "Signed messages to a receiver of the caller's.",
-    "Service": "The gateway itself.",
+    "Jobs": "The copies that the gateway watches, and their state.",
+    "Streams": "Every status change of a job, pushed as Server-Sent Events.",
+    "Callbacks": "Signed webhooks to a URL that the caller names.",
+    "Service": "The gateway's own health, metrics, documentation and web page.",
 }
 _ANYWHERE = ("400 corsNotAllowed", "404 notFound", "405 methodNotAllowed")
 
 
 def document(base: str) -> dict[str, Any]:
-    """The document, for a gateway whose URLs begin with `base`."""
+    """The document, for a gateway whose public URL is `base`, without a final slash."""
     paths = {**copies.paths(), **jobs.PATHS, **callbacks.PATHS, **service.PATHS}
     named = copies.responses(base)
     used = {name for operation in _operations(paths) for name in _responses(operation)} - named.keys()
@@ -48,7 +49,7 @@ def document(base: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": INFO,
         "servers": [{"url": base, "description": "this gateway"}],
-        "tags": [{"name": name, "description": told} for name, told in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "security": [],
         "paths": paths,
         "webhooks": callbacks.WEBHOOKS,
@@ -60,9 +61,9 @@ def document(base: str) -> dict[str, Any]:
             "headers": HEADERS,
             "callbacks": callbacks.NAMED,
             "securitySchemes": {
-                "callerToken": _bearer("the caller's token for Microsoft Graph; it serves the one request"),
-                "jobKey": _bearer("the jobKey of the 202 that started the job"),
-                "operatorKey": _bearer("GATEWAY_OPERATOR_KEY; opens what a jobKey opens too"),
+                "callerToken": _bearer("the caller's token for Microsoft Graph; used for this request only"),
+                "jobKey": _bearer("the jobKey from the 202 response that started the job"),
+                "operatorKey": _bearer("the value of GATEWAY_OPERATOR_KEY; accepted wherever a jobKey is"),
             },
         },
     }
@@ -74,7 +75,7 @@ def _operations(paths: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _responses(operation: dict[str, Any]) -> Iterator[str]:
-    """The names of those components that an operation refers to."""
+    """The names of the response components that an operation refers to."""
     for response in operation["responses"].values():
         if "$ref" in response:
             yield response["$ref"].rpartition("/")[2]

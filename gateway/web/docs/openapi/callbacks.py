@@ -1,4 +1,4 @@
-"""The OpenAPI document's part on callbacks: their routes, and what receivers are sent."""
+"""The OpenAPI document's part on callbacks (webhooks): their routes, and the requests that receivers get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.web.docs.openapi.schemas import CALLBACK_FAILING, COMPLETED, FAILED
 
 _SECURITY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]
 _TAGS = ["Callbacks"]
-_NONE_SUCH = errors("401 unauthenticated", "404 callbackNotFound", "404 jobNotFound", "503 serviceNotAvailable")
+_ERRORS = errors("401 unauthenticated", "404 callbackNotFound", "404 jobNotFound", "503 serviceNotAvailable")
 
 PATHS: dict[str, Any] = {
     "/jobs/{job}/callbacks": {
@@ -22,7 +22,9 @@ PATHS: dict[str, Any] = {
             "summary": "List a job's callbacks, oldest first",
             "security": _SECURITY,
             "responses": {
-                "200": json_answer(ref("schemas", "Callbacks"), "all of them", failing={"value": [CALLBACK_FAILING]}),
+                "200": json_answer(
+                    ref("schemas", "Callbacks"), "the job's callbacks", failing={"value": [CALLBACK_FAILING]}
+                ),
                 **errors("401 unauthenticated", "404 jobNotFound", "503 serviceNotAvailable"),
             },
         },
@@ -30,7 +32,8 @@ PATHS: dict[str, Any] = {
             "operationId": "registerCallback",
             "tags": _TAGS,
             "summary": "Register a callback on a job, running or ended",
-            "description": "Registered late, it is told all the same. At most 16 a job.",
+            "description": "A callback (webhook) that is registered late still gets the earlier events. A job has at "
+            "most 16 callbacks.",
             "requestBody": body(
                 ref("schemas", "CallbackToRegister"),
                 end={"url": NEW_CALLBACK["url"]},
@@ -44,7 +47,9 @@ PATHS: dict[str, Any] = {
             "security": _SECURITY,
             "responses": {
                 "201": json_answer(
-                    ref("schemas", "NewCallback"), "registered; its secret is shown only here", new=NEW_CALLBACK
+                    ref("schemas", "NewCallback"),
+                    "registered; the secret is shown in this response only",
+                    new=NEW_CALLBACK,
                 )
                 | {
                     "links": {
@@ -76,7 +81,7 @@ PATHS: dict[str, Any] = {
             "tags": _TAGS,
             "summary": "Remove a callback",
             "security": _SECURITY,
-            "responses": {"204": empty_answer("it is told nothing more"), **_NONE_SUCH},
+            "responses": {"204": empty_answer("removed; no further event is sent to it"), **_ERRORS},
         },
     },
     "/jobs/{job}/callbacks/{callback}/retry": {
@@ -84,12 +89,12 @@ PATHS: dict[str, Any] = {
         "post": {
             "operationId": "retryCallback",
             "tags": _TAGS,
-            "summary": "Try a callback at once, with all its tries",
-            "description": "Also one that is exhausted or gone. One that was delivered stays so.",
+            "summary": "Retry a callback now, with a new retry schedule",
+            "description": "Also for a callback that is `exhausted` or `gone`. A `delivered` callback is not retried.",
             "security": _SECURITY,
             "responses": {
-                "202": json_answer(ref("schemas", "Callback"), "how it stands", failing=CALLBACK_FAILING),
-                **_NONE_SUCH,
+                "202": json_answer(ref("schemas", "Callback"), "the callback's state", failing=CALLBACK_FAILING),
+                **_ERRORS,
             },
         },
     },
@@ -97,12 +102,12 @@ PATHS: dict[str, Any] = {
 
 SIGNATURE = {
     "webhook-id": parameter(
-        "webhook-id", "header", "the same on every attempt of an event", f"msg_{CALLBACK}_9", required=True
+        "webhook-id", "header", "the id of the event, the same on every attempt", f"msg_{CALLBACK}_9", required=True
     ),
     "webhook-timestamp": parameter(
         "webhook-timestamp",
         "header",
-        "when this attempt was made, in seconds since 1970",
+        "the time of this attempt, in seconds since 1970",
         "1795383601",
         required=True,
         pattern="^[0-9]+$",
@@ -110,46 +115,50 @@ SIGNATURE = {
     "webhook-signature": parameter(
         "webhook-signature",
         "header",
-        "v1, and HMAC-SHA256 of webhook-id.webhook-timestamp.body under the secret, in base64",
+        "v1, and the HMAC-SHA256 of webhook-id.webhook-timestamp.body with the secret as key, in base64",
         "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
         required=True,
         pattern="^v1,[A-Za-z0-9+/]+=*$",
     ),
 }
-_TOLD = {
-    "2XX": {"description": "taken; the next event may come"},
-    "410": {"description": "no more of this callback, please"},
+_RECEIVER_RESPONSES = {
+    "2XX": {"description": "delivered; the next event may be sent"},
+    "410": {"description": "gone; no further event is sent to this callback"},
     **{
-        code: {"description": "later, please", "headers": {"Retry-After": ref("headers", "Retry-After")}}
+        code: {"description": "try again later", "headers": {"Retry-After": ref("headers", "Retry-After")}}
         for code in ("429", "503")
     },
-    "default": {"description": "tried again after 5 s, 5 min, 30 min … for about 75 h; a redirect is not followed"},
+    "default": {
+        "description": "failed; tried again after 5 s, 5 min, 30 min … for about 75 h. Redirects are not followed"
+    },
 }
 STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
 
 
 def message(kind: Kind) -> dict[str, Any]:
-    """An example of what a receiver is sent."""
+    """An example of the body that a receiver is sent."""
     return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
 
 
-def _told(name: str, summary: str, *kinds: Kind) -> dict[str, Any]:
+def _webhook(name: str, summary: str, *kinds: Kind) -> dict[str, Any]:
     return {
         "post": {
             "operationId": name,
             "tags": _TAGS,
             "summary": summary,
-            "description": "Signed as Standard Webhooks say. It comes at least once, in the order of the log; "
-            "`webhook-id` tells what comes again. An answer is waited for 15 s.",
+            "description": "Signed according to Standard Webhooks. Delivery is at least once, in the order of the log; "
+            "a repeated delivery has the same `webhook-id`. The response must come within 15 s.",
             "parameters": [ref("parameters", name) for name in (*SIGNATURE, "traceparent")],
             "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in kinds}),
-            "responses": _TOLD,
+            "responses": _RECEIVER_RESPONSES,
         }
     }
 
 
-WEBHOOKS = {f"job.{kind}": _told(f"on{kind.title()}", f"A callback is told of a {kind} event", kind) for kind in KINDS}
-NAMED = {  # by whom each is named to the gateway
-    "NamedInHeader": {"{$request.header.Gateway-Callback-Url}": _told("onCopyEvent", "A callback is told", *KINDS)},
-    "NamedInBody": {"{$request.body#/url}": _told("onJobEvent", "A callback is told", *KINDS)},
+WEBHOOKS = {f"job.{kind}": _webhook(f"on{kind.title()}", f"Send a {kind} event to a receiver", kind) for kind in KINDS}
+NAMED = {  # by the part of the request that holds the receiver's URL
+    "NamedInHeader": {
+        "{$request.header.Gateway-Callback-Url}": _webhook("onCopyEvent", "Send an event to a receiver", *KINDS)
+    },
+    "NamedInBody": {"{$request.body#/url}": _webhook("onJobEvent", "Send an event to a receiver", *KINDS)},
 }

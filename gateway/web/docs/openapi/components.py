@@ -1,4 +1,4 @@
-"""The shared parts of the OpenAPI document: references, headers, parameters, answers and errors."""
+"""The shared parts of the OpenAPI document: references, headers, parameters, responses and errors."""
 
 from __future__ import annotations
 
@@ -22,27 +22,33 @@ def _header(description: str, example: Any, **schema: Any) -> dict[str, Any]:
 
 
 HEADERS = {
-    "request-id": _header("names this request in the gateway's log, or upstream's own id when it answered", REQUEST_ID),
+    "request-id": _header(
+        "the request's id in the gateway's log; upstream's own id when upstream answered", REQUEST_ID
+    ),
     "client-request-id": _header("the caller's own, or the same as request-id", REQUEST_ID),
-    "Cache-Control": _header("nothing here may be kept by a cache", "no-store", const="no-store"),
-    "X-Content-Type-Options": _header("the body is what Content-Type says", "nosniff", const="nosniff"),
-    "Referrer-Policy": _header("job URLs are secrets", "no-referrer", const="no-referrer"),
+    "Cache-Control": _header("no response may be cached", "no-store", const="no-store"),
+    "X-Content-Type-Options": _header(
+        "browsers must not guess another type than Content-Type", "nosniff", const="nosniff"
+    ),
+    "Referrer-Policy": _header(
+        "job URLs are secrets: browsers must not send them as Referer", "no-referrer", const="no-referrer"
+    ),
     "Access-Control-Allow-Origin": _header(
-        "to a browser whose origin GATEWAY_CORS_ORIGINS names", "https://app.example.com"
+        "the caller's origin, when GATEWAY_CORS_ORIGINS allows it", "https://app.example.com"
     ),
     "Access-Control-Expose-Headers": _header(
-        "what its scripts may read", "Location, Retry-After, request-id, client-request-id"
+        "the headers that the browser's scripts may read", "Location, Retry-After, request-id, client-request-id"
     ),
-    "Vary": _header("answers differ by origin", "Origin"),
+    "Vary": _header("responses differ by origin", "Origin"),
     "Location": _header("the job's URL", f"https://gateway.example.com/jobs/{JOB}", format="uri"),
     "Retry-After": _header("seconds to wait before the next request", 5, type="integer", minimum=0),
-    "WWW-Authenticate": _header("what Authorization must be", "Bearer"),
-    "Allow": _header("the methods that the route has", "GET, HEAD"),
+    "WWW-Authenticate": _header("the scheme that Authorization must use", "Bearer"),
+    "Allow": _header("the methods of the route", "GET, HEAD"),
     "ETag": _header("the item's version, for If-None-Match", '"{01MOWKYVLARGEFOLDER1},1"'),
-    "Content-Security-Policy": _header("keeps a browser from running what is passed on or shown", "sandbox"),
-    "Cross-Origin-Opener-Policy": _header("pages of other origins hold no window of it", "same-origin"),
-    "Cross-Origin-Resource-Policy": _header("pages of other origins use no part of it", "same-origin"),
-    "Content-Encoding": _header("how upstream compressed the body", "gzip"),
+    "Content-Security-Policy": _header("restricts what a browser may load and run", "sandbox"),
+    "Cross-Origin-Opener-Policy": _header("isolates the page from windows of other origins", "same-origin"),
+    "Cross-Origin-Resource-Policy": _header("pages of other origins must not load it", "same-origin"),
+    "Content-Encoding": _header("the compression that upstream used for the body", "gzip"),
     "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", const="no"),
 }
 ALWAYS = ("request-id", "client-request-id", "Cache-Control", "X-Content-Type-Options", "Referrer-Policy")
@@ -50,13 +56,14 @@ FROM_BROWSERS = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
 
 
 def headers(*names: str) -> dict[str, Any]:
-    """Those of every answer, and these."""
+    """References to the headers of every response, and to `names`."""
     return {name: ref("headers", name) for name in (*ALWAYS, *names, *FROM_BROWSERS)}
 
 
 def parameter(
     name: str, where: str, description: str, example: Any = None, *, required: bool = False, **schema: Any
 ) -> dict[str, Any]:
+    """A parameter in `where`: path, query or header. `schema` adds to the type string."""
     return {
         "name": name,
         "in": where,
@@ -70,18 +77,21 @@ def parameter(
 PARAMETERS = {
     "job": parameter("job", "path", "the job's id", JOB, required=True),
     "callback": parameter("callback", "path", "the callback's id", CALLBACK, required=True),
-    "part": parameter("part", "path", "the part's name", "main.js", required=True),
+    "part": parameter("part", "path", "the file's name", "main.js", required=True),
     "Last-Event-ID": parameter(
-        "Last-Event-ID", "header", "the id of the last event seen: the stream goes on after it", "3"
+        "Last-Event-ID", "header", "the id of the last event received; the stream resumes after it", "3"
     ),
     "lastEventId": parameter(
-        "lastEventId", "query", "the same, where no header can be set; a header that is not empty wins", "3"
+        "lastEventId",
+        "query",
+        "the same, for clients that cannot set a header; a header that is not empty takes precedence",
+        "3",
     ),
-    "last_event_id": parameter("last_event_id", "query", "the same, in the polyfills' spelling", "3"),
+    "last_event_id": parameter("last_event_id", "query", "the same, as polyfills spell it", "3"),
     "client-request-id": parameter(
         "client-request-id",
         "header",
-        "the caller's own id of the request, 1 to 128 visible ASCII characters; it comes back",
+        "the caller's own id of the request, 1 to 128 visible ASCII characters; it is returned in the response",
         REQUEST_ID,
     ),
 }
@@ -89,15 +99,17 @@ LAST_IDS = [ref("parameters", name) for name in ("Last-Event-ID", "lastEventId",
 
 
 def body(schema: Mapping[str, Any], **examples: Any) -> dict[str, Any]:
+    """A required JSON request body; `examples` by their names."""
     return {"required": True, "content": _json(schema, examples)}
 
 
 def json_answer(schema: Mapping[str, Any], description: str, *named: str, **examples: Any) -> dict[str, Any]:
-    """`named` are headers besides those that every answer has."""
+    """A JSON response; `named` are its headers besides those of every response, `examples` its bodies by name."""
     return {"description": description, "headers": headers(*named), "content": _json(schema, examples)}
 
 
 def text_answer(kind: str, description: str, example: str, *named: str) -> dict[str, Any]:
+    """A response of the media type `kind`; `named` as above."""
     return {
         "description": description,
         "headers": headers(*named),
@@ -106,6 +118,7 @@ def text_answer(kind: str, description: str, example: str, *named: str) -> dict[
 
 
 def empty_answer(description: str, *named: str) -> dict[str, Any]:
+    """A response without a body; `named` as above."""
     return {"description": description, "headers": headers(*named)}
 
 
@@ -122,7 +135,7 @@ UPSTREAM_HEADERS = {
     **headers("WWW-Authenticate", "Content-Encoding", "Content-Security-Policy"),
     "Retry-After": {"description": "upstream's own: seconds, or a date", "schema": TEXT},
 }
-"""Those of an answer that is passed on."""
+"""The headers of a response that is passed on from upstream."""
 
 _HEADERS = {
     METHOD_NOT_ALLOWED.code: "Allow",
@@ -132,23 +145,23 @@ _HEADERS = {
 
 
 def example(fault: str) -> dict[str, Any]:
-    """The body of an error as it comes."""
+    """An example of an error's body; `fault` is a key of FAULTS."""
     inner = {"date": "2026-11-22T21:40:01", "request-id": REQUEST_ID, "client-request-id": REQUEST_ID}
     return {"error": {"code": fault.split()[1], "message": FAULTS[fault], "innerError": inner}}
 
 
 def errors(*faults: str) -> dict[str, Any]:
-    """The responses of an operation that can end in these, and in a bug, as references to `responses()`."""
+    """References to the responses of an operation that can fail with `faults` or with a bug, by status."""
     return {status: ref("responses", _name(codes)) for status, codes in _by_status(*faults, "500 generalException")}
 
 
 def or_upstream(*faults: str) -> dict[str, Any]:
-    """The same where the status may also be upstream's own answer."""
+    """The same for statuses that upstream's own response may have too; without the bug."""
     return {status: ref("responses", f"{_name(codes)}-or-upstream") for status, codes in _by_status(*faults)}
 
 
 def responses(names: set[str]) -> dict[str, Any]:
-    """The components that `errors()` and `or_upstream()` named."""
+    """The components that `errors()` and `or_upstream()` refer to, by name."""
     return {name: _response(name) for name in sorted(names)}
 
 
@@ -169,11 +182,13 @@ def _response(name: str) -> dict[str, Any]:
     faults = [f"{status} {code}" for code in codes]
     named = [_HEADERS[code] for code in codes if code in _HEADERS]
     examples = {code: example(fault) for code, fault in zip(codes, faults, strict=True)}
-    told = "; ".join(f"`{code}`: {FAULTS[fault]}" for code, fault in zip(codes, faults, strict=True))
+    description = "; ".join(f"`{code}`: {FAULTS[fault]}" for code, fault in zip(codes, faults, strict=True))
     if plain == name:
-        return json_answer(ref("schemas", "Error"), told, *named, **examples)
+        return json_answer(ref("schemas", "Error"), description, *named, **examples)
     answer = json_answer(
-        {"anyOf": [ref("schemas", "Error"), ref("schemas", "UpstreamError")]}, f"{told}; or upstream's own", **examples
+        {"anyOf": [ref("schemas", "Error"), ref("schemas", "UpstreamError")]},
+        f"{description}; or upstream's own",
+        **examples,
     )
     answer["headers"] = UPSTREAM_HEADERS
     answer["content"]["*/*"] = {}

@@ -1,4 +1,4 @@
-"""The OpenAPI document's part on copies and items: Graph's own routes, in every form of an item's address."""
+"""The OpenAPI document's part on copies and items: Graph's own routes, for every form of an item's address."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _PLACES = {
     "PathBelowItem": ("items/{itemId}:/{pathBelowItem}:", ("itemId", "pathBelowItem")),
     "PathBelowRoot": ("root:/{pathBelowRoot}:", ("pathBelowRoot",)),
 }
-_MORE_SEGMENTS = "; it may have more segments, each percent-encoded, with / between them"
+_MORE_SEGMENTS = "; it may have several segments, each percent-encoded, separated by /"
 PARAMETERS = {
-    "version": parameter("version", "path", "Graph's", "v1.0", required=True, enum=["v1.0", "beta"]),
-    "owners": parameter("owners", "path", "whose drive", "users", required=True, enum=["users", "groups", "sites"]),
+    "version": parameter("version", "path", "Graph's version", "v1.0", required=True, enum=["v1.0", "beta"]),
+    "owners": parameter(
+        "owners", "path", "the kind of owner", "users", required=True, enum=["users", "groups", "sites"]
+    ),
     "ownerId": parameter(
         "ownerId",
         "path",
@@ -39,7 +41,7 @@ PARAMETERS = {
     "pathBelowItem": parameter(
         "pathBelowItem",
         "path",
-        "the path from the item to the one meant" + _MORE_SEGMENTS,
+        "the path from `itemId` to the item" + _MORE_SEGMENTS,
         "part 1.bin",
         required=True,
         pattern="^[A-Za-z0-9][A-Za-z0-9 _.-]*$",
@@ -55,45 +57,47 @@ PARAMETERS = {
     "conflictBehavior": parameter(
         "@microsoft.graph.conflictBehavior",
         "query",
-        "what happens when the name is taken",
+        "what to do when the name is taken",
         "rename",
         enum=["fail", "rename", "replace"],
     ),
     "Idempotency-Key": parameter(
         "Idempotency-Key",
         "header",
-        "makes a repeat safe: the same request under the same key and token gets the first one's job",
+        "makes a repeat safe: the same request with the same key and token returns the job of the first",
         "6f1c9d0e-copy-of-LargeFolder1",
         minLength=1,
         maxLength=255,
     ),
     "Gateway-Callback-Url": parameter(
-        "Gateway-Callback-Url", "header", "registers a callback with the copy", NEW_CALLBACK["url"]
+        "Gateway-Callback-Url", "header", "the URL of a callback (webhook) to register", NEW_CALLBACK["url"]
     ),
     "Gateway-Callback-Events": parameter(
         "Gateway-Callback-Events",
         "header",
-        "what it is told of, separated by commas: progress, completed, failed; by default the last two",
+        "the events to send to it, separated by commas: progress, completed, failed; by default the last two",
         "completed, failed",
     ),
-    "If-None-Match": parameter("If-None-Match", "header", "an ETag that the caller has", '"{01MOWKYVREPORT},1"'),
-    "Prefer": parameter("Prefer", "header", "goes upstream as it is", "respond-async"),
+    "If-None-Match": parameter(
+        "If-None-Match", "header", "the ETag of the version that the caller has", '"{01MOWKYVREPORT},1"'
+    ),
+    "Prefer": parameter("Prefer", "header", "passed on to upstream unchanged", "respond-async"),
     "traceparent": parameter(
         "traceparent",
         "header",
-        "W3C trace context; goes upstream as it is",
+        "W3C trace context; passed on to upstream",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ),
-    "tracestate": parameter("tracestate", "header", "W3C trace context; goes upstream as it is", "vendor=1"),
+    "tracestate": parameter("tracestate", "header", "W3C trace context; passed on to upstream", "vendor=1"),
 }
 _TOKEN: list[dict[str, list[str]]] = [{"callerToken": []}]
 _PASSED_ON = [ref("parameters", name) for name in ("Prefer", "client-request-id", "traceparent", "tracestate")]
 _READ = "Read an item upstream"
-_COPY = "Start a copy upstream, and watch it"
+_COPY = "Start a copy upstream and watch it"
 
 
 def paths() -> dict[str, Any]:
-    """Graph's routes."""
+    """Graph's routes, by path."""
     found: dict[str, Any] = {}
     for drive, prefix in _DRIVES.items():
         named = [name for name in ("owners", "ownerId", "driveId") if f"{{{name}}}" in prefix]
@@ -108,11 +112,11 @@ def paths() -> dict[str, Any]:
 
 
 def responses(base: str) -> dict[str, Any]:
-    """The components that these routes name; `base` is that of the URLs in examples."""
+    """The responses that these routes refer to, by name; the URLs in the examples begin with `base`."""
     started = just_started(base)
     accepted = json_answer(
         ref("schemas", "Accepted"),
-        "it runs; follow `events`. The request ids are upstream's",
+        "started; follow the job at `events`. The request ids are upstream's",
         "Location",
         started=started,
         withCallback={**started, "callback": NEW_CALLBACK},
@@ -122,13 +126,13 @@ def responses(base: str) -> dict[str, Any]:
         for name in ("getJob", "followJob", "stopJob", "listCallbacks", "registerCallback")
     }
     passed_on = {
-        "description": "upstream's own answer: its status, body, Content-Type and these headers",
+        "description": "upstream's own response: its status, body, Content-Type and these headers",
         "headers": UPSTREAM_HEADERS | {"ETag": ref("headers", "ETag")},
         "content": {"*/*": {}},
     }
     item = {
         **passed_on,
-        "description": "the item as upstream tells it",
+        "description": "the item as upstream returned it",
         "content": {
             "application/json": {
                 "schema": ref("schemas", "DriveItem"),
@@ -137,7 +141,7 @@ def responses(base: str) -> dict[str, Any]:
             "*/*": {},
         },
     }
-    watched = {**accepted, "description": "it is watched; follow `events`"}
+    watched = {**accepted, "description": "watched; follow the job at `events`"}
     return {"CopyAccepted": accepted, "Watched": watched, "PassedOn": passed_on, "Item": item}
 
 
@@ -147,8 +151,8 @@ def _read(name: str) -> dict[str, Any]:
         "operationId": name,
         "tags": ["Copies"],
         "summary": _READ,
-        "description": "The last step of the flow: `resource` of a completed job is such a path. Query and `Accept` go "
-        "along; redirects are not followed. The last colon of a path may be left out.",
+        "description": "The last step of the flow: `resource` of a completed job is such a path. The query and "
+        "`Accept` are passed on; redirects are not followed. The last colon of a path may be left out.",
         "parameters": [ref("parameters", "If-None-Match"), *_PASSED_ON],
         "security": _TOKEN,
         "responses": {
@@ -169,9 +173,9 @@ def _copy(name: str) -> dict[str, Any]:
         "operationId": name,
         "tags": ["Copies"],
         "summary": _COPY,
-        "description": "Graph's own request, with the caller's token, which is not kept. It is sent upstream once and "
-        "never repeated blindly: `outcomeUnknown` means that nobody knows whether the copy runs. Upstream's 500 and "
-        "504 come back as 502, since SDKs repeat those by themselves.",
+        "description": "Graph's own request, with the caller's token, which is not stored. It is sent upstream once "
+        "and never repeated blindly: `outcomeUnknown` means that the copy may or may not be running. Upstream's 500 "
+        "and 504 are returned as 502, because SDKs repeat requests on 500 and 504 by themselves.",
         "parameters": [*(ref("parameters", name) for name in also), *_PASSED_ON],
         "requestBody": ref("requestBodies", "Copy"),
         "callbacks": {"told": ref("callbacks", "NamedInHeader")},

@@ -25,7 +25,7 @@ OTHER_JOB = "ammV8QY4cnJ2Zw1E1EmM_LVe"
 
 
 def frame(event_id: str, name: str, data: dict[str, Any]) -> str:
-    """An event on the wire."""
+    """An event as it is sent on the wire."""
     return f"id: {event_id}\nevent: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n"
 
 
@@ -36,19 +36,20 @@ MANY = (
     + frame("1,-", "progress", STARTED)
     + frame("2,-", "completed", COMPLETED)
 )
-_SEEN = empty_answer("the terminal event has been seen: do not come again. EventSource obeys that by itself")
+_SEEN = empty_answer("the reader has seen the terminal event and must not reconnect; EventSource obeys this by itself")
 _KEY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]
 _OPERATOR: list[dict[str, list[str]]] = [{"operatorKey": []}]
 _FOLLOW = (
-    "A new reader gets the log from its start, one with a last id what came after it; an id that is not known gets the "
-    "log from its start. A comment comes while nothing happens. After `completed` or `failed` the stream ends. A "
-    "reader with a last id is never refused for a passing reason: it gets a `retry:` and the end, and comes back."
+    "A new reader gets the log from its start. A reader that sends a last event id resumes after that event; after an "
+    "unknown id it gets the log from its start. While nothing happens, comments are sent as heartbeats. The stream "
+    "ends after `completed` or `failed`. A reader that resumes is never refused for a temporary reason: its stream "
+    "ends at once with a `retry:`, and it reconnects."
 )
 
 
 def _stream(example: str) -> dict[str, Any]:
-    told = "Server-Sent Events: `progress`, then `completed` or `failed`, then the end; /asyncapi.json tells of each"
-    answer = text_answer("text/event-stream", told, example, "X-Accel-Buffering")
+    description = "Server-Sent Events: `progress`, then `completed` or `failed`; /asyncapi.json describes each"
+    answer = text_answer("text/event-stream", description, example, "X-Accel-Buffering")
     answer["content"]["text/event-stream"]["schema"] = ref("schemas", "StreamEvent")
     return answer
 
@@ -56,7 +57,7 @@ def _stream(example: str) -> dict[str, Any]:
 def _state_or_stream() -> dict[str, Any]:
     state = json_answer(
         ref("schemas", "State"),
-        "how it ended; or the stream, when `Accept` prefers `text/event-stream`",
+        "the final state; or the stream, when `Accept` prefers `text/event-stream`",
         "X-Accel-Buffering",
         completed=COMPLETED,
         failed=FAILED,
@@ -72,21 +73,21 @@ PATHS: dict[str, Any] = {
             "tags": ["Jobs"],
             "summary": "List jobs, newest first",
             "parameters": [
-                parameter("limit", "query", "1 to 200; 50 if left out", 50, pattern="^[1-9][0-9]?$|^1[0-9][0-9]$|^200$")
+                parameter("limit", "query", "1 to 200; 50 by default", 50, pattern="^[1-9][0-9]?$|^1[0-9][0-9]$|^200$")
                 | {"schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}},
-                parameter("status", "query", f"only jobs of this status: {', '.join(STATUSES)}", "completed"),
-                parameter("cursor", "query", "where the next page begins; taken from nextLink"),
+                parameter("status", "query", f"only jobs with this status: {', '.join(STATUSES)}", "completed"),
+                parameter("cursor", "query", "the start of the next page, from nextLink"),
             ],
             "security": _OPERATOR,
             "responses": {
-                "200": json_answer(ref("schemas", "Jobs"), "a page of them", page={"value": [RUNNING, COMPLETED]}),
+                "200": json_answer(ref("schemas", "Jobs"), "a page of jobs", page={"value": [RUNNING, COMPLETED]}),
                 **errors("400 invalidRequest", "401 unauthenticated", "503 serviceNotAvailable"),
             },
         },
         "post": {
             "operationId": "watchMonitor",
             "tags": ["Jobs"],
-            "summary": "Watch a monitor URL that the caller holds",
+            "summary": "Watch a monitor URL that the caller has",
             "requestBody": body(
                 ref("schemas", "MonitorToWatch"),
                 copy={"monitorUrl": "https://contoso.sharepoint.com/_api/v2.0/operations/4A3407B5-88FC-4504-8B21"},
@@ -111,13 +112,13 @@ PATHS: dict[str, Any] = {
         "get": {
             "operationId": "getJob",
             "tags": ["Jobs"],
-            "summary": "A job's state now",
-            "description": "202 while it runs and 200 when it has ended: a client written for Graph's monitor URL can "
-            "poll this one unchanged. Last ids count when the stream is asked for.",
+            "summary": "Get a job's current state",
+            "description": "The status is 202 while the job runs and 200 when it has ended: a client written for "
+            "Graph's monitor URL can poll this URL unchanged. A last event id applies when the stream is requested.",
             "parameters": LAST_IDS,
             "responses": {
                 "200": _state_or_stream(),
-                "202": json_answer(ref("schemas", "State"), "it runs", "Retry-After", running=RUNNING),
+                "202": json_answer(ref("schemas", "State"), "running", "Retry-After", running=RUNNING),
                 "204": _SEEN,
                 **errors("404 jobNotFound", "503 serviceNotAvailable"),
             },
@@ -127,10 +128,10 @@ PATHS: dict[str, Any] = {
             "tags": ["Jobs"],
             "summary": "Stop watching a job",
             "description": "The copy itself goes on upstream: Graph has no cancel. The job ends as failed with "
-            "`watchStopped`. Once more, or on a job that has ended, it changes nothing.",
+            "`watchStopped`. For a job that has ended, the request changes nothing.",
             "security": _KEY,
             "responses": {
-                "204": empty_answer("it is not watched any more"),
+                "204": empty_answer("the job is no longer watched"),
                 **errors("401 unauthenticated", "404 jobNotFound", "503 serviceNotAvailable"),
             },
         },
@@ -155,12 +156,12 @@ PATHS: dict[str, Any] = {
             "operationId": "followJobs",
             "tags": ["Streams"],
             "summary": "Follow several jobs on one stream",
-            "description": "A browser allows about six connections to an origin. An id is the positions in the order "
-            "of the query, joined by commas; a job that nobody knows is told once, as `gone`, and its position is `-`. "
-            "The stream ends when the last job has.",
+            "description": "Browsers allow about six connections to an origin. An event id holds the positions in the "
+            "logs of the jobs, in the order of the query, joined by commas. An unknown job is reported once, as "
+            "`gone`, and its position is `-`. The stream ends when all jobs have ended.",
             "parameters": [
                 {
-                    **parameter("job", "query", "1 to 200 different jobs", [JOB, OTHER_JOB], required=True),
+                    **parameter("job", "query", "the ids of 1 to 200 different jobs", [JOB, OTHER_JOB], required=True),
                     "schema": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 200, "uniqueItems": True},
                 },
                 *LAST_IDS,

@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document. Those of a job's state come from the code itself, so they cannot drift."""
+"""The schemas of the OpenAPI document. Those of a job's state are generated from its types, so they cannot drift."""
 
 from __future__ import annotations
 
@@ -52,37 +52,36 @@ CALLBACK_FAILING = {
 }
 _TIME = {"type": "string", "format": "date-time"}
 _URL = {"type": "string", "format": "uri"}
-_TOLD = {
-    "jobId": "the job, as in its URL",
-    "operation": "upstream's word for what is done, such as ItemCopy",
-    "status": "upstream's word; a word that is not among the known ones counts as running",
-    "percentageComplete": "never falls",
-    "statusDescription": "upstream's words about it",
-    "resourceId": "the item that came of it",
-    "resource": "the path that reads that item through the gateway or at Graph",
-    "error": "why it failed; a failed job always has it",
-    "at": "when this state was seen",
+_STATE_PROPERTIES = {
+    "jobId": "the job's id, as in its URL",
+    "operation": "upstream's name of the operation, such as ItemCopy",
+    "status": "upstream's status; an unknown status means that the job is running",
+    "percentageComplete": "the progress in percent; it never falls",
+    "statusDescription": "upstream's description of the status",
+    "resourceId": "the id of the new item",
+    "resource": "the path that reads the new item, through the gateway or at Graph",
+    "error": "why the job failed; every failed job has it",
+    "at": "when the gateway saw this state",
 }
 
 
 def schemas(base: str) -> dict[str, Any]:
-    """All of them; `base` is that of the URLs in examples."""
-    return {**_states(), **_CALLBACKS, **_ERRORS, **_ASKED, **_answers(base)}
+    """All schemas by name; the URLs in the examples begin with `base`."""
+    return {**_states(), **_CALLBACKS, **_ERRORS, **_REQUESTS, **_responses(base)}
 
 
 def just_started(base: str) -> dict[str, Any]:
-    """The 202 of a copy."""
+    """An example of the 202 response to a copy."""
     return {**STARTED, "events": f"{base}/jobs/{JOB}/events", "jobKey": "bPCzZB5cxeOYZ1oHrzlJQHi0CP9xYWnjXiQ7t1U5FQU"}
 
 
 def _states() -> dict[str, Any]:
-    _, made = msgspec.json.schema_components([State, JobError], ref_template="#/components/schemas/{name}")
-    components: dict[str, Any] = msgspec.json.decode(
-        msgspec.json.encode(made)
-    )  # defaults are tuples, and a document has none
+    _, generated = msgspec.json.schema_components([State, JobError], ref_template="#/components/schemas/{name}")
+    # Makes lists of the tuples that defaults are: a document has no tuples.
+    components: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(generated))
     components["JobError"] |= {"description": "Why a job failed."}
     components["JobError"]["properties"]["origin"]["description"] = (
-        "upstream: the copy failed; gateway: the gateway lost sight of it, and it may have gone on"
+        "upstream: the copy failed; gateway: the gateway lost track of the copy, which may have gone on"
     )
     state = components["State"]
     for optional in ("statusDescription", "resourceId", "resource", "error"):
@@ -91,9 +90,9 @@ def _states() -> dict[str, Any]:
     state["properties"]["status"]["examples"] = list(STATUSES)
     state["properties"]["percentageComplete"] |= {"minimum": 0, "maximum": 100}
     state["properties"]["at"] |= _TIME
-    for name, told in _TOLD.items():
-        state["properties"][name]["description"] = told
-    state["description"] = "What is known of a job: Graph's asyncJobStatus, and `jobId` and `at`."
+    for name, description in _STATE_PROPERTIES.items():
+        state["properties"][name]["description"] = description
+    state["description"] = "The state of a job: Graph's asyncJobStatus, with `jobId` and `at`."
     state["examples"] = [RUNNING, COMPLETED, FAILED]
     return components
 
@@ -112,16 +111,16 @@ _EVENTS = {
     "items": {"enum": list(KINDS)},
     "minItems": 1,
     "uniqueItems": True,
-    "description": "the events that it is told of; completed and failed if none are named",
+    "description": "the events to send to it; completed and failed by default",
 }
 _SECRET = {
     "type": "string",
     "pattern": "^whsec_[A-Za-z0-9+/]+=*$",
-    "description": "signs its messages: whsec_ and 24 to 64 bytes in base64",
+    "description": "the key that signs its messages: whsec_ and 24 to 64 bytes in base64",
 }
 _CALLBACKS = {
     "NewCallback": _object(
-        "A callback as it is shown once, to whoever registered it.",
+        "A new callback (webhook), with its full URL and its secret; lists show neither.",
         "id url events secret",
         [NEW_CALLBACK],
         id=TEXT,
@@ -130,7 +129,7 @@ _CALLBACKS = {
         secret=_SECRET,
     ),
     "Callback": _object(
-        "A callback, and how it fares.",
+        "A callback (webhook) and the state of its deliveries.",
         "id url events state attempts",
         [CALLBACK_FAILING],
         id=TEXT,
@@ -138,18 +137,18 @@ _CALLBACKS = {
         events=_EVENTS,
         state={
             "enum": list(get_args(CallbackState)),
-            "description": "active: it has something to tell, or will; delivered: all was told; exhausted: given up "
-            "after the last attempt; gone: the receiver answered 410",
+            "description": "active: events are to be sent, now or later; delivered: all events were delivered; "
+            "exhausted: given up after the last attempt; gone: the receiver answered 410",
         },
-        attempts={"type": "integer", "minimum": 0, "description": "for the event it is at"},
+        attempts={"type": "integer", "minimum": 0, "description": "attempts for the current event"},
         lastError={**TEXT, "description": "why the last attempt failed"},
-        nextAttemptAt={**_TIME, "description": "when it is tried again"},
+        nextAttemptAt={**_TIME, "description": "when the next attempt is due"},
     ),
     "Callbacks": _object(
         "A job's callbacks, oldest first.", "value", [{"value": [CALLBACK_FAILING]}], value=_listed("Callback")
     ),
     "Message": _object(
-        "What a receiver is sent. The bytes are the same on every attempt of an event.",
+        "The body of a callback (webhook). The bytes are the same on every attempt of an event.",
         "type timestamp data",
         [{"type": "job.completed", "timestamp": COMPLETED["at"], "data": COMPLETED}],
         type={"enum": [f"job.{kind}" for kind in KINDS]},
@@ -160,7 +159,7 @@ _CALLBACKS = {
 _IDS = ("date", "request-id", "client-request-id")
 _ERRORS = {
     "Error": _object(
-        "An error of the gateway, in Graph's shape.",
+        "An error of the gateway, in the format of Graph's errors.",
         "error",
         [example("404 jobNotFound")],
         error=_object(
@@ -175,53 +174,58 @@ _ERRORS = {
     "ErrorCode": {
         "type": "string",
         "enum": CODES,
-        "description": "\n".join(f"- `{fault}`: {told}" for fault, told in FAULTS.items()),
+        "description": "\n".join(f"- `{fault}`: {meaning}" for fault, meaning in FAULTS.items()),
     },
     "UpstreamError": _object(
-        "An error of upstream, passed on as it came.",
+        "An error of upstream, passed on unchanged.",
         "",
         [{"error": {"code": "itemNotFound", "message": "The resource could not be found."}}],
         error=_object("", "", [], code=TEXT, message=TEXT),
     ),
 }
-_ASKED = {
+_REQUESTS = {
     "Copy": _object(
-        "What Graph's copy takes; the gateway passes it on as it is.",
+        "The body of Graph's copy request; the gateway passes it on unchanged.",
         "",
         [{"parentReference": {"path": "/drive/root:/Documents"}, "name": "Copy of LargeFolder1"}],
-        parentReference=_object("where to", "", [], driveId=TEXT, id=TEXT, path=TEXT),
-        name={**TEXT, "description": "the new item's; the old one's if left out"},
+        parentReference=_object("the target folder", "", [], driveId=TEXT, id=TEXT, path=TEXT),
+        name={**TEXT, "description": "the new item's name; by default the original's"},
     ),
     "DriveItem": _object(
-        "An item as upstream tells it.",
+        "An item as upstream returned it.",
         "",
         [{"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1"}],
         id=TEXT,
         name=TEXT,
     ),
     "MonitorToWatch": _object(
-        "A monitor URL that the caller already holds.",
+        "A monitor URL that the caller already has.",
         "monitorUrl",
         [],
-        monitorUrl={**TEXT, "description": "what upstream gave in Location; https, on an allowed host"},
-        operation={**TEXT, "minLength": 1, "maxLength": 64, "description": "what it does; ItemCopy if left out"},
-        driveId={**TEXT, "minLength": 1, "maxLength": 256, "description": "the drive that the result will be on"},
+        monitorUrl={**TEXT, "description": "the URL from upstream's Location header; https, on an allowed host"},
+        operation={
+            **TEXT,
+            "minLength": 1,
+            "maxLength": 64,
+            "description": "the operation that it monitors; ItemCopy by default",
+        },
+        driveId={**TEXT, "minLength": 1, "maxLength": 256, "description": "the id of the drive that gets the new item"},
     ),
     "CallbackToRegister": _object(
-        "Who wants to be told of what.",
+        "A callback (webhook) to register: the receiver's URL, and the events to send to it.",
         "url",
         [{"url": NEW_CALLBACK["url"]}, {key: NEW_CALLBACK[key] for key in ("url", "events", "secret")}],
         url={**TEXT, "maxLength": LONGEST_URL, "description": "https, without user info, at a public address"},
         events=_EVENTS,
-        secret={**_SECRET, "description": f"{_SECRET['description']}; made if left out"},
+        secret={**_SECRET, "description": f"{_SECRET['description']}; generated by default"},
     ),
 }
 
 
-def _answers(base: str) -> dict[str, Any]:
+def _responses(base: str) -> dict[str, Any]:
     return {
         "Accepted": {
-            "description": "A job, and what follows and changes it.",
+            "description": "A new job, with the URL to follow it and the key to change it.",
             "allOf": [
                 ref("schemas", "State"),
                 _object(
@@ -229,7 +233,7 @@ def _answers(base: str) -> dict[str, Any]:
                     "events jobKey",
                     [],
                     events={**_URL, "description": "the URL of its event stream"},
-                    jobKey={**TEXT, "description": "opens what changes the job"},
+                    jobKey={**TEXT, "description": "the bearer token for requests that change the job"},
                     callback=ref("schemas", "NewCallback"),
                 ),
             ],
@@ -243,18 +247,26 @@ def _answers(base: str) -> dict[str, Any]:
             nextLink={**_URL, "description": "the next page, when there is one"},
         ),
         "StreamEvent": _object(
-            "An event of a stream: its fields as they stand on the wire.",
+            "An event of a stream: its fields as they are sent on the wire.",
             "",
             [],
-            id={**TEXT, "description": "what a reader sends as Last-Event-ID to go on after it"},
-            event={"enum": [*KINDS, "gone"], "description": "completed and failed are the last of their job"},
+            id={**TEXT, "description": "the value to send as Last-Event-ID to resume after this event"},
+            event={
+                "enum": [*KINDS, "gone"],
+                "description": "completed and failed are terminal: no event of their job follows",
+            },
             data={
                 **TEXT,
                 "contentMediaType": "application/json",
                 "contentSchema": {"anyOf": [ref("schemas", "State"), ref("schemas", "Gone")]},
-                "description": "a State as JSON, or a Gone",
+                "description": "a State or a Gone, as JSON",
             },
         ),
-        "Gone": _object("Told once of a job that nobody knows.", "jobId", [{"jobId": JOB}], jobId=TEXT),
-        "Status": _object("A short yes.", "status", [{"status": "ok"}], status={"enum": ["ok", "ready"]}),
+        "Gone": _object("Sent once for an unknown job.", "jobId", [{"jobId": JOB}], jobId=TEXT),
+        "Status": _object(
+            "The result of a health or readiness check that passed.",
+            "status",
+            [{"status": "ok"}],
+            status={"enum": ["ok", "ready"]},
+        ),
     }

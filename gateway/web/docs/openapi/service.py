@@ -1,4 +1,4 @@
-"""The OpenAPI document's part on the service itself: whether it works, what it counts, and what tells of it."""
+"""The OpenAPI document's part on the service itself: health, metrics, documentation and the web page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from gateway.web.docs.openapi.components import errors, headers, json_answer, ref, text_answer
 
 _PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
-_METRICS = """\
+_METRICS_EXAMPLE = """\
 # HELP gateway_jobs_running Jobs this process polls.
 # TYPE gateway_jobs_running gauge
 gateway_jobs_running 3.0
 """
-_FIGURES = text_answer("text/plain", "figures, as OpenMetrics where that is preferred", _METRICS)
-_FIGURES["content"]["application/openmetrics-text"] = {}
+_METRICS = text_answer("text/plain", "the metrics; in OpenMetrics format when `Accept` prefers it", _METRICS_EXAMPLE)
+_METRICS["content"]["application/openmetrics-text"] = {}
 
 
 def _get(name: str, summary: str, answer: dict[str, Any], **others: Any) -> dict[str, Any]:
@@ -31,14 +31,14 @@ def _document(description: str, example: dict[str, Any]) -> dict[str, Any]:
 
 
 PATHS: dict[str, Any] = {
-    "/": _get("page", "The page for people", _page("jobs, followed live", *_PAGE_HEADERS)),
+    "/": _get("page", "The web page", _page("the page, which follows jobs live", *_PAGE_HEADERS)),
     "/page/{part}": {
         "parameters": [ref("parameters", "part")],
         **_get(
             "pagePart",
-            "A part of the page for people",
+            "A file of the web page",
             {
-                "description": "its style, one of its scripts, or its icon",
+                "description": "its style sheet, one of its scripts, or its icon",
                 "headers": headers(*_PAGE_HEADERS),
                 "content": {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")},
             },
@@ -46,22 +46,24 @@ PATHS: dict[str, Any] = {
         ),
     },
     "/docs": _get(
-        "docs", "This document, to read", _page("the OpenAPI and AsyncAPI documents", "Content-Security-Policy")
+        "docs", "This documentation as a page", _page("the OpenAPI and AsyncAPI documents", "Content-Security-Policy")
     ),
     "/openapi.json": _get(
-        "openapi", "This document", _document("OpenAPI 3.1", {"openapi": "3.1.0", "info": {"title": "Copy gateway"}})
+        "openapi",
+        "The OpenAPI document",
+        _document("OpenAPI 3.1", {"openapi": "3.1.0", "info": {"title": "Copy gateway"}}),
     ),
     "/asyncapi.json": _get(
         "asyncapi",
-        "Events and callbacks as an AsyncAPI document",
+        "The AsyncAPI document of events and callbacks (webhooks)",
         _document("AsyncAPI 3.0", {"asyncapi": "3.0.0", "info": {"title": "Copy gateway"}}),
     ),
-    "/healthz": _get("health", "Is it alive?", json_answer(ref("schemas", "Status"), "it is", alive={"status": "ok"})),
+    "/healthz": _get("health", "Health check", json_answer(ref("schemas", "Status"), "alive", alive={"status": "ok"})),
     "/readyz": _get(
         "ready",
-        "Is it ready?",
-        json_answer(ref("schemas", "Status"), "it takes copies", ready={"status": "ready"}),
+        "Readiness check",
+        json_answer(ref("schemas", "Status"), "ready for copies", ready={"status": "ready"}),
         **errors("503 serviceNotAvailable"),
     ),
-    "/metrics": _get("metrics", "Figures for Prometheus", _FIGURES),
+    "/metrics": _get("metrics", "Metrics for Prometheus", _METRICS),
 }
