@@ -1,4 +1,4 @@
-"""What every answer of the gateway has in common, its own or passed on: ids, headers, the shape of an error."""
+"""The common parts of all responses, own or passed on: request ids, headers, the format of errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ REQUEST_HEADERS = (
 EXPOSED_HEADERS = ("Location", "Retry-After", "request-id", "client-request-id")
 
 NO_ROUTE = "other"
-"""How a request is counted and logged that no route has."""
+"""The route name, in metrics and logs, of a request that matches no route."""
 
 log = EventLog("gateway.requests")
 _REFUSAL_HEADERS = (
@@ -73,8 +73,8 @@ _SANDBOX = {"Content-Security-Policy": "sandbox"}
 
 
 class RequestMiddleware:
-    """The outermost layer: gives each request its ids and each answer the headers that all have, counts it, and logs
-    one line. A request that may change something has a span; one that only looks may be a stream, or come every second.
+    """The outermost layer: gives each request its ids and each response the common headers, counts the request, and
+    logs one line. Only POST and DELETE have a span: a GET may be a stream, or come every second.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
@@ -128,7 +128,7 @@ class RequestMiddleware:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with refusals in the gateway's shape."""
+    """Starlette's, with refusals in the format of the gateway's errors."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
@@ -158,7 +158,7 @@ def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def error_answer(scope: Scope, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error in Graph's shape, under upstream's request ids once it has answered."""
+    """An error in Graph's format, with upstream's request ids if upstream has answered."""
     ids = {**scope["gateway.ids"], **error.ids}
     content = {
         "error": {
@@ -196,12 +196,12 @@ async def on_fault(request: Request, _error: Exception) -> Response:
 
 
 def passed_back(reply: Reply, status: int) -> Response:
-    """A refusal as upstream sent it."""
+    """Upstream's refusal with its body and some of its headers; `status` may differ from upstream's."""
     return Response(reply.body, status, _kept(reply.headers, _REFUSAL_HEADERS))
 
 
 class PassedOn(Response):
-    """An item as upstream sends it, without holding it in memory."""
+    """Upstream's response to the read of an item, streamed without holding it in memory."""
 
     def __init__(self, reading: AbstractAsyncContextManager[ItemReply]) -> None:
         super().__init__()
@@ -224,12 +224,12 @@ class PassedOn(Response):
             async for chunk in reply.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Broken:
-            scope["gateway.connection"].abort()  # a proper end would pass half an item off as a whole one
+            scope["gateway.connection"].abort()  # a proper end would make half an item look whole
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _kept(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """Those of the headers that are plain text, as HTTP's are meant to be."""
+    """The named headers whose values are ASCII, and a sandbox policy for browsers."""
     kept = {name: headers[name] for name in names if headers.get(name, "").isascii() and name in headers}
     return kept | _SANDBOX

@@ -1,4 +1,4 @@
-"""The routes of a job's callbacks. All want its jobKey or the operator key."""
+"""The routes of a job's callbacks (webhooks). All require the jobKey or the operator key."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CallbackRoutes:
         return json_answer({"value": [as_listed(callback) for callback in found]})
 
     async def remove(self, request: Request) -> Response:
-        """Remove a callback: it is told nothing more."""
+        """Remove a callback; no further event is sent to it."""
         job_id, callback_id = self._job(request), path_id(request, "callback")
         if not await self._store.remove_callback(job_id, callback_id):
             raise await self._unknown(job_id)
@@ -68,7 +68,7 @@ class CallbackRoutes:
         return Response(status_code=204)
 
     async def retry(self, request: Request) -> Response:
-        """Try a callback at once, with all its tries; one that was delivered stays so."""
+        """Retry a callback now, with a new retry schedule; a delivered callback stays delivered."""
         job_id, callback_id = self._job(request), path_id(request, "callback")
         callback = await self._store.revive_callback(job_id, callback_id)
         if callback is None:

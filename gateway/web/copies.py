@@ -1,4 +1,4 @@
-"""Graph's own requests, forwarded: start a copy, read an item; and the watch of a monitor that the caller holds."""
+"""Graph's own requests, forwarded: start a copy, read an item. And the watch of a monitor URL that the caller has."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
 _FORWARDED = {"read": "{item}", "copy": "{item}/copy"}
 FORWARDED = tuple(f"/{version}/{rest}" for version in ("v1.0", "beta") for rest in _FORWARDED.values())
-"""The routes that Graph's requests are counted and logged under."""
+"""The route names of Graph's requests in metrics and logs."""
 
 
 class CopyRoutes:
-    """`secret` is the store's; `read_item` opens an upstream answer to a raw path and headers."""
+    """`secret` is the store's; `read_item` takes a raw path and headers and opens upstream's response."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class CopyRoutes:
         self._secret = secret
 
     async def graph(self, request: Request) -> Response:
-        """Start a copy, or read an item."""
+        """Start a copy, or read an item. Raises GatewayError."""
         path = request.scope["raw_path"].decode("latin-1")
         asked = items.parse(request.method, path)
         request.scope["gateway.route"] = f"/{asked.version}/{_FORWARDED[asked.action]}"
@@ -74,7 +74,7 @@ class CopyRoutes:
         return self._accepted(request, started)
 
     async def watch(self, request: Request) -> Response:
-        """Watch a monitor URL that the caller holds."""
+        """Watch a monitor URL that the caller has. Raises GatewayError."""
         self._access.check(request)
         wanted = json_object(await body_of(request))
         url = wanted.get("monitorUrl")

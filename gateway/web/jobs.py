@@ -1,4 +1,4 @@
-"""The jobs: their list, the state of one, its end by request, and the event streams."""
+"""The routes of jobs: their list, a job's state, the end of its watch, and the event streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = EventLog("gateway.routes")
 
 
 class JobRoutes:
-    """`send_timeout` and `stream_max_age` in seconds; `stop_watching` ends a job's poller."""
+    """`send_timeout` and `stream_max_age` are in seconds; `stop_watching` ends the poller of a job id."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class JobRoutes:
         return json_answer(answer)
 
     async def job(self, request: Request) -> Response | Stream:
-        """A job's state now, or its stream when that is preferred."""
+        """A job's current state, or its stream when `Accept` prefers that."""
         if prefers_stream(request.headers.get("Accept", "")):
             return await self.job_events(request)
         job = await self._store.get(path_id(request, "job"))
@@ -81,7 +81,7 @@ class JobRoutes:
         return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
 
     async def stop(self, request: Request) -> Response:
-        """Stop watching a job."""
+        """Stop watching a job; the copy goes on."""
         job_id = path_id(request, "job")
         self._access.check(request, job_id)
         now = self._clock()
@@ -89,7 +89,7 @@ class JobRoutes:
         if job is None:
             raise GatewayError(JOB_NOT_FOUND)
         self._stop_watching(job_id)
-        if job.ended == now:  # and not before
+        if job.ended == now:  # this request ended it
             self._metrics.report_end(job)
         return Response(status_code=204)
 
@@ -109,7 +109,7 @@ class JobRoutes:
         try:
             self._judge_room()
             heads = await self._store.heads([storable(job_id) for job_id in job_ids])
-            self._judge_room()  # many that came at once have waited together
+            self._judge_room()  # many requests may have waited for the store together
         except (GatewayError, StoreUnavailable):
             if request.method == "GET":
                 reason = "draining" if self._tails.draining else "full" if self._tails.full else "store"
@@ -117,7 +117,7 @@ class JobRoutes:
                 log.warning("stream_refused", reason=reason, resumed=last is not None)
             if last is None:
                 raise
-            return come_back(self._rng)  # EventSource would take any status but 200 for the end
+            return come_back(self._rng)  # EventSource never reconnects after another status than 200
         if all(head is None for head in heads):
             raise GatewayError(JOB_NOT_FOUND)
         where = cursor.positions(last, [head.head if head else cursor.GONE for head in heads])
@@ -137,7 +137,7 @@ class JobRoutes:
         )
 
     def _judge_room(self) -> None:
-        """Raises GatewayError when no stream may be opened now."""
+        """Raises GatewayError, 503, when no stream may be opened now."""
         if self._tails.draining:
             raise unavailable("The gateway is shutting down. Open the stream again.", 1)
         if self._tails.full:
@@ -145,7 +145,7 @@ class JobRoutes:
 
 
 def prefers_stream(accept: str) -> bool:
-    """Whether an `Accept` header names event streams before JSON: by quality, then by order; `*/*` alone is JSON."""
+    """Whether an `Accept` header prefers event streams to JSON: by quality, then by order; `*/*` alone means JSON."""
     stream = json = -1.0
     first = ""
     for part in accept.split(","):

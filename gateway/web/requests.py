@@ -1,4 +1,4 @@
-"""Requests judged before they reach a job: their keys and their bodies."""
+"""Checks of a request before it reaches a job: its key, its ids and its body."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ BODY_SECONDS = 30.0
 
 
 class Access:
-    """`secret` is the store's; `operator_hash` opens everything, and without one the operator's routes are shut."""
+    """Authentication by bearer token: jobKeys derive from the store's `secret`, and the operator key opens all routes.
+
+    `operator_hash` is the hash of the operator key; when it is None, nobody can use the operator's routes.
+    """
 
     def __init__(self, secret: bytes, operator_hash: bytes | None) -> None:
         self._secret = secret
         self._operator_hash = operator_hash
 
     def check(self, request: Request, job_id: str | None = None) -> None:
-        """Raises GatewayError, 401, unless the request has the operator's key, or that of the job if one is named."""
+        """Raises GatewayError, 401, unless the request has the operator key or, if a job is given, its jobKey."""
         given = bearer(request.headers.get("Authorization"))
         opens = hashed(job_key(self._secret, job_id)) if job_id is not None else None
         if recognised(given, self._operator_hash, opens):
@@ -44,13 +47,13 @@ class Access:
 
 
 class PublicUrl:
-    """The base of the URLs that are handed out, without a final slash; `configured` is None on loopback."""
+    """The base of the URLs in responses, without a final slash; `configured` may be None on loopback only."""
 
     def __init__(self, configured: str | None) -> None:
         self._configured = configured
 
     def of(self, request: Request) -> str:
-        """The configured base, else the one that the request itself was sent to."""
+        """The configured base, else the scheme and host that the request was sent to."""
         if self._configured is not None:
             return self._configured
         host = request.headers.get("Host", "")
@@ -61,19 +64,19 @@ class PublicUrl:
 
 
 def storable(text: str) -> str:
-    """A text of a request as a store is asked for it; PostgreSQL cannot hold a NUL, so such a text becomes the empty
-    one, which nothing has.
+    """The text for a query to the store. PostgreSQL cannot hold a NUL, so a text with one becomes the empty string,
+    which matches nothing.
     """
     return "" if "\0" in text else text
 
 
 def path_id(request: Request, name: str) -> str:
-    """An id in the request's path, as a store is asked for it."""
+    """An id from the request's path, for a query to the store."""
     return storable(request.path_params[name])
 
 
 async def body_of(request: Request) -> bytes:
-    """The request's body, within its limits. Raises GatewayError: 408, 413 or 415."""
+    """The request's body, at most `BODY_LIMIT` bytes in `BODY_SECONDS`. Raises GatewayError: 408, 413 or 415."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise GatewayError(UNSUPPORTED_MEDIA_TYPE)
     length = request.headers.get("Content-Length", "0")
@@ -92,9 +95,10 @@ async def body_of(request: Request) -> bytes:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises GatewayError: 400."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec leaves bad UTF-8 as it is
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec raises all three
         raise invalid(f"The body must be a JSON object, but it is no JSON ({error}).") from None
     if not isinstance(content, dict):
         raise invalid("The body must be a JSON object.")

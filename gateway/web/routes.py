@@ -1,4 +1,4 @@
-"""The table of routes, and the names under which they are counted and logged."""
+"""The table of routes, and the route names in metrics and logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.web.service import ServiceRoutes
 def table(
     copies: CopyRoutes, jobs: JobRoutes, callbacks: CallbackRoutes, service: ServiceRoutes, page: Page
 ) -> list[BaseRoute]:
-    """Every route of the gateway; those of Graph are matched on the raw path behind their version."""
+    """Every route of the gateway; Graph's routes are matched on the raw path after the version."""
     return [
         Mount("/v1.0", app=request_response(copies.graph)),
         Mount("/beta", app=request_response(copies.graph)),
@@ -41,5 +41,5 @@ def table(
 
 
 def names(routes: list[BaseRoute]) -> set[str]:
-    """The values of the label `route`; a bounded set, since a path that no route matches counts as one."""
+    """The values of the label `route`: a bounded set, because all paths without a route share one value."""
     return {NO_ROUTE, *FORWARDED, *(getattr(route, "path", "") for route in routes)}

@@ -1,4 +1,4 @@
-"""The gateway about itself: health, readiness, metrics and the documents."""
+"""The routes of the service itself: health, readiness, metrics and the documents."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class ServiceRoutes:
         return json_answer({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
+        """Whether copies can be started: 503 while the gateway shuts down or its store is unavailable."""
         if self._tails.draining:
             raise unavailable("The gateway is shutting down.", 1)
         await self._store.ping()
@@ -34,7 +35,7 @@ class ServiceRoutes:
         return Response(text, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:
-        from gateway.web import docs  # noqa: PLC0415 - most gateways are never asked, and all start
+        from gateway.web import docs  # noqa: PLC0415 - not at start: few gateways are asked for it
 
         return Response(docs.openapi_json(self._public_url.of(request)), media_type="application/json")
 
