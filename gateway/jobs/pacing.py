@@ -31,13 +31,18 @@ class AdaptiveRate(RateLimit):
     """The adaptive rate limit of one host, in polls a second.
 
     Each throttled answer halves the rate; each other answer and the passing of time raise it. Growth by a quarter per
-    answer outweighs the halving while fewer than about a quarter of the answers are throttled, and growth by time makes
-    up for bursts. So a few hostile jobs, which also wait out their own `Retry-After`, cannot slow the others. The host
-    pauses as a whole only while most of its jobs are throttled.
+    answer outweighs the halving while fewer than about a quarter of the answers are throttled. So a few hostile jobs,
+    which also wait out their own `Retry-After`, cannot slow the others. Their answers come in a row, since jobs that
+    waited alike queue together; so while they are that few among the latest answers, the rate falls to half of the
+    fastest and no lower. The host pauses as a whole only while most of its jobs are throttled.
     """
 
     SLOWEST = 1.0
     GROWTH = 1.25
+    FEW = 0.25
+    """Share of throttled answers up to which none of them takes the rate below half of the fastest …"""
+    LATEST = 100
+    """… of the latest answers, or of as many as the host has jobs: a host that throttles all is soon slowed."""
     RECOVERY = 20.0
     """Seconds after which a host without polls is at its full rate again."""
     LONGEST_PAUSE = 60.0
@@ -49,6 +54,8 @@ class AdaptiveRate(RateLimit):
         self._rated_at = -math.inf
         self._jobs: set[str] = set()
         self._throttled: set[str] = set()
+        self._counted = 0
+        self._throttled_share = 0.0
         self._paused_until = -math.inf
 
     def join(self, job_id: str) -> None:
@@ -72,13 +79,16 @@ class AdaptiveRate(RateLimit):
     def answered(self, job_id: str, now: float) -> None:
         """Record a poll that was not throttled."""
         self._throttled.discard(job_id)
+        self._count(0.0)
         if self.rate < self._fastest:
             self._set(self._grown(now) * self.GROWTH, now)
 
     def throttled(self, job_id: str, now: float, wait: float) -> None:
         """Record an answer that asked for fewer requests; `wait` is the job's next wait in seconds."""
         self._throttled.add(job_id)
-        self._set(self._grown(now) / 2, now)
+        self._count(1.0)
+        grown = self._grown(now)
+        self._set(min(grown, self._fastest / 2) if self._throttled_share <= self.FEW else grown / 2, now)
         if self._mostly_throttled():
             self._paused_until = max(self._paused_until, now + min(wait, self.LONGEST_PAUSE))
 
@@ -86,6 +96,11 @@ class AdaptiveRate(RateLimit):
     def throttled_jobs(self) -> int:
         """The number of jobs whose last answer asked for fewer requests."""
         return len(self._throttled)
+
+    def _count(self, throttled: float) -> None:
+        """Update the share: a plain mean of the first answers, then one in which older answers fade."""
+        self._counted = max(1, min(self._counted + 1, len(self._jobs), self.LATEST))
+        self._throttled_share += (throttled - self._throttled_share) / self._counted
 
     def _grown(self, now: float) -> float:
         return min(self.rate + (now - self._rated_at) * self._fastest / self.RECOVERY, self._fastest)

@@ -209,6 +209,23 @@ def test_one_hostile_job_of_many_does_not_slow_the_host(order: list[int], rng: r
     assert host.ready_at(now) <= now
 
 
+def test_few_throttled_answers_in_a_row_halve_a_host_once() -> None:
+    """Up to a quarter of the latest answers; a host that throttles more is slowed by each, down to one a second."""
+    host = AdaptiveRate(512)
+    for job in range(500):
+        host.join(str(job))
+    for job in range(200):
+        host.answered(str(job), 0.0)
+    for job in range(200, 220):
+        host.throttled(str(job), 0.0, 1.0)
+        assert host.rate == 256
+    host.answered("220", 0.0)
+    assert host.rate == 320
+    for job in range(220, 260):
+        host.throttled(str(job), 0.0, 1.0)
+    assert host.rate == 1
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["answered", "throttled", "start", "leave", "join"]), st.sampled_from("abcde"), TIMES),
     max_size=60,
