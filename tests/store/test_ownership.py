@@ -322,10 +322,13 @@ async def test_an_append_whose_answer_was_lost_may_be_repeated(database_url: str
     async with wired(database_url) as wire, postgres_lives(database_url, log_limit=100) as lives:
         database = await Database.open(wire.url, database_url, None)
         async with PostgresStore.open(database, log_limit=100, lease=1000, clock=time.time) as store:
-            for messages in range(25):
-                old = await made(store, f"j{messages}")
+            # A wake-up is answered in between, or not yet: only by its words is the append's own commit found for sure.
+            cuts = [partial(wire.cut_after, "answered", messages) for messages in range(25)]
+            cuts.append(partial(wire.cut_at_answer_to, b"inProgress", b"COMMIT"))
+            for number, cut in enumerate(cuts):
+                old = await made(store, f"j{number}")
                 job, events = advance(old, Answer(status="inProgress", percentage=1), NOW)
-                wire.cut_after("answered", messages)
+                cut()
                 lost = await unsure(store.append(job, events))
                 wire.mend()
                 kept_before += lost and await log(lives.store, job.id) == [1, 2]

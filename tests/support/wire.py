@@ -1,8 +1,9 @@
-"""A line between a gateway and its database that a test can hold, cut, or cut at a chosen message."""
+"""A line between a gateway and its database that a test can hold, cut, or cut at a chosen message or answer."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
@@ -21,6 +22,9 @@ class Wire:
         self._passing = asyncio.Event()
         self._passing.set()
         self._left: dict[Direction, int | None] = {"asked": None, "answered": None}
+        self._words: tuple[bytes, ...] = ()
+        self._asked: Counter[object] = Counter()
+        """How many of the words were asked, by connection."""
         self._open: set[asyncio.Task[None]] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._cuts = 0
@@ -58,8 +62,16 @@ class Wire:
         """Break whichever connection brings one more than that in a direction; what comes too much is not passed on."""
         self._left[direction] = messages
 
+    def cut_at_answer_to(self, *words: bytes) -> None:
+        """Break the connection on which messages with these words were asked, one after the other, when the last one's
+        answer comes, which is lost.
+        """
+        self._words = words
+        self._asked.clear()
+
     def mend(self) -> None:
         self._left = {"asked": None, "answered": None}
+        self._words = ()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -70,8 +82,8 @@ class Wire:
         with suppress(OSError):
             there, back = await asyncio.open_connection(self._to.hostname, self._to.port)
             pumps = {
-                asyncio.ensure_future(self._pass(reader, back, "asked")),
-                asyncio.ensure_future(self._pass(there, writer, "answered")),
+                asyncio.ensure_future(self._pass(reader, back, "asked", task)),
+                asyncio.ensure_future(self._pass(there, writer, "answered", task)),
             }
             self._pumps |= pumps
             if cuts == self._cuts:
@@ -83,8 +95,15 @@ class Wire:
             back.transport.abort()
         writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction, connection: object
+    ) -> None:
         while chunk := await reader.read(1 << 16):
+            asked = self._asked[connection]
+            if way == "asked" and asked < len(self._words) and self._words[asked] in chunk:
+                self._asked[connection] += 1
+            if way == "answered" and 0 < len(self._words) == asked:
+                return
             left = self._left[way]
             if left is not None:
                 if left == 0:
