@@ -235,16 +235,30 @@ def free_port() -> int:
         return port
 
 
+_BLOCKS = range(30000, 32764, 4)
+"""Below the ports that the kernel gives out. It gives the even ones to outgoing connections, which keep them for a
+minute after their end, and the odd ones to listeners that take any: what follows a port found by `free_port` is in use
+as soon as the machine is.
+"""
+_claims: list[socket.socket] = []
+
+
 def free_ports() -> int:
-    """A port that is free with the two that follow it."""
-    while True:
-        port = free_port()
+    """A port that is free with the two that follow it; no other caller gets one of them while this process lives."""
+    for first in random.SystemRandom().sample(_BLOCKS, len(_BLOCKS)):
         try:
-            for own in (port + 1, port + 2):
-                socket.create_server(("127.0.0.1", own)).close()
+            claim = socket.create_server(("127.0.0.1", first))
         except OSError:
             continue
-        return port
+        try:
+            for own in range(first + 1, first + 4):
+                socket.create_server(("127.0.0.1", own)).close()
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return first + 1
+    raise OSError("no ports are free")
 
 
 def lines_of_the_readme(first: str) -> str:

@@ -113,8 +113,8 @@ async def test_what_keeps_them_from_starting(
 
 async def test_a_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
     """Theirs, or one worker's own."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_ports() + 1
+    with socket.create_server(("127.0.0.1", port)):
         for theirs in (port, port - 1):
             async with Several("http://127.0.0.1:9", database_url, tmp_path, port=theirs) as gateways:
                 assert await gateways.exited(60) == 1
