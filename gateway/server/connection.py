@@ -1,7 +1,7 @@
-"""One HTTP connection under uvicorn, which a stream may hijack for as long as it lives.
+"""One HTTP connection under uvicorn, which a stream may hijack until the stream ends.
 
-A stream lives for an hour and needs neither the task of its request nor the parser, the scope and the layers of the
-application. Without them a stream takes 8 KiB instead of 21, and an event goes straight to the socket.
+A stream lives for up to an hour and needs neither the task of its request nor the parser, the scope and the middleware
+of the application. Without them a stream takes 8 KiB instead of 21, and an event goes straight to the socket.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 READ_AHEAD_LIMIT = 64 << 10
-"""Bytes that a client may send behind the request of a stream, for its next request, before it is cut."""
+"""Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted."""
 
 STARTS_PER_TURN = 8
-"""Requests that start in one turn of the loop: about 5 ms of work."""
+"""Most requests that start in one turn of the event loop: about 5 ms of work."""
 
 
 class Owner(Protocol):
     """The object that has hijacked a connection."""
 
     def released(self) -> None:
-        """The connection is handed back, or closed: it is not the owner's any more. Called once."""
+        """The connection was handed back or closed; the owner must not use it any more. Called once."""
 
 
 class StartLimiter:
-    """Starts requests in the order they came, at most `STARTS_PER_TURN` in one turn of the loop.
+    """Starts requests in order of arrival, at most `STARTS_PER_TURN` in one turn of the event loop.
 
-    When thousands of streams reconnect in the same moment, the loop's timers still fire in time between them. Without
-    the limit, other jobs' polls were 1.6 s late.
+    So the loop's timers fire in time even when thousands of streams reconnect at once. Without the limit, other jobs'
+    polls were 1.6 s late.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -46,7 +46,7 @@ class StartLimiter:
         self._is_scheduled = False
 
     def submit(self, start: Callable[[], None]) -> None:
-        """Call `start` now or in one of the next turns."""
+        """Call `start` now, or in a later turn of the loop when the limit is reached."""
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._turn)
@@ -61,7 +61,7 @@ class StartLimiter:
         self._remaining = STARTS_PER_TURN - started
         self._is_scheduled = started > 0
         if self._is_scheduled:
-            self._loop.call_soon(self._turn)  # first, so that an error raised below does not stop the queue
+            self._loop.call_soon(self._turn)  # first, so that an error raised by a start does not stop the queue
         for _ in range(started):
             self._queue.popleft()()
 
@@ -78,7 +78,7 @@ class Connection(HttpToolsProtocol):
     """Whether the parser is in the middle of a request."""
     _read_ahead = b""
     _started: RequestResponseCycle | None = None
-    """The request that was started last."""
+    """The latest request that was started."""
 
     def __init__(
         self,
@@ -95,14 +95,14 @@ class Connection(HttpToolsProtocol):
 
     @property
     def full(self) -> bool:
-        """Whether the peer is behind by more than the write buffer takes."""
+        """Whether the write buffer is above its high-water mark: the peer is a slow consumer."""
         return self.flow.write_paused
 
     def hijack(self, owner: Owner) -> None:
-        """Make `owner` the only writer, once the head of the response is sent. On a closed connection `owner` is
-        released at once.
+        """Make `owner` the only writer. The head of the response must have been sent.
 
-        The application may return then; uvicorn discards everything that it sends afterwards.
+        If the connection is closed already, `owner` is released at once. The application may return after this call;
+        uvicorn discards everything that the application sends afterwards.
         """
         started = self._started
         if started is None or self.transport.is_closing():
@@ -111,7 +111,7 @@ class Connection(HttpToolsProtocol):
         started.disconnected = True
         self._owner = owner
         self._keep_alive = started.keep_alive
-        self.flow.resume_reading()  # or the client's leaving would not be noticed
+        self.flow.resume_reading()  # otherwise a disconnect of the client would not be noticed
         if not self.pipeline and not self._is_parsing:
             self._drop_references()
 
@@ -119,13 +119,13 @@ class Connection(HttpToolsProtocol):
         self.transport.write(data)
 
     async def writable(self) -> None:
-        """Wait until the connection is not `full`, or closed."""
+        """Wait until the connection is no longer `full`, or is closed."""
         await self.flow.drain()
 
     def hand_back(self, flush_seconds: float) -> None:
-        """The owner has sent the last chunk: release the owner, then read the client's next request, or close.
+        """Release the owner after its last chunk, then read the client's next request or close the connection.
 
-        The peer has `flush_seconds` to take the rest of the write buffer.
+        The peer has `flush_seconds` to read the rest of the write buffer.
         """
         self._release_owner()
         if self._started is not None:
@@ -140,7 +140,7 @@ class Connection(HttpToolsProtocol):
             self.data_received(data)
 
     def abort(self) -> None:
-        """Close without flushing: the peer may take nothing."""
+        """Close without flushing, since the peer may read nothing."""
         self.transport.abort()
 
     def on_message_begin(self) -> None:
@@ -174,11 +174,11 @@ class Connection(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def _drop_references(self) -> None:
-        """Requests leave reference cycles here, which would otherwise stay until a garbage collection."""
+        """Break the reference cycles of a request, which would otherwise stay until a garbage collection."""
         self.cycle = self.scope = self.headers = self._started = None  # type: ignore[assignment]
 
     def _close_when_flushed(self, seconds: float) -> None:
-        """Close a connection whose write buffer is not empty, once it is, and after `seconds` in any case."""
+        """If the write buffer is not empty, close the connection once it is flushed, at the latest after `seconds`."""
         if self.transport.get_write_buffer_size():
             self.transport.close()
             self.loop.call_later(seconds, self.transport.abort)

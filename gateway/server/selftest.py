@@ -1,7 +1,7 @@
-"""A self-test at the start: with the uvicorn that is installed, a stream can hijack its connection and hand it back.
+"""Self-test at startup: with the installed uvicorn, a stream can hijack its connection and hand it back.
 
-The hijack relies on private parts of uvicorn. After a release that renames one of them, every stream would end at once,
-without an error. So one stream runs through the connection class before the first client may connect.
+The hijack relies on private parts of uvicorn. If a release renamed one of them, every stream would end at once, without
+an error. So one stream runs through the connection class before the first client may connect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from gateway.core.job import chunk
 
 SECONDS = 5.0
-"""The longest that the self-test waits for an answer; it takes 2 ms."""
+"""Timeout of the self-test, which takes 2 ms."""
 
 _EVENT = chunk(b"data: self-test\n\n")
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -30,13 +30,13 @@ class UnfitUvicorn(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"uvicorn {version('uvicorn')} with httptools {version('httptools')} does not fit this gateway: a stream "
-            f"cannot take its connection over, since {reason}. Install the versions of deploy/constraints.txt: "
+            f"cannot take over its connection, since {reason}. Install the versions of deploy/constraints.txt: "
             "pip install --constraint deploy/constraints.txt ."
         )
 
 
 class _Stream:
-    """The owner of the connection, and the application that gets it."""
+    """The owner of the connection, and the ASGI application that hijacks it."""
 
     def __init__(self) -> None:
         self.connection: Any = None
@@ -55,7 +55,7 @@ class _Stream:
 
 
 async def prove_hijack(make_connection: Callable[..., asyncio.Protocol]) -> None:
-    """Run a stream, and the request after it, through a connection of that class. Raises UnfitUvicorn."""
+    """Run a stream, and a request after it, through one connection of the given class. Raises UnfitUvicorn."""
     try:
         async with asyncio.timeout(SECONDS):
             await _run_stream(make_connection)
@@ -86,9 +86,9 @@ async def _run_stream(make_connection: Callable[..., asyncio.Protocol]) -> None:
         if not head.startswith(b"HTTP/1.1 200 ") or b"\r\ntransfer-encoding: chunked\r\n" not in head:
             raise UnfitUvicorn(f"the response began with {head!r}")
         while state.tasks:
-            await asyncio.wait(state.tasks)  # since uvicorn closes an unfinished response when its task ends
+            await asyncio.wait(state.tasks)  # uvicorn closes an unfinished response when its task ends
         if stream.is_released:
-            raise UnfitUvicorn("the stream lost it at once")
+            raise UnfitUvicorn("the stream lost the connection at once")
         stream.connection.write(_EVENT)
         await reader.readuntil(_EVENT)
         stream.connection.write(_LAST_CHUNK)

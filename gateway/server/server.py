@@ -1,6 +1,6 @@
-"""Run the gateway under uvicorn: the sockets, the signals, the shutdown.
+"""Run the gateway under uvicorn: sockets, signals, shutdown.
 
-uvicorn waits for open responses before it ends the lifespan, so the signal itself ends the streams.
+uvicorn waits for open responses before it ends the lifespan, so the signal handler itself ends the streams.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.file import StoreFile
 
 KEEP_ALIVE = 75
-"""Seconds an idle connection is kept: longer than clients and proxies do (nginx: 60), since whoever closes first may
-close on a POST that is just coming in."""
+"""Seconds that an idle connection stays open. Longer than at clients and proxies (nginx: 60), since the side that
+closes first may close on a POST in flight."""
 COPIES_SHARE = 0.8
-"""Share of the drain that copies in flight may take; the rest is for closing."""
+"""Share of the drain that copies in flight may use; the rest is for closing connections."""
 SPARE = 100
 CALLBACKS = limits.AT_ONCE * names.DIALLED
-"""As many as attempts may have at once."""
+"""Most sockets that callback attempts may hold at once."""
 POLL_SECONDS = 10
 
 log = EventLog("gateway")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with the gateway's drain before the shutdown. A second signal ends it at once."""
+    """uvicorn's server, which drains the gateway before the shutdown. A second signal ends it at once."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, *, command: str, is_worker: bool = False) -> None:
         super().__init__(config)
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
         gateway.on_crash = self._crash
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Does not call uvicorn's, which would raise the signal again at the end: a drained gateway exits with 0."""
+        """Start the drain. uvicorn's handler would raise the signal again, but a drained gateway exits with 0."""
         self._signals += 1
         if self._loop is None or self._signals > 1:
             self.should_exit = True
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         if self.started:
             self._loop = asyncio.get_running_loop()
             if self._is_worker:
-                print("ready", flush=True)  # noqa: T201 - for the parent
+                print("ready", flush=True)  # noqa: T201 - the parent waits for this line
                 self._loop.add_reader(sys.stdin.fileno(), self._on_parent_exit)
             else:
                 greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         dropping.cancel()
 
     def _on_parent_exit(self) -> None:
-        """The parent never writes to a worker's stdin, so stdin is readable only at its end."""
+        """Drain. The parent never writes to a worker's stdin, so stdin is readable only at its end."""
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self._begin_drain()
 
@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def _drop_stalled(self) -> None:
-        """A connection that stays in closing has a reader that takes nothing."""
+        """Abort connections that stay in closing, since their peers read nothing."""
         while True:
             await asyncio.sleep(0.5)
             for connection in list(self.server_state.connections):
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
 
 
 def settings_to_serve() -> Settings | None:
-    """The settings, or none when they are wrong; what is wrong with them has been said."""
+    """The settings, or None when they are invalid. Problems are printed to stderr, unknown names among them."""
     unknown = settings_.unknown(os.environ)
     try:
         settings = settings_.read()
@@ -133,10 +133,12 @@ def settings_to_serve() -> Settings | None:
 
 
 def run(command: str, worker: int = 0) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status: 0, 1 when it could not start or failed, 2 for wrong settings.
+    """Serve until SIGTERM or SIGINT. Returns the exit status: 0, 1 when it could not start or failed, 2 for invalid
+    settings.
 
-    A `worker` is one of several on the port. It listens on one of its own besides, so many further on; it writes a line
-    once it serves, and ends when its input does: whoever started it is gone then.
+    `worker` is 0 for a single gateway, else the number of a worker among several on the port. A worker also listens on
+    the loopback address, on `port + worker`. It prints a line once it serves, and ends at the end of its stdin, since
+    its parent is gone then.
     """
     logs.begin()
     settings = settings_to_serve()
@@ -190,7 +192,7 @@ def run(command: str, worker: int = 0) -> int:
 
 
 def within_descriptors(settings: Settings) -> Settings:
-    """Raise the descriptor limit as far as it goes; streams beyond it are not offered."""
+    """Raise the descriptor limit to its hard limit. Returns the settings with `max_streams` lowered to fit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         hard = 1 << 20
@@ -210,42 +212,44 @@ def within_descriptors(settings: Settings) -> Settings:
 
 
 def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket.socket], command: str) -> None:
-    """Tell the person who started the gateway, once it answers, where it is and what to try.
+    """Print to stderr where the gateway listens, its upstream and store, and commands to try.
 
-    `command` is how this program is called from the same shell.
+    `command` is how to call this program from the same shell.
     """
     host, port = sockets[0].getsockname()[:2]
     listens = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     base = settings.public_url or listens
-    stderr_line(f"gateway listens on {listens}" + (f", and is called {base}" if base != listens else ""))
+    stderr_line(f"gateway listens on {listens}" + (f", public URL {base}" if base != listens else ""))
     stderr_line(f"  upstream      {settings.upstream_url}")
     stderr_line(f"  store         {source.place}")
     if source.new_operator_key is not None:
-        stderr_line(f"  operator key  {source.new_operator_key}   (made for this store, and shown only now: keep it)")
+        stderr_line(f"  operator key  {source.new_operator_key}   (made for this store and shown only once: keep it)")
     elif settings.operator_key is None and source.operator_hash is None:
-        stderr_line(f"  operator key  none, so the operator's routes are shut: set {PREFIX}OPERATOR_KEY to open them")
+        stderr_line(
+            f"  operator key  none, so the operator's routes are disabled: set {PREFIX}OPERATOR_KEY to enable them"
+        )
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     there = "" if base == f"http://{host}:{port}" else f" --gateway {base}"
     stderr_line("Try next:")
     stderr_line(f"  the page      {base}/")
     stderr_line(f"  a copy        GRAPH_TOKEN=… {command} copy ITEM-ID --to /Documents{there}")
     stderr_line(f"  all jobs      {PREFIX}OPERATOR_KEY=… {command} jobs{there}")
-    stderr_line(f"  is it well?   curl {base}/readyz")
+    stderr_line(f"  health        curl {base}/readyz")
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
-    """Why not, and what to do."""
+    """The message for stderr: why the gateway cannot listen there, and what to do about it."""
     if error.errno == errno.EADDRINUSE:
-        why = f"the port is taken. Stop what listens there, or set {PREFIX}PORT to another one; 0 takes a free one."
+        why = f"the port is taken. Stop the program on it, or set {PREFIX}PORT to another port; 0 takes a free one."
     elif error.errno == errno.EACCES:
         why = (
-            f"a port this low is not for everybody. Set {PREFIX}PORT to one from 1024 on, behind a proxy that has "
-            "the low one."
+            f"a port this low needs privileges. Set {PREFIX}PORT to a port from 1024 on, behind a proxy that listens "
+            "on the low port."
         )
     elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         why = (
-            f"this machine has no such address. Set {PREFIX}HOST to one that it has, such as 127.0.0.1, or to 0.0.0.0 "
-            "for all of them."
+            f"this machine has no such address. Set {PREFIX}HOST to an address of this machine, such as 127.0.0.1, or "
+            "to 0.0.0.0 for all of them."
         )
     else:
         why = f"{error.strerror or error}."
@@ -253,4 +257,4 @@ def cannot_listen(host: str, port: int, error: OSError) -> str:
 
 
 def stderr_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the first words of a command
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - output of a command

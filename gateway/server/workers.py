@@ -1,6 +1,6 @@
-"""Several gateways on one machine behind one port: processes, among which the kernel deals out the connections.
+"""Several gateways on one machine behind one port: worker processes, to which the kernel distributes the connections.
 
-Each is a gateway like any other, so they share the jobs through PostgreSQL. One that dies is started again.
+Each worker is a complete gateway, so all share the jobs through PostgreSQL. A worker that dies is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = EventLog("gateway.workers")
 
 
 class Workers:
-    """`port` is the one they share."""
+    """The worker processes; `port` is the port that they share."""
 
     def __init__(self, count: int, port: int) -> None:
         self._count = count
@@ -31,7 +31,9 @@ class Workers:
         self._status = 0
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; the exit status: 0, or that of the first worker that could not start or stop."""
+        """Run until SIGTERM or SIGINT. Returns the exit status: 0, or that of the first worker that could not start or
+        stop.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         for worker in range(1, self._count + 1):
@@ -46,21 +48,21 @@ class Workers:
         process = subprocess.Popen(  # noqa: S603 - this program itself
             [sys.executable, "-m", "gateway", "serve", "--worker", str(worker)],
             env={**os.environ, "GATEWAY_PORT": str(self._port)},
-            stdin=subprocess.PIPE,  # ends with this process, however that dies
-            stdout=subprocess.PIPE,  # where it says that it serves
-            start_new_session=True,  # a Ctrl-C is for this process, which hands it on
+            stdin=subprocess.PIPE,  # reaches its end with this process, however this process dies
+            stdout=subprocess.PIPE,  # the worker prints a line once it serves
+            start_new_session=True,  # Ctrl-C signals this process only, which passes the signal on
         )
         self._running[process.pid] = (worker, process)
         if self._stopping:
             process.terminate()
 
     def _ended(self, worker: int, process: subprocess.Popen[bytes]) -> None:
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         status = process.returncode
         if self._stopping:
-            if status not in (0, -signal.SIGTERM):  # the latter before it could listen for one
+            if status not in (0, -signal.SIGTERM):  # SIGTERM kills a worker that has no handler yet
                 self._status = self._status or 1
-        elif not said:  # it never served, and would not another time
+        elif not output:  # it never served, and a restart would fail alike
             log.error("worker_not_started", worker=worker, status=status)
             self._status = status if status > 0 else 1
             self._stop()
@@ -72,40 +74,40 @@ class Workers:
         self._stop()
 
     def _stop(self) -> None:
-        """A second time, at once: a worker takes its second signal so."""
+        """Stop all workers. A second call ends them at once, as a second signal does."""
         self._stopping = True
         for _, process in list(self._running.values()):
             process.terminate()
 
 
 def run(count: int) -> int:
-    """Serve with so many workers. Exit status as of one gateway."""
+    """Serve with `count` workers. Returns the exit status, as of a single gateway."""
     logs.begin()
     settings = settings_to_serve()
     if settings is None:
         return 2
     if not settings.is_shared:
         stderr_line(
-            "--workers: they share the jobs through PostgreSQL. Set GATEWAY_STORE_URL to "
+            "--workers: the workers share the jobs through PostgreSQL. Set GATEWAY_STORE_URL to "
             "postgresql://user:password@host/database, or serve without --workers."
         )
         return 2
     try:
-        held = _hold(settings.host, settings.port, settings.send_timeout)
+        reserved = _reserve(settings.host, settings.port, settings.send_timeout)
     except OSError as error:
         stderr_line(cannot_listen(settings.host, settings.port, error))
         return 1
-    with held:
-        port = held.getsockname()[1]
+    with reserved:
+        port = reserved.getsockname()[1]
         stderr_line(
-            f"{count} gateways listen on port {port}, and each on one of its own, to be scraped: "
-            f"http://{LOOPBACK}:{port + 1}/metrics and on"
+            f"{count} gateways listen on port {port}. Each serves its own metrics on a port of its own, from "
+            f"http://{LOOPBACK}:{port + 1}/metrics on"
         )
         return Workers(count, port).run()
 
 
-def _hold(host: str, port: int, send_timeout: float) -> socket.socket:
-    """Take the port without listening, so that it stays taken and is known when any free one will do."""
+def _reserve(host: str, port: int, send_timeout: float) -> socket.socket:
+    """Bind the port without listening: it stays reserved, and port 0 becomes a known number. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, protocol, _, address = found[0]
     return bound(family, protocol, address, send_timeout, shared=True)

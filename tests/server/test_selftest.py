@@ -70,10 +70,10 @@ def other_parameters(config: Any, state: Any) -> Connection:
 
 
 BROKEN: dict[Callable[..., Any], str] = {
-    HookRenamed: "the stream lost it at once",
+    HookRenamed: "the stream lost the connection at once",
     NothingStarted: "a request was not answered",
     ScopeMadeElsewhere: "the response began with b'HTTP/1.1 500 Internal",
-    DisconnectedIgnored: "the stream lost it at once",
+    DisconnectedIgnored: "the stream lost the connection at once",
     ClosedAtTheEnd: "the connection was closed too early",
     LengthWanted: "the response began with b'HTTP/1.1 200 OK",
     other_parameters: "TypeError was raised: other_parameters() got an unexpected keyword argument",

@@ -218,9 +218,9 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (PermissionError(errno.EACCES, "no"), "Set GATEWAY_PORT to one from 1024 on"),
-        (OSError(errno.EADDRNOTAVAIL, "no"), "Set GATEWAY_HOST to one that it has"),
-        (socket.gaierror(socket.EAI_NONAME, "no"), "Set GATEWAY_HOST to one that it has"),
+        (PermissionError(errno.EACCES, "no"), "Set GATEWAY_PORT to a port from 1024 on"),
+        (OSError(errno.EADDRNOTAVAIL, "no"), "Set GATEWAY_HOST to an address of this machine"),
+        (socket.gaierror(socket.EAI_NONAME, "no"), "Set GATEWAY_HOST to an address of this machine"),
         (OSError(errno.EMFILE, "Too many open files"), "port 80: Too many open files."),
     ],
 )
@@ -234,7 +234,7 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
     where = {"GATEWAY_HOST": "192.0.2.1", "GATEWAY_PUBLIC_URL": "http://g", "GATEWAY_PORT": "0"}
     ended = serve(environment={**where, "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"})
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
-    assert "Set GATEWAY_HOST to one that it has" in ended.stderr
+    assert "Set GATEWAY_HOST to an address of this machine" in ended.stderr
 
 
 async def test_it_says_what_to_try(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ async def test_an_operator_key_is_made_on_a_terminal(tmp_path: Path) -> None:
 
 
 async def test_no_operator_key_is_made_without_a_terminal(tmp_path: Path) -> None:
-    """The operator's routes are shut, and that is said."""
+    """The operator's routes are disabled, and the start says so."""
     async with (
         running(Simulator()) as upstream,
         aiohttp.ClientSession() as session,
@@ -323,7 +323,7 @@ async def test_no_operator_key_is_made_without_a_terminal(tmp_path: Path) -> Non
     ):
         async with session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
             assert response.status == 401
-        assert "the operator's routes are shut: set GATEWAY_OPERATOR_KEY" in gateway.output()
+        assert "the operator's routes are disabled: set GATEWAY_OPERATOR_KEY" in gateway.output()
 
 
 async def test_a_descriptor_limit_that_is_too_low(tmp_path: Path) -> None:

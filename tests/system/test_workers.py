@@ -94,7 +94,7 @@ async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_pa
 @pytest.mark.parametrize(
     ("wrong", "status", "words"),
     [
-        ({"store_url": "sqlite:///workers.db"}, 2, "--workers: they share the jobs through PostgreSQL."),
+        ({"store_url": "sqlite:///workers.db"}, 2, "--workers: the workers share the jobs through PostgreSQL."),
         ({"poll_rate": "none"}, 2, "GATEWAY_POLL_RATE: "),
         ({"host": "192.0.2.1", "public_url": "https://g"}, 1, "this machine has no such address"),
         ({"store_url": "absent"}, 1, "does not exist"),
