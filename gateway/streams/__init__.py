@@ -1,1 +1,1 @@
-"""Server-Sent Events: the shared tail of each log, and the readers that it pushes to."""
+"""Server-Sent Events: the shared tail of each log, and the readers to which it pushes."""

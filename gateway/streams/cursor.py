@@ -1,7 +1,7 @@
-"""Where a reader of one or several logs stands, as the id of the last event it saw.
+"""The position of a reader in one or several logs, as the id of the last event that it received.
 
-For one job it is the event's number. For several it is their positions in the order of the query, joined by commas;
-`-` stands for a job that was told to be gone.
+For one job, the id is the event's number. For several jobs, it is their positions in the order of the query, joined by
+commas; `-` marks a job that was reported as gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def last_id(header: str | None, query: Mapping[str, str]) -> str | None:
-    """The last id a reader names: the header unless it is empty, else either query parameter; None when none is."""
+    """The last event id of a request: the first of the header, `lastEventId` and `last_event_id` that is not empty."""
     for value in (header, query.get("lastEventId"), query.get("last_event_id")):
         if value:
             return value
@@ -22,25 +22,26 @@ def last_id(header: str | None, query: Mapping[str, str]) -> str | None:
 
 
 def positions(last: str | None, heads: Sequence[int]) -> list[int]:
-    """The numbers after which to read each log, whose newest ids are `heads` (GONE for a job nobody knows).
+    """The number after which to read each log. `heads` are the newest numbers of the logs, GONE for an unknown job.
 
-    An id that is not known (another number of positions, no whole number, beyond the newest) starts every log anew:
-    a wrong guess must repeat events rather than withhold them.
+    An invalid id (a wrong count of positions, not a whole number, beyond the head) replays every log from its start: a
+    wrong guess must repeat events rather than withhold them.
     """
     start = [0] * len(heads)
     parts = (last or "").strip().split(",")
     if len(parts) != len(heads):
         return start
-    found = []
+    resumed = []
     for part, head in zip(parts, heads, strict=True):
         if part == "-" and len(heads) > 1:
-            found.append(GONE if head == GONE else 0)
+            resumed.append(GONE if head == GONE else 0)
         elif _NUMBER.fullmatch(part) and (head == GONE or int(part) <= head):
-            found.append(0 if head == GONE else int(part))
+            resumed.append(0 if head == GONE else int(part))
         else:
             return start
-    return found
+    return resumed
 
 
 def composite(where: Sequence[int]) -> bytes:
+    """The event id for positions in several logs."""
     return ",".join("-" if at == GONE else str(at) for at in where).encode()

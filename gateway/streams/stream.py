@@ -1,8 +1,8 @@
 """A stream of one or several jobs' events as a Server-Sent Events response.
 
 A stream holds a cursor and never a queue. While it is caught up with its tails it costs no task: the tails push into
-its socket. When the socket is full, a task waits for it and then catches up from the log; a reader that takes nothing
-for `send_timeout` is cut.
+its socket. When the socket is full (a slow consumer), a task waits until it is writable and then catches up from the
+log; a reader that reads nothing for `send_timeout` seconds is cut off.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _STORE_RETRY_SECONDS = 1.0
 
 
 class Transport(Protocol):
-    """A connection on which the head of the response was sent; `full` while the peer is behind by more than the write
-    buffer takes.
+    """A connection on which the head of the response was sent. `full` is true for a slow consumer: the write buffer is
+    above its high-water mark.
 
-    A hijacker writes chunks only. Its `released` is called once: the connection is handed back, or closed.
+    The owner writes chunks only. Its `released` is called once, when the connection was handed back or closed.
     """
 
     @property
@@ -57,14 +57,15 @@ class Transport(Protocol):
 
 
 class Stream(EventSourceResponse):
-    """`heads` and `positions` are in the order of `job_ids`: the state of each log, and the number to read it after.
+    """`heads` and `positions` are in the order of `job_ids`: each log's head, and the number after which to read it.
 
-    It sends the head and hands the connection to a `Subscriber`, which outlives the request. The base class provides
-    the head, and the whole response to HEAD; its tasks, and its state of the whole process, are for its own `__call__`.
+    The response sends its headers and hands the connection to a `Subscriber`, which outlives the request. The base
+    class provides the headers, and the whole response to HEAD. Its tasks and its process-wide state serve its own
+    `__call__` only.
     """
 
     _base = vars(EventSourceResponse(iter(()), ping=0))
-    """The attributes that the base class sets, made once: a twentieth of the cost of opening a stream."""
+    """The attributes that the base class sets, made once: this saves a twentieth of the cost of opening a stream."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Stream(EventSourceResponse):
         max_age: float,
     ) -> None:
         vars(self).update(self._base)
-        self.raw_headers = self.raw_headers.copy()  # the layers above add their own to the list
+        self.raw_headers = self.raw_headers.copy()  # middleware appends its headers to this list
         self._subscriber = Subscriber(tails, metrics, positions, send_timeout)
         self._job_ids = job_ids
         self._heads = heads
@@ -93,7 +94,7 @@ class Stream(EventSourceResponse):
 
 
 class Subscriber:
-    """A stream as its tails see it. `positions` holds the number of the newest event sent, for each job."""
+    """A stream as its tails see it. `positions` holds, for each job, the number of the newest event sent."""
 
     __slots__ = (
         "_end_reason",
@@ -130,7 +131,10 @@ class Subscriber:
     async def begin(
         self, transport: Transport, job_ids: Sequence[str], heads: Sequence[Slice | None], max_age: float
     ) -> None:
-        """Send all events after the cursor. Afterwards the tails push to the reader, without a task, until its end."""
+        """Send all events after the cursor. Afterwards the tails push to the reader, without a task.
+
+        The stream ends after `max_age` seconds at the latest.
+        """
         self._transport = transport
         self._write = transport.write
         self._timer = asyncio.get_running_loop().call_later(max_age, self.finish, b"", "expired")
@@ -145,7 +149,7 @@ class Subscriber:
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
         if self._is_catching_up or self._end_reason:
-            return  # the task reads the log
+            return  # the catch-up task reads the log
         if self._transport.full:
             self._start_catching_up()
             return
@@ -156,7 +160,7 @@ class Subscriber:
         else:
             place = self._follows.get(tail)
             if place is None:
-                return  # the end of this tail was sent meanwhile
+                return  # the last event of this log was sent meanwhile
             events = [event for event in events if event.seq > self._positions[place]]
             if events:
                 self._send(chunk(self._frames(place, events)))
@@ -224,12 +228,12 @@ class Subscriber:
         self._write(data)
 
     def _start_catching_up(self) -> None:
-        """The socket is full: read the log in a task, once the socket takes bytes again."""
+        """Start a task that reads the log once the full socket is writable again."""
         self._is_catching_up = True
         self._tails.spawn(self._catch_up(b""))
 
     async def _catch_up(self, first: bytes) -> None:
-        """Send `first` and the events after the cursor, until caught up with all tails, or at the end."""
+        """Send `first` and the events after the cursor, until the stream is caught up with all tails or ends."""
         try:
             await self._send_when_writable(first)
             while not self._end_reason:
@@ -247,7 +251,7 @@ class Subscriber:
                     return
                 else:
                     self._end("ended")
-        except Exception as error:  # noqa: BLE001 - one reader's error must not end the task group of all
+        except Exception as error:  # noqa: BLE001 - one reader's error must not end the task group of all readers
             log.warning("send_failed", error=type(error).__name__)
             self._cut("failed")
         except BaseException:
@@ -288,7 +292,7 @@ class Subscriber:
         self._transport.hand_back(self._send_timeout)
 
     def _cut(self, reason: str) -> None:
-        """Drop the reader, in the middle of an event if need be."""
+        """Abort the connection, even in the middle of an event."""
         if not self._end_reason:
             self._end_reason = reason
             self._transport.abort()
@@ -298,6 +302,6 @@ class Subscriber:
 
 
 def come_back(rng: random.Random) -> Response:
-    """The answer to a stream with a last id instead of an error, after which EventSource would not reconnect."""
+    """The response to a refused stream that resumes: EventSource reconnects after it, but not after an error status."""
     body = b"retry: %d\n\n: busy, come back\n\n" % rng.randint(4000, 6000)
     return Response(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})

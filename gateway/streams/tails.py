@@ -1,9 +1,9 @@
-"""The newest part of each log that is being read in this process, and the push to its readers.
+"""The newest part of each log that is read in this process, and the push to its readers.
 
-The log is the truth and a signal only a wake-up: the pump reads what came after a tail's head and starts every level
-reader's `send` with one shared message, without a task switch. A reader that is behind catches up from the log by its
-cursor, so replay and live are the same read and there is no seam between them. Lost or doubled wake-ups do no harm: the
-pump also looks by itself.
+The log is authoritative and a signal is only a wake-up: the pump reads the events after a tail's head and pushes them,
+as one shared message, to every reader that is caught up, without a task switch. A reader that is behind catches up from
+the log by its cursor, so replay and live events are the same read, without a seam. Lost or duplicate wake-ups do no
+harm: the pump also reads the log at intervals.
 
 Measured against a task and a queue per stream: 2 to 4 times the deliveries per CPU second, a third of the memory.
 """
@@ -26,31 +26,32 @@ from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 
 READ_AT_ONCE = 64
-"""Events read for one reader or tail at a time: bounds what a reader that is behind holds in memory."""
+"""Most events read at a time for one reader or tail: bounds the memory of a reader that is behind."""
 KEPT = 64
-"""Newest events a tail keeps; older ones are read from the log."""
+"""Newest events that a tail keeps in memory; older events are read from the log."""
 PUSH_AT_ONCE = 500
-"""Readers served before the loop may do something else: about 5 ms."""
+"""Readers served before the pump yields to the event loop: about 5 ms."""
 DRAIN_GRACE = 0.5
+"""Seconds after which the drain cuts off a slow reader."""
 
 log = EventLog("gateway.tails")
 
 
 class Reader(Protocol):
-    """A level reader has seen all up to its tail's head and takes what is pushed."""
+    """A reader of tails. It is caught up when it has seen every event up to its tail's head; then it takes pushes."""
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
-        """Take events that follow the tail's last head; `shared` is their chunk for a reader of that job alone."""
+        """Take the events after the tail's previous head; `shared` is their chunk for a reader of this job alone."""
 
     def beat(self, now: float) -> None:
-        """Send a sign of life, if nothing was sent for long."""
+        """Send a heartbeat, if nothing was sent for the heartbeat interval. `now` is the loop's time."""
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
-        """End as soon as may be; a reader that takes nothing, after `grace` seconds at the latest."""
+        """End the stream after `last_words`, as soon as possible; cut off a slow reader after `grace` seconds."""
 
 
 class Tail:
-    """`head` is the newest event known here; `events` are the newest of them, all with a number above `floor`."""
+    """`head` is the number of the newest event known here; `events` are the newest, all numbered above `floor`."""
 
     __slots__ = ("ended", "events", "floor", "head", "job_id", "readers", "served_at")
 
@@ -64,7 +65,7 @@ class Tail:
         self.served_at = 0.0
 
     def extend(self, piece: Slice) -> list[Event]:
-        """Take in a piece of the log read after some earlier head; what of it is new. Repeats do no harm."""
+        """Append a slice of the log that was read after this head or an earlier one. Returns the new events."""
         new = [event for event in piece.events if event.seq > self.head]
         for event in new:
             self.events.append(event)
@@ -76,8 +77,9 @@ class Tail:
 
 
 class Tails:
-    """`heartbeat` and `look_every` are seconds; `limit` is the most streams at once; `pushed` is told, for each log
-    that was pushed to its readers, the seconds since word of its events came.
+    """All tails of this process. `heartbeat` and `look_every` are seconds; `limit` is the most streams at once.
+
+    `metrics` observes the seconds from each wake-up to the push of its events.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Tails:
         self._tails: dict[str, Tail] = {}
         self._pushed = metrics.push_latency.observe
         self._grown: dict[str, float | None] = {}
-        """By job, when word of it came; None where nothing was said and it is only looked at."""
+        """By job, the time of its wake-up; None for a read of the log without a wake-up."""
         self._news = asyncio.Event()
         self._readers: set[Reader] = set()
         self._of_many: set[Reader] = set()
@@ -115,7 +117,7 @@ class Tails:
         return len(self._readers) >= self.limit
 
     def wake(self, job_id: str) -> None:
-        """A job's log may have grown."""
+        """Have the pump read a job's log, which may have grown."""
         if job_id in self._tails:
             self._grown.setdefault(job_id, self._now())
             self._news.set()
@@ -125,7 +127,7 @@ class Tails:
         tasks.start_soon(self._pump)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what a reader must wait for in a task of its own."""
+        """Run a reader's work that has to wait, in a task of its own."""
 
         async def run() -> None:
             await work
@@ -133,7 +135,7 @@ class Tails:
         self._tasks.start_soon(run)
 
     def join(self, job_id: str, head: Slice, reader: Reader) -> Tail:
-        """The job's tail, with one reader more. `head` was read before and may be behind by now."""
+        """Add a reader to the job's tail and return the tail. `head` was read earlier and may be out of date."""
         tail = self._tails.get(job_id)
         if tail is None:
             tail = self._tails[job_id] = Tail(job_id)
@@ -152,7 +154,7 @@ class Tails:
             self._grown.pop(tail.job_id, None)
 
     def come(self, reader: Reader, *, of_many: bool) -> None:
-        """`of_many` is for one that reads several logs."""
+        """Count a reader as open; `of_many` when it reads several logs."""
         self._readers.add(reader)
         if of_many:
             self._of_many.add(reader)
@@ -162,7 +164,7 @@ class Tails:
         self._of_many.discard(reader)
 
     async def after(self, tail: Tail, seq: int) -> Sequence[Event]:
-        """Events that follow a number, oldest first, not all at once; none when the reader is level.
+        """Events after number `seq`, oldest first, at most `READ_AT_ONCE`; none when the reader is caught up.
 
         Raises StoreUnavailable.
         """
@@ -174,7 +176,7 @@ class Tails:
         return piece.events if piece is not None else ()
 
     def drain(self, rng: random.Random) -> None:
-        """End every stream, to be resumed elsewhere or later, and not by all at once."""
+        """End every stream. Each reader resumes, here or elsewhere, after a random delay of 1 to 4 s."""
         self.draining = True
         for reader in list(self._readers):
             reader.finish(b"retry: %d\n\n" % rng.randint(1000, 4000), "drained", DRAIN_GRACE)
@@ -221,8 +223,8 @@ class Tails:
             if new:
                 tail.served_at = self._now()
                 await self._push(tail, new)
-                if (told_at := since[tail.job_id]) is not None:
-                    self._pushed(self._now() - told_at)
+                if (woken_at := since[tail.job_id]) is not None:
+                    self._pushed(self._now() - woken_at)
 
     async def _push(self, tail: Tail, new: Sequence[Event]) -> None:
         shared = chunk(b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new))
@@ -234,7 +236,7 @@ class Tails:
                 reader.push(tail, new, shared)
 
     async def _beat(self, now: float) -> None:
-        """Readers of one log by that; those of many, which any of them keeps from being silent, each by itself."""
+        """Send heartbeats: to readers of one log by the tail's last push, to readers of several logs by their own."""
         silent = list(self._of_many)
         for tail in list(self._tails.values()):
             if now - tail.served_at >= self.heartbeat:
