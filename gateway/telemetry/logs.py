@@ -1,7 +1,7 @@
-"""What the gateway says while it works: one event a line, by name, with its fields.
+"""Log events: one event per line, with a name and fields.
 
-`log.warning("poll_failing", job=reference(job.id), troubles=4)`. Names are snake_case and are listed, with what to do,
-in deploy/WATCHING.md. Lines are JSON, but on a terminal, where a person reads them. A job stands there by its short
+`log.warning("poll_failing", job=reference(job.id), troubles=4)`. Names are snake_case; deploy/WATCHING.md lists them
+with the actions to take. Lines are JSON, except on a terminal, where they are plain text. A job is named by its short
 reference, never by its id, which is a capability.
 """
 
@@ -19,17 +19,17 @@ from typing import Any, TextIO
 import msgspec
 
 A_MINUTE = 60
-"""Lines of one warning that are written in a minute; the next one tells how many were left out."""
-NEVER_LEFT_OUT = ("copy_unknown", "copy_not_stored")
+"""Most lines of one warning per minute; the first line of a later minute reports how many were suppressed."""
+NEVER_SUPPRESSED = ("copy_unknown", "copy_not_stored")
 LIBRARIES = ("aiohttp", "asyncio", "opentelemetry", "py.warnings", "urllib3", "uvicorn")
-"""Told of from warnings on."""
+"""Loggers of which only warnings and errors are written."""
 
 SHORTENED = ("request_id", "trace_id")
-"""Fields of which a person needs only so much as tells one line's from another's."""
+"""Fields that the text format cuts to 8 characters, which are enough to tell lines apart."""
 
-context: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
-"""Fields of every line that comes of what is being done, such as a request's id. What it sets going takes them along: a
-job's lines name the request that started it."""
+context: ContextVar[Mapping[str, object]] = ContextVar("context", default=MappingProxyType({}))
+"""Fields of every line written in the current context, such as a request's id. Tasks inherit them from the context that
+starts them: a job's lines name the request that started the job."""
 
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>)\]}]*)[^\s\"'<>)\]}]*", re.IGNORECASE)
 _KEY = re.compile(
@@ -41,7 +41,7 @@ _BARE = re.compile(r"[\w.:/@+-]+")
 
 
 class EventLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose message is the name of an event and whose further arguments are fields."""
+    """A logger whose message is the name of an event and whose keyword arguments are its fields."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name))
@@ -52,7 +52,7 @@ class EventLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, its fields, and an exception as one of them."""
+    """One JSON object per line: time, level, logger, event, the event's fields, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -66,7 +66,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for a person's eyes: local time, the event, and its fields as `name=value`."""
+    """Plain text for a terminal: local time, level, event, and its fields as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = record_fields(record)
@@ -82,36 +82,36 @@ class TextFormatter(logging.Formatter):
 
 
 class RateLimitFilter(logging.Filter):
-    """Lets so many lines of each warning through in a minute: a thousand jobs may have the same trouble at once.
+    """A rate limit of `most` lines per minute for each warning: a thousand jobs may have the same trouble at once.
 
-    What is told once and of nothing else is never left out: errors, and copies that nobody watches.
+    Errors, and warnings about copies that nobody watches, are never suppressed: each is reported once.
     """
 
     def __init__(self, most: int = A_MINUTE) -> None:
         super().__init__()
         self._most = most
-        self._told: dict[str, tuple[int, int]] = {}
-        """By event: the minute, and how many there were in it."""
+        self._counts: dict[str, tuple[int, int]] = {}
+        """By event: the minute, and the number of its lines in that minute."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno != logging.WARNING or record.msg in NEVER_LEFT_OUT:
+        if record.levelno != logging.WARNING or record.msg in NEVER_SUPPRESSED:
             return True
         event = str(record.msg) if hasattr(record, "fields") else record.name
         now = int(record.created // 60)
-        minute, count = self._told.get(event, (now, 0))
-        left_out = 0
+        minute, count = self._counts.get(event, (now, 0))
+        suppressed = 0
         if minute != now:
-            left_out, count = max(0, count - self._most), 0
-        self._told[event] = (now, count + 1)
+            suppressed, count = max(0, count - self._most), 0
+        self._counts[event] = (now, count + 1)
         if count >= self._most:
             return False
-        if left_out:
-            record.left_out = left_out
+        if suppressed:
+            record.left_out = suppressed
         return True
 
 
 def record_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The event and its fields. A library's own words are a field of the event `library`, URLs cut to their host."""
+    """The event and its fields. A library's message is a field of the event `library`, without secrets."""
     fields = getattr(record, "fields", None)
     if fields is None:
         line = {"event": "library", "message": without_secrets(record.getMessage())}
@@ -125,12 +125,12 @@ def record_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def without_secrets(text: str) -> str:
-    """Words that nobody here chose, without what may open something: all of a URL but its host, tokens, job ids."""
+    """A text of a library without secrets: URLs are cut to scheme and host; tokens and job ids are removed."""
     return _KEY.sub(r"\1\2…", _URL.sub(r"\1\2/…", text))
 
 
 def begin(stream: TextIO | None = None) -> None:
-    """Write everything that is logged in this process to a stream, stderr by default."""
+    """Write all log lines of this process to a stream, stderr by default."""
     chosen = stream or sys.stderr
     handler = logging.StreamHandler(chosen)
     handler.setFormatter(TextFormatter() if chosen.isatty() else JSONFormatter())
@@ -141,6 +141,6 @@ def begin(stream: TextIO | None = None) -> None:
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
-    # What no line shows need not be found out for each: who logged it, on which thread, in which process.
+    # No line shows its caller, thread or process, so logging need not determine them.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001 - as logging's own documentation has it, under Optimization
+    logging._srcfile = None  # noqa: SLF001 - documented by logging, under Optimization

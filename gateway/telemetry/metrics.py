@@ -1,7 +1,7 @@
-"""What is counted, by name. Labels are few, and all their values are there from the start, at 0; none carries a job,
-a host or a path. Units are base units, and in the name.
+"""Metrics by name. Labels are few, and all their values exist from the start, at 0; no label carries a job, a host or
+a path. Units are base units and part of the name.
 
-A gauge is asked for when Prometheus asks; the owner of its number registers with `watch`.
+A gauge is read at each scrape; the owner of its number registers a callable with `watch`.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ _LAG = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ATTEMPT = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _COPY = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter and histogram has a second series, which nobody queries
 
 
 class Sent:
-    """What went to streams. Plain numbers: the lock of a counter would be felt, once for every stream and event."""
+    """Totals sent to streams. Plain numbers: a counter's lock would be noticeable for every stream and event."""
 
     __slots__ = ("bytes", "events")
 
@@ -75,7 +75,7 @@ class Sent:
 
 
 class Metrics:
-    """One registry an app, so that two apps in a process do not share their figures."""
+    """One registry per app, so that two apps in a process do not share their metrics."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -83,10 +83,10 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self.build = Info("gateway_build", "Which gateway this is.", registry=registry)
-        self._gauges = {name: Gauge(f"gateway_{name}", words, registry=registry) for name, words in GAUGES.items()}
+        self._gauges = {name: Gauge(f"gateway_{name}", help_, registry=registry) for name, help_ in GAUGES.items()}
         self._by_host = {
-            name: Gauge(f"gateway_{name}", words, ["host_class"], registry=registry)
-            for name, words in HOST_GAUGES.items()
+            name: Gauge(f"gateway_{name}", help_, ["host_class"], registry=registry)
+            for name, help_ in HOST_GAUGES.items()
         }
         self._store_failures = _StoreFailures()
         registry.register(self._store_failures)
@@ -134,25 +134,25 @@ class Metrics:
         self.leases_lost = self._counter("leases_lost", "Times this gateway was given up for dead.")
 
     def know_routes(self, routes: Iterable[str]) -> None:
-        """All that a request can be counted under."""
+        """Create the request counters of all routes, at 0, from the names of the routes."""
         for route, code in product(routes, CODES):
             self.requests.labels(route, code)
 
     def watch(self, name: str, ask: Callable[[], float]) -> None:
-        """Ask the owner of a number for one of `GAUGES` when Prometheus asks."""
+        """Read the gauge `name`, one of `GAUGES`, from `ask` at each scrape."""
         self._gauges[name].set_function(ask)
 
     def watch_hosts(self, name: str, ask: Callable[[], Mapping[str, float]]) -> None:
-        """As `watch`, for a number of each class of hosts."""
+        """As `watch`, for one of `HOST_GAUGES`: `ask` returns numbers by host class; a missing class is 0."""
         for host in HOST_CLASSES:
             self._by_host[name].labels(host).set_function(lambda host=host: ask().get(host, 0))  # type: ignore[misc]
 
     def watch_failures(self, ask: Callable[[], float]) -> None:
-        """As `watch`, for the store's failures, which only grow."""
+        """As `watch`, for the counter of the store's failures."""
         self._store_failures.ask = ask
 
     def report_end(self, job: Job) -> None:
-        """Count and log a job that has ended and is stored."""
+        """Count and log a job whose end is stored."""
         state, error = job.state, job.state.error
         origin = "upstream" if error is None else error.origin
         code = None if error is None else error.code
@@ -171,20 +171,20 @@ class Metrics:
         )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All figures, in the format that an `Accept` header wants, and its content type."""
+        """All metrics in the format that an `Accept` header asks for, and the content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _counter(self, name: str, words: str, labels: Sequence[str] = (), *values: Sequence[str]) -> Counter:
-        counter = Counter(f"gateway_{name}_total", words, labels, registry=self._registry)
+    def _counter(self, name: str, help_: str, labels: Sequence[str] = (), *values: Sequence[str]) -> Counter:
+        counter = Counter(f"gateway_{name}_total", help_, labels, registry=self._registry)
         for combination in product(*values) if values else ():
             counter.labels(*combination)
         return counter
 
     def _histogram(
-        self, name: str, words: str, buckets: Sequence[float], labels: Sequence[str] = (), *values: Sequence[str]
+        self, name: str, help_: str, buckets: Sequence[float], labels: Sequence[str] = (), *values: Sequence[str]
     ) -> Histogram:
-        histogram = Histogram(f"gateway_{name}_seconds", words, labels, registry=self._registry, buckets=buckets)
+        histogram = Histogram(f"gateway_{name}_seconds", help_, labels, registry=self._registry, buckets=buckets)
         for combination in product(*values) if values else ():
             histogram.labels(*combination)
         return histogram

@@ -1,8 +1,8 @@
-"""Tracing that is on: OpenTelemetry's SDK, sending by OTLP over HTTP from a thread of its own.
+"""Tracing that is on: OpenTelemetry's SDK, which exports spans by OTLP over HTTP from a thread of its own.
 
-Spans are made by hand: what instruments HTTP clients in general records URLs, and a monitor's is a credential. Nor are
-the texts of exceptions recorded. Endpoint, headers, sampler, resource and batches are set by OpenTelemetry's own
-variables.
+Spans are made by hand: instrumentation libraries for HTTP clients record URLs, and a monitor's URL is a credential.
+Messages of exceptions are not recorded either. OpenTelemetry's own variables set endpoint, headers, sampler, resource
+and batches.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gateway.core.job import reference
 from gateway.telemetry.tracing import Span, Tracing
 
 CLOSE_SECONDS = 2.0
-"""What sending the last spans may add to the way down; a collector that is away must not hold it up."""
+"""Longest time that the export of the last spans may add to the shutdown, even when the collector is unreachable."""
 LONGEST_STATE = 512
-"""Characters of a caller's `tracestate` that are passed on, as W3C asks for at least; it is stored with the job."""
+"""Longest `tracestate` that is passed on, in characters, the least that W3C asks for. It is stored with the job."""
 
 _CARRIED = ("traceparent", "tracestate")
-_PROPAGATOR = TraceContextTextMapPropagator()  # no baggage: a caller's would go on to receivers of callbacks
+_PROPAGATOR = TraceContextTextMapPropagator()  # no baggage: a caller's baggage would reach receivers of callbacks
 
 
 class OpenTelemetry(Tracing):
-    """`exporter` takes the spans, by default where the variables say."""
+    """`exporter` receives the spans; by default it is the OTLP exporter that the variables configure."""
 
     on = True
 
@@ -63,7 +63,7 @@ class OpenTelemetry(Tracing):
         return _Open(self._tracer.start_span(f"{method} {what}", parent, SpanKind.CLIENT, attributes))
 
     def close(self) -> None:
-        # The SDK's own limit is 30 s, so whoever waits for it does not wait longer than this.
+        # The SDK's own limit is 30 s, too long for the shutdown.
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)

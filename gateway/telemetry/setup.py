@@ -1,6 +1,6 @@
-"""Whether traces are made: when OpenTelemetry's own variables say where to send spans, and the extra `otel` is there.
+"""Turns tracing on when OpenTelemetry's own variables name a destination for spans and the extra `otel` is installed.
 
-Otherwise nothing of it is imported.
+Otherwise no part of OpenTelemetry is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ log = EventLog("gateway.tracing")
 
 
 def begin(environment: Mapping[str, str], version: str) -> Tracing:
-    """What the environment asks for, by OpenTelemetry's own variables; `version` is the gateway's."""
+    """The tracing that OpenTelemetry's variables ask for, or OFF, with a warning when it cannot be turned on.
+
+    `version` is the gateway's.
+    """
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     endpoint = any(environment.get(name) for name in ENDPOINTS)
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
@@ -42,16 +45,16 @@ def begin(environment: Mapping[str, str], version: str) -> Tracing:
 
 def _obstacle(exporter: str, protocol: str) -> str | None:
     if exporter not in ("", "otlp"):
-        return f"OTEL_TRACES_EXPORTER is {exporter}; otlp is what there is"
+        return f"OTEL_TRACES_EXPORTER is {exporter}; only otlp is supported"
     if protocol not in ("", "http/protobuf"):
-        return f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; http/protobuf is what there is"
-    if not all(_is_there(name) for name in NEEDED):
-        return "OTEL_ variables ask for it, and OpenTelemetry is not installed: pip install 'copy-gateway[otel]'"
+        return f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; only http/protobuf is supported"
+    if not all(_is_installed(name) for name in NEEDED):
+        return "OTEL_ variables ask for tracing, but OpenTelemetry is not installed: pip install 'copy-gateway[otel]'"
     return None
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package that it would be in
+    except ModuleNotFoundError:  # the parent package is missing
         return False

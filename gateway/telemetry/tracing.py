@@ -1,9 +1,10 @@
-"""Spans of what is done for a copy: its request, the copy upstream, each poll, each attempt of a callback.
+"""Spans of the work for a copy: its request, the copy upstream, each poll, each attempt of a callback.
 
-Here they are off, as by default: nothing is made, and a caller's `traceparent` goes upstream as it came. What is on is
-in `tracing_otel`. All of a copy is then one trace, the caller's if it named one: the job keeps the `traceparent` of its
-request, so that polls and callbacks belong to it, whichever gateway makes them. A span never tells a URL, but for a
-callback's scheme and host.
+The classes here are those of tracing that is off, the default: nothing is recorded, and a caller's `traceparent` goes
+upstream unchanged. `gateway.telemetry.opentelemetry` has tracing that is on. All spans of a copy are then one trace,
+the caller's if the request named one: the job stores the `traceparent` of its request, so that polls and callbacks join
+the trace, whichever gateway makes them. A span never records a URL; at most it records the scheme and host of upstream
+or of a callback.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Self
 
 
 class Span:
-    """One that nobody sees. Enter it for the time of what it stands for."""
+    """A span that records nothing; used as a context manager around the work."""
 
     place: str | None = None
-    """Where in a trace it is, for whoever is to work under it later: its `traceparent`, a blank, its `tracestate`."""
+    """The span's position in its trace, for later child spans: its `traceparent`, a space, its `tracestate`."""
     trace_id: str | None = None
 
     def __enter__(self) -> Self:
@@ -26,41 +27,41 @@ class Span:
         pass
 
     def name(self, name: str) -> None:
-        """Call it something else than at its start."""
+        """Rename the span to the method and the route, separated by a space."""
 
     def of_job(self, job_id: str) -> None:
-        """Which job it is for; what is told is its short reference."""
+        """Record the job's short reference."""
 
     def set_attributes(self, **attributes: str | float | None) -> None:
-        """Attributes, under `gateway.`; None says nothing."""
+        """Record attributes, each with the prefix `gateway.`; those of value None are skipped."""
 
     def answered(self, status: int) -> None:
-        """The HTTP status that was answered."""
+        """Record the HTTP status of the response; the span fails from 500 on."""
 
     def fail(self, why: str) -> None:
-        """It came to nothing, for a reason in few fixed words."""
+        """Mark the span as failed. `why` is one of few fixed values, the type of the error."""
 
     def along(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers to send with a request that the span stands for."""
+        """The headers to send: `headers`, with the span's own `traceparent` and `tracestate` when tracing is on."""
         return headers
 
 
 class Tracing:
-    """Off. What is on is in `tracing_otel`."""
+    """Tracing that is off. `gateway.telemetry.opentelemetry.OpenTelemetry` is tracing that is on."""
 
     on = False
 
-    def serving(self, method: str, headers: Mapping[str, str]) -> Span:  # noqa: ARG002 - what is on needs them
-        """A request that is served, under the span that its headers name."""
-        return _NOBODY
+    def serving(self, method: str, headers: Mapping[str, str]) -> Span:  # noqa: ARG002 - used when tracing is on
+        """A span for a request that is served, the child of the span named by its headers."""
+        return _NO_SPAN
 
     def calling(self, method: str, what: str, *, under: str | None, server: str | None = None) -> Span:  # noqa: ARG002 - as above
-        """A request to `what`, under the span at a place; `server` is its scheme and host."""
-        return _NOBODY
+        """A span for a request to template `what`; `under` is the parent's `place`, `server` its scheme and host."""
+        return _NO_SPAN
 
     def close(self) -> None:
-        """Send what is left, and no longer than a moment."""
+        """Export the remaining spans, for a short time at most."""
 
 
-_NOBODY = Span()
+_NO_SPAN = Span()
 OFF = Tracing()
