@@ -209,7 +209,7 @@ async def test_markup_in_an_error_is_text(tmp_path: Path, browser: Browser) -> N
         assert await page.locator("img, script:not([src])").count() == 0
 
 
-async def test_a_gateway_that_lost_sight(tmp_path: Path, browser: Browser) -> None:
+async def test_a_gateway_that_lost_track(tmp_path: Path, browser: Browser) -> None:
     """Is not the same as a copy that failed."""
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         says(upstream, "inProgress", 20)
@@ -219,7 +219,7 @@ async def test_a_gateway_that_lost_sight(tmp_path: Path, browser: Browser) -> No
             assert response.status == 204
         await page.goto(f"{gateway.url}/#{job['jobId']}")
         verdict = card(page, job).locator(".verdict")
-        await expect(verdict.get_by_role("heading")).to_have_text("The gateway lost sight of the copy")
+        await expect(verdict.get_by_role("heading")).to_have_text("The gateway lost track of the copy")
         await expect(verdict.locator(".advice")).to_contain_text("there could be two copies")
 
 
@@ -262,18 +262,18 @@ async def test_what_nobody_knows(tmp_path: Path, browser: Browser) -> None:
         says(upstream, "inProgress", 20)
         job = await gateway.copy()
         await page.goto(f"{gateway.url}/#job={STRANGER}")
-        await expect(page.get_by_role("heading", name="Nobody knows this job")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
         await expect(page.locator("#connection")).to_have_text("Ended")
         await page.get_by_label("Job URLs or ids").fill(
             f"{job['jobId']}, https://example.com/monitor/secret {STRANGER}s"
         )
         await page.keyboard.press("Enter")
         await expect(card(page, job).locator(".percent")).to_have_text("20 %")
-        await expect(page.get_by_role("heading", name="Nobody knows this job")).to_have_count(2)
+        await expect(page.get_by_role("heading", name="Unknown job")).to_have_count(2)
         await expect(page.locator("#follow-problem")).to_contain_text("No job in “https://example.com/monitor/secret”")
         await expect(page.locator("#connection")).to_have_text("Live")
         await page.get_by_role("button", name="Remove ended").click()
-        await expect(page.get_by_role("heading", name="Nobody knows this job")).to_have_count(0)
+        await expect(page.get_by_role("heading", name="Unknown job")).to_have_count(0)
         await page.evaluate("() => { location.hash = ''; }")
         await expect(page.get_by_role("heading", name="Watch a copy as it happens")).to_be_visible()
 

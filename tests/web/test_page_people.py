@@ -77,13 +77,15 @@ async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
         shown = page.locator("#jobs").locator(f"[data-job='{running['jobId']}']")
         await expect(shown.get_by_role("heading", level=3)).to_be_focused()
         await expect(shown.locator(".percent")).to_have_text("27.8 %")
-        await expect(shown.locator(".callbacks")).to_contain_text("Nobody asked to be called back.")
+        await expect(shown.locator(".callbacks")).to_contain_text("No callbacks are registered.")
         await listed.locator(f"[data-job='{completed['jobId']}']").get_by_role("button").click()
         shown = page.locator("#jobs").locator(f"[data-job='{completed['jobId']}']")
         await shown.get_by_text("Timeline and code").click()
         callback = shown.locator(".callbacks li")
         await expect(callback.locator(".pill")).to_have_text("Active")
-        await expect(callback.locator(".note")).to_contain_text("1 attempt · wants completed, failed · next attempt")
+        await expect(callback.locator(".note")).to_contain_text(
+            "1 attempt · subscribed to completed, failed · next attempt"
+        )
         await expect(callback.locator(".problem")).to_contain_text("500")
         await callback.get_by_role("button", name="Try again").click()
         await expect(callback.locator(".pill")).to_have_text("Delivered")
@@ -114,7 +116,7 @@ async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None
         assert (await figures(gateway))["gateway_streams_open"] == 1
         await page.get_by_label("Job URLs or ids").fill(STRANGER)
         await page.keyboard.press("Enter")
-        await expect(page.locator("#follow-problem")).to_contain_text("200 running jobs, so 1 were left out")
+        await expect(page.locator("#follow-problem")).to_contain_text("at most 200 running jobs; 1 not added")
         says(upstream, "completed", 100)
         await expect(page.locator("#summary-words")).to_have_text("200 copies: 200 completed")
         await expect(page.locator("#connection")).to_have_text("Ended")
@@ -196,7 +198,7 @@ async def test_it_is_accessible_and_fits(tmp_path: Path, browser: Browser, size:
         await page.get_by_label("Job URLs or ids").fill(" ".join([*ids, STRANGER, "x" * 200]))
         await page.get_by_role("button", name="Follow").click()
         await unlock(page)
-        await expect(page.get_by_role("heading", name="Nobody knows this job")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
         await expect(card(page, jobs[2]).locator(".percent").first).to_have_text("27.8 %")
         for summary in await page.get_by_text("Timeline and code").all():
             await summary.click()

@@ -1,6 +1,7 @@
-"""The page for people at `/`: static files, held in memory, and the policy under which a browser runs them.
+"""The page for people at `/`: static files, held in memory, and the Content-Security-Policy for them.
 
-They use the public routes alone, and nothing of another address. There is no build step: what lies here is sent.
+The page uses only the public routes, and nothing from another origin. There is no build step: the files are sent as
+they are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PARTS = (
     "words.js",
 )
 _HEADERS = {
-    # Trusted Types: no script of the page can turn a text into markup, whatever a job's error says.
+    # Trusted Types: no script of the page can turn a string into markup, whatever a job's error contains.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",
@@ -47,7 +48,7 @@ class Page:
         return self._answer(PAGE)
 
     async def part(self, request: Request) -> Response:
-        """A style, a script or the icon."""
+        """The stylesheet, a script or the icon. Raises GatewayError (404) for any other name."""
         name = request.path_params["part"]
         if name not in PARTS:
             raise GatewayError(NOT_FOUND, "The page has no such part.")

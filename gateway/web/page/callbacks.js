@@ -1,15 +1,15 @@
-// A job's callbacks, for the operator: how each fares, and another try.
+// A job's callbacks (webhooks), for the operator: the state of each, and a retry.
 
 import { element, say, show } from "./dom.js";
 import { count, moment, spoken } from "./words.js";
 
-const LOOK_AGAIN = 2000; // ms at first, while one is being delivered; then twice that each time
-const LOOK_AT_MOST = 60_000;
+const FIRST_REFRESH = 2000; // ms, while a callback is active; then twice the previous wait each time
+const LONGEST_REFRESH = 60_000;
 const TONES = { active: null, delivered: "good", exhausted: "bad", gone: "calm" };
 
 export class Callbacks {
   #timer = 0;
-  #wait = LOOK_AGAIN;
+  #wait = FIRST_REFRESH;
 
   constructor(id, operator) {
     this.path = `jobs/${id}/callbacks`;
@@ -22,7 +22,7 @@ export class Callbacks {
       element(
         "div",
         { class: "tools" },
-        element("h4", {}, "Callbacks"),
+        element("h4", {}, "Callbacks (webhooks)"),
         element("button", { type: "button", class: "quiet", click: () => this.look() }, "Refresh"),
       ),
       this.words,
@@ -30,9 +30,9 @@ export class Callbacks {
     );
   }
 
-  /** Show how they are now, if there is a key to ask with. */
+  /** Load and show the callbacks, if the operator has unlocked the page. */
   look() {
-    this.#wait = LOOK_AGAIN;
+    this.#wait = FIRST_REFRESH;
     return this.#load();
   }
 
@@ -42,11 +42,11 @@ export class Callbacks {
     if (!this.operator.isOpen) return this.list.replaceChildren();
     try {
       const { value } = await this.operator.ask(this.path);
-      say(this.words, value.length === 0 ? "Nobody asked to be called back." : "");
+      say(this.words, value.length === 0 ? "No callbacks are registered." : "");
       this.list.replaceChildren(...value.map((callback) => this.#row(callback)));
       if (value.some((callback) => callback.state === "active") && this.node.isConnected) {
         this.#timer = setTimeout(() => this.#load(), this.#wait);
-        this.#wait = Math.min(2 * this.#wait, LOOK_AT_MOST);
+        this.#wait = Math.min(2 * this.#wait, LONGEST_REFRESH);
       }
     } catch (error) {
       say(this.words, error.message);
@@ -55,7 +55,7 @@ export class Callbacks {
   }
 
   #row(callback) {
-    const facts = [count(callback.attempts, "attempt"), `wants ${callback.events.join(", ")}`];
+    const facts = [count(callback.attempts, "attempt"), `subscribed to ${callback.events.join(", ")}`];
     if (callback.nextAttemptAt) facts.push(`next attempt ${moment(Date.parse(callback.nextAttemptAt))}`);
     const retry = element("button", { type: "button", click: () => this.#retry(callback, retry) }, "Try again");
     retry.setAttribute("aria-label", `Try again: ${callback.url}`);

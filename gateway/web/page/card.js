@@ -1,4 +1,4 @@
-// A job as a person sees it. Its details are made when they are opened: most of 200 never are.
+// A job's card. Its details are built when they are opened: of 200 cards, most are never opened.
 
 import { Callbacks } from "./callbacks.js";
 import { code, element, say, show, tabs } from "./dom.js";
@@ -13,7 +13,7 @@ export class Card {
   #details = null;
   #painted = {};
 
-  /** `leave` is called when the person has seen enough of it. */
+  /** `leave` is called when the user stops following the job. */
   constructor(job, operator, leave) {
     this.job = job;
     this.operator = operator;
@@ -78,7 +78,7 @@ export class Card {
     this.fold.open = true;
   }
 
-  /** Look at its callbacks, if they are shown; of a job that nobody knows there are none. */
+  /** Refresh the callbacks, if the details are open. An unknown job has none. */
   look() {
     if (this.job.phase !== "gone") this.#details?.callbacks.look();
   }
@@ -86,11 +86,11 @@ export class Card {
   #outlook(now) {
     const { job } = this;
     if (job.state === null) return "";
-    const said = [job.state.statusDescription, `running for ${duration(Math.floor(job.age(now) / 1000) * 1000)}`];
+    const facts = [job.state.statusDescription, `running for ${duration(Math.floor(job.age(now) / 1000) * 1000)}`];
     const remaining = timeLeft(job.samples, now);
-    if (job.state.percentageComplete === 100) said.push("all copied, waiting for the end");
-    else if (remaining !== null) said.push(left(remaining));
-    return said.filter(Boolean).join(" · ");
+    if (job.state.percentageComplete === 100) facts.push("all copied, waiting for the final status");
+    else if (remaining !== null) facts.push(left(remaining));
+    return facts.filter(Boolean).join(" · ");
   }
 
   #ending() {
@@ -114,11 +114,11 @@ export class Card {
         element(
           "section",
           { class: "same" },
-          element("h4", {}, "The same in code"),
+          element("h4", {}, "Follow this job in code"),
           tabs(`lines-${id}`, "Language", [
-            ["curl", () => code(curl(id), "the line for a terminal")],
-            ["JavaScript", () => code(browser(id), "the lines for a browser")],
-            ["Python", () => code(python(id), "the lines for Python")],
+            ["curl", () => code(curl(id), "the curl command")],
+            ["JavaScript", () => code(browser(id), "the JavaScript code")],
+            ["Python", () => code(python(id), "the Python code")],
           ]),
           result,
         ),
@@ -130,31 +130,31 @@ export class Card {
   }
 
   #paintDetails() {
-    const { turns, phase, state } = this.job;
+    const { changes, phase, state } = this.job;
     const { result } = this.#details;
     if (result.hidden && phase === "completed" && state.resource) {
-      const line = code(read(state.resource), "the line that reads the new item");
+      const line = code(read(state.resource), "the command that reads the new item");
       result.append(element("h4", {}, "Read the new item"), line);
       show(result, true);
     }
-    if (this.#painted.turns === turns && this.#painted.length === turns.length) return;
-    this.#painted.turns = turns;
-    this.#painted.length = turns.length;
-    const rows = turns.map((turn, place) =>
+    if (this.#painted.changes === changes && this.#painted.length === changes.length) return;
+    this.#painted.changes = changes;
+    this.#painted.length = changes.length;
+    const rows = changes.map((change, place) =>
       element(
         "li",
-        { "data-status": turn.status },
-        element("strong", {}, spoken(turn.status)),
-        element("span", { class: "at" }, percent(turn.percentage)),
+        { "data-status": change.status },
+        element("strong", {}, spoken(change.status)),
+        element("span", { class: "at" }, percent(change.percentage)),
         element(
           "time",
-          { datetime: new Date(turn.at).toISOString() },
-          place === 0 ? moment(turn.at) : `${moment(turn.at)}, after ${duration(turn.at - turns[place - 1].at)}`,
+          { datetime: new Date(change.at).toISOString() },
+          moment(change.at) + (place === 0 ? "" : `, after ${duration(change.at - changes[place - 1].at)}`),
         ),
       ),
     );
     this.#details.timeline.replaceChildren(
-      ...(rows.length > 0 ? rows : [element("li", { class: "none" }, "Nothing was heard of it yet.")]),
+      ...(rows.length > 0 ? rows : [element("li", { class: "none" }, "No events yet.")]),
     );
   }
 }
@@ -167,12 +167,12 @@ function status({ phase, state }) {
 function verdict({ phase, state }) {
   if (phase === "gone") {
     return [
-      element("h4", {}, "Nobody knows this job"),
+      element("h4", {}, "Unknown job"),
       element(
         "p",
         {},
-        "Its id is wrong or incomplete, or it ended so long ago that it was forgotten. ",
-        `This page asks the gateway at ${BASE} and no other.`,
+        "Its id is wrong or incomplete, or the job ended so long ago that it was deleted. ",
+        `This page asks only the gateway at ${BASE}.`,
       ),
     ];
   }
@@ -183,15 +183,15 @@ function verdict({ phase, state }) {
         element("p", {}, element("code", { class: "resource" }, state.resource)),
       ];
     }
-    const told = state.resourceId
-      ? ["Its id is ", element("code", { class: "resource" }, state.resourceId), "; upstream did not say in which drive."]
-      : ["Upstream did not say what the new item is. Look into the target folder."];
-    return [element("h4", {}, "The new item"), element("p", {}, ...told)];
+    const found = state.resourceId
+      ? ["Its id is ", element("code", { class: "resource" }, state.resourceId), "; upstream did not name its drive."]
+      : ["Upstream did not name the new item. Look in the target folder."];
+    return [element("h4", {}, "The new item"), element("p", {}, ...found)];
   }
   const { error } = state;
   const heading =
     error.origin === "gateway"
-      ? "The gateway lost sight of the copy"
+      ? "The gateway lost track of the copy"
       : `The copy ${state.status === "cancelled" ? "was cancelled" : "failed"}`;
   const details = (error.details ?? []).map((detail) =>
     element(

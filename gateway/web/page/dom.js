@@ -1,16 +1,16 @@
-// Elements, made and changed without ever turning a text into markup.
+// Create and change elements, without ever turning a string into markup.
 
 export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") made.addEventListener(key, value);
-    else if (value !== false && value !== null) made.setAttribute(key, value === true ? "" : value);
+    if (typeof value === "function") node.addEventListener(key, value);
+    else if (value !== false && value !== null) node.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.filter((child) => child !== null));
-  return made;
+  node.append(...children.filter((child) => child !== null));
+  return node;
 }
 
-/** Writes only what differs: 200 cards are looked at every second, and few of them change. */
+/** Set a node's text if it differs: 200 cards are checked every second, and few of them change. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -19,7 +19,7 @@ export function show(node, shown) {
   if (node.hidden === shown) node.hidden = !shown;
 }
 
-/** Code with a button that copies it. Browsers have no clipboard for pages that come by http from elsewhere. */
+/** Code with a copy button. Browsers offer no clipboard to pages over http, except from localhost: then without it. */
 export function code(text, label) {
   const pre = element("pre", {}, element("code", {}, text));
   if (!navigator.clipboard) return element("div", { class: "code" }, pre);
@@ -37,7 +37,7 @@ export function code(text, label) {
   return element("div", { class: "code" }, pre, button);
 }
 
-/** Tabs as the ARIA practices have them: arrows move, Tab leaves. `parts` are [title, make]; each is made when shown. */
+/** Tabs by the ARIA practices: arrow keys move, Tab leaves. `parts` are [title, make]; a panel is built when shown. */
 export function tabs(id, label, parts) {
   const panel = element("div", { role: "tabpanel", id: `${id}-panel` });
   const all = parts.map(([title], place) =>

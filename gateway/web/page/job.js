@@ -1,17 +1,20 @@
-// What is known of a job from its events, and what follows from it. No page, no network, no clock of its own.
+// A job's state as its events report it, and estimates from it. No DOM, no network, no clock of its own.
 
 const SAMPLES = 12;
 const LEAST_SPAN = 1000; // ms
 const LEAST_SILENCE = 10_000; // ms
 
 export class Job {
-  /** `seq` is the newest event seen; `turns` are its changes of status; `phase` is unknown, running or how it ended. */
+  /**
+   * `seq` is the number of the newest event; `changes` are the changes of status; `phase` is unknown, running, completed,
+   * failed or gone.
+   */
   constructor(id) {
     this.id = id;
     this.seq = 0;
     this.phase = "unknown";
     this.state = null;
-    this.turns = [];
+    this.changes = [];
     this.samples = [];
   }
 
@@ -19,15 +22,15 @@ export class Job {
     return this.phase !== "unknown" && this.phase !== "running";
   }
 
-  /** Takes an event: its name, its number in the job's log, and the state it carries. */
+  /** Apply an event: its name, its number in the job's log, and its state. */
   take(name, seq, state) {
-    if (seq <= this.seq) this.turns = []; // the log begins anew, so the story does too
+    if (seq <= this.seq) this.changes = []; // the log is replayed from its start, so the timeline is rebuilt
     this.seq = seq;
     this.phase = name === "progress" ? "running" : name;
     const at = Date.parse(state.at);
-    if (this.turns.at(-1)?.status !== state.status) {
-      this.turns.push({ status: state.status, at, percentage: state.percentageComplete });
-      this.samples = []; // another status moves at another rate
+    if (this.changes.at(-1)?.status !== state.status) {
+      this.changes.push({ status: state.status, at, percentage: state.percentageComplete });
+      this.samples = []; // each status has its own rate
     }
     if (this.samples.at(-1)?.percentage !== state.percentageComplete) {
       this.samples = [...this.samples.slice(1 - SAMPLES), { at, percentage: state.percentageComplete }];
@@ -35,22 +38,23 @@ export class Job {
     this.state = state;
   }
 
-  /** Nobody knows it, or not any more. What was seen of it stays. */
+  /** The gateway does not know the job, or no longer does. The last state seen is kept. */
   lose() {
     this.phase = "gone";
   }
 
-  /** Milliseconds since its first event, up to `now` or its end. */
+  /** Milliseconds from the first event to the job's end, or to `now`; null before the first event. */
   age(now) {
-    if (this.turns.length === 0) return null;
+    if (this.changes.length === 0) return null;
     const last = this.ended ? Date.parse(this.state.at) : now;
-    return Math.max(last - this.turns[0].at, 0);
+    return Math.max(last - this.changes[0].at, 0);
   }
 }
 
 /**
- * Milliseconds until 100 % at the rate of the newest samples, or null where that would be a guess: with fewer than three
- * of them, all within a moment, or when nothing has moved for much longer than between any two.
+ * Estimated milliseconds until 100 %, at the rate of the newest samples. null where the estimate would be a guess: with
+ * fewer than three samples, with all samples within a second, or when the percentage has stood still for much longer
+ * than between any two samples.
  */
 export function timeLeft(samples, now) {
   if (samples.length < 3) return null;
@@ -65,13 +69,13 @@ export function timeLeft(samples, now) {
   return Math.max((100 - last.percentage) / rate - silence, 0);
 }
 
-/** The gateway's time, as near as its events tell: this computer's own clock may be wrong. */
+/** The gateway's time, estimated from its events: this computer's own clock may be wrong. */
 export class GatewayClock {
   #ahead = Infinity;
 
   hear(at, here) {
     const ahead = here - Date.parse(at);
-    if (ahead < this.#ahead) this.#ahead = ahead; // the event that was under way for the shortest time
+    if (ahead < this.#ahead) this.#ahead = ahead; // from the event with the shortest time in transit
   }
 
   now(here) {

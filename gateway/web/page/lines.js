@@ -1,6 +1,6 @@
-// The lines with which a developer does what the page does.
+// Code with which a developer does the same as the page.
 
-/** Where the gateway is, with a slash at the end: the page lies at its root. */
+/** The gateway's URL, with a slash at the end: the page is at its root. */
 export const BASE = new URL(".", location.href).href;
 
 export const eventsUrl = (id) => `${BASE}jobs/${id}/events`;
@@ -43,7 +43,7 @@ export function firstCopy() {
   ].join("\n");
 }
 
-/** For a shell, whatever it holds. */
+/** Quote any string for a POSIX shell. */
 function quoted(text) {
   return /^[A-Za-z0-9:/._-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,4 +1,4 @@
-// The page: the jobs that are followed, the one stream they share, and when what is painted.
+// The page: the followed jobs, the one stream that they share, and the rendering.
 
 import { Card } from "./card.js";
 import { code, say, show } from "./dom.js";
@@ -9,8 +9,8 @@ import { AllJobs, Operator } from "./operator.js";
 import { Stream } from "./stream.js";
 import { count, percent, spoken } from "./words.js";
 
-const MOST_JOBS = 200; // that the gateway puts on one stream
-const TELL_EACH = 3; // ends at once that are announced one by one
+const MOST_JOBS = 200; // running jobs; the gateway's limit for one stream
+const ANNOUNCED_SINGLY = 3; // jobs that end in one frame and are announced by name
 const CONNECTIONS = {
   idle: "",
   connecting: "Connecting",
@@ -23,7 +23,7 @@ const CONNECTIONS = {
 const at = (id) => document.getElementById(id);
 const clock = new GatewayClock();
 const operator = new Operator();
-const cards = new Map(); // by the job's id, in the order they are shown
+const cards = new Map(); // by job id, in display order
 
 const stream = new Stream(BASE, {
   event(job, name, seq, state) {
@@ -40,9 +40,9 @@ const stream = new Stream(BASE, {
   connection,
 });
 
-// What is followed
+// Followed jobs
 
-/** Follow these jobs too, and have them in the page's address. */
+/** Follow more jobs and add them to the page's address. Returns how many were beyond the limit and not added. */
 function follow(ids, { focus = false } = {}) {
   const room = MOST_JOBS - running().length;
   const added = ids.filter((id) => !cards.has(id));
@@ -56,7 +56,7 @@ function follow(ids, { focus = false } = {}) {
   if (cards.size === 1) cards.values().next().value.open();
   if (taken.length > 1) announce(`Following ${count(taken.length, "copy", "copies")}`);
   if (focus) {
-    paint(); // what is hidden takes no focus
+    paint(); // a hidden element takes no focus
     cards.get(ids[0])?.title.focus();
   }
   return added.length - taken.length;
@@ -77,7 +77,7 @@ function drop(ids) {
   settle();
 }
 
-/** After the set of jobs changed: the address, the stream from where each job stands, and what is on the page. */
+/** After the set of jobs changed: update the address, reopen the stream from each job's position, and render. */
 function settle() {
   const fragment = toFragment([...cards.keys()]);
   if (location.hash !== fragment) history.replaceState(null, "", fragment || location.pathname + location.search);
@@ -95,27 +95,27 @@ function fromAddress() {
   complain(wanted, follow(wanted), []);
 }
 
-function complain(ids, leftOut, strange) {
-  const told = [];
+function complain(ids, excess, strange) {
+  const problems = [];
   if (strange.length > 0) {
     const some = strange.slice(0, 3).map((word) => `“${word.length > 40 ? `${word.slice(0, 40)}…` : word}”`);
     const others = strange.length > 3 ? " and others" : "";
-    told.push(`No job in ${some.join(", ")}${others}: a job’s URL ends in /jobs/ and its id.`);
+    problems.push(`No job in ${some.join(", ")}${others}: a job’s URL ends in /jobs/ and its id.`);
   }
-  if (leftOut > 0) told.push(`One stream carries ${MOST_JOBS} running jobs, so ${leftOut} were left out.`);
-  if (ids.length === 0 && strange.length === 0) told.push("Paste a job’s URL or its id first.");
-  say(at("follow-problem"), told.join(" "));
-  at("follow").toggleAttribute("aria-invalid", told.length > 0);
+  if (excess > 0) problems.push(`One stream carries at most ${MOST_JOBS} running jobs; ${excess} not added.`);
+  if (ids.length === 0 && strange.length === 0) problems.push("Paste a job’s URL or its id first.");
+  say(at("follow-problem"), problems.join(" "));
+  at("follow").toggleAttribute("aria-invalid", problems.length > 0);
 }
 
-// What is painted: at most once a frame, and only what changed
+// Rendering: at most once a frame, and only the cards that changed
 
 const dirty = new Set();
-const over = [];
+const justEnded = [];
 let due = false;
 
 function changed(job) {
-  if (job.ended) over.push(job);
+  if (job.ended) justEnded.push(job);
   paintSoon(cards.get(job.id));
 }
 
@@ -123,7 +123,7 @@ function paintSoon(...some) {
   for (const card of some) dirty.add(card);
   if (due) return;
   due = true;
-  if (document.hidden) setTimeout(paint, 250); // there are no frames, but a title
+  if (document.hidden) setTimeout(paint, 250); // a hidden tab gets no frames, but its title still changes
   else requestAnimationFrame(paint);
 }
 
@@ -132,10 +132,10 @@ function paint() {
   const now = clock.now(Date.now());
   for (const card of dirty) card?.paint(now);
   dirty.clear();
-  if (over.length > 0) {
-    const told = over.splice(0);
-    if (told.length > TELL_EACH) announce(`${told.length} copies ended`);
-    else announce(told.map((job) => `Copy ${short(job.id)}: ${spoken(job.state?.status ?? "unknown")}`).join(". "));
+  if (justEnded.length > 0) {
+    const ended = justEnded.splice(0);
+    if (ended.length > ANNOUNCED_SINGLY) announce(`${ended.length} copies ended`);
+    else announce(ended.map((job) => `Copy ${short(job.id)}: ${spoken(job.state?.status ?? "unknown")}`).join(". "));
     if (running().length === 0) stop();
   }
   paintSummary();
@@ -157,23 +157,25 @@ function paintSummary() {
     return;
   }
   const phases = Map.groupBy(jobs, (job) => job.phase);
-  const many = (phase) => phases.get(phase)?.length ?? 0;
-  const whole = jobs.reduce((sum, job) => sum + (job.ended ? 100 : (job.state?.percentageComplete ?? 0)), 0) / jobs.length;
+  const inPhase = (phase) => phases.get(phase)?.length ?? 0;
+  const percentages = jobs.map((job) => (job.ended ? 100 : (job.state?.percentageComplete ?? 0)));
+  const overall = percentages.reduce((sum, value) => sum + value, 0) / jobs.length;
   const parts = [
-    [many("running") + many("unknown"), "running"],
-    [many("completed"), "completed"],
-    [many("failed"), "failed"],
-    [many("gone"), "unknown"],
+    [inPhase("running") + inPhase("unknown"), "running"],
+    [inPhase("completed"), "completed"],
+    [inPhase("failed"), "failed"],
+    [inPhase("gone"), "unknown"],
   ].filter(([number]) => number > 0);
-  const told = parts.map(([number, word]) => `${number} ${word}`).join(" · ");
-  say(at("summary-words"), `${count(jobs.length, "copy", "copies")}: ${told}`);
-  at("summary-bar").value = whole;
+  const counts = parts.map(([number, word]) => `${number} ${word}`).join(" · ");
+  say(at("summary-words"), `${count(jobs.length, "copy", "copies")}: ${counts}`);
+  at("summary-bar").value = overall;
   show(at("summary-tidy"), jobs.some((job) => job.ended) && jobs.some((job) => !job.ended));
-  document.title = `${jobs.every((job) => job.ended) ? outcome(jobs, told) : percent(Math.round(whole))} · Copy gateway`;
+  const title = jobs.every((job) => job.ended) ? outcome(jobs, counts) : percent(Math.round(overall));
+  document.title = `${title} · Copy gateway`;
 }
 
-function outcome(jobs, told) {
-  if (jobs.length > 1) return told;
+function outcome(jobs, counts) {
+  if (jobs.length > 1) return counts;
   return jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state.status);
 }
 
@@ -191,11 +193,11 @@ function announce(words) {
   say(at("announcer"), words);
 }
 
-// What a person and the browser do
+// Events of the user and the browser
 
-at("first-copy").append(code(firstCopy(), "the line that starts a copy"));
+at("first-copy").append(code(firstCopy(), "the command that starts a copy"));
 at("skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the fragment is the jobs'
+  event.preventDefault(); // the fragment holds the followed jobs
   at("follow").focus();
 });
 at("follow-form").addEventListener("submit", (event) => {
@@ -221,7 +223,7 @@ new AllJobs(operator, {
 
 addEventListener("hashchange", fromAddress);
 addEventListener("online", () => stream.reopen());
-addEventListener("pagehide", () => stream.close()); // a page that is kept for the way back holds no stream
+addEventListener("pagehide", () => stream.close()); // a page in the back/forward cache holds no stream
 addEventListener("pageshow", (event) => event.persisted && settle());
 document.addEventListener("visibilitychange", () => due && paint());
 setInterval(() => {

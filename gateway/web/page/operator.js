@@ -1,4 +1,4 @@
-// What the operator's key opens: the list of all jobs, and their callbacks.
+// The operator's view, unlocked by the operator key: the list of all jobs, and requests for their callbacks.
 
 import { idOf } from "./card.js";
 import { element, say, show } from "./dom.js";
@@ -13,7 +13,7 @@ const STATUSES = [
 const PAGE = 50;
 
 export class Operator {
-  // In memory and nowhere else: sessionStorage would outlive the page, be restored with the window, and lie on the disk.
+  // In memory only: sessionStorage would outlive the page, be restored with the window, and be written to disk.
   #key = null;
 
   get isOpen() {
@@ -28,7 +28,7 @@ export class Operator {
     this.#key = null;
   }
 
-  /** The answer to a request with the key. Throws an Error whose message is for people. */
+  /** The JSON of the response to a request with the key. Throws an Error whose message is shown to the user. */
   async ask(path, method = "GET") {
     let answer;
     try {
@@ -39,18 +39,19 @@ export class Operator {
     const body = await answer.json().catch(() => null);
     if (answer.ok && body !== null) return body;
     if (answer.status === 401) {
-      const shut = body?.error?.message.includes("No operator key");
-      throw new Error(shut ? "This gateway has no operator key, so its list stays shut." : "That is not the operator key.");
+      const isDisabled = body?.error?.message.includes("No operator key");
+      const disabled = "This gateway has no operator key, so the list is disabled.";
+      throw new Error(isDisabled ? disabled : "That is not the operator key.");
     }
     throw new Error(body?.error?.message ?? `The gateway answered ${answer.status}. Try again.`);
   }
 }
 
-/** The list and its tools. `follow` takes ids; `changed` is called when the key came or went. */
+/** The list and its tools. `follow` takes ids; `changed` is called after the key was set or cleared. */
 export class AllJobs {
   #cursor = null;
   #shown = [];
-  #asked = 0;
+  #newest = 0;
 
   constructor(operator, { follow, changed }) {
     this.operator = operator;
@@ -70,7 +71,7 @@ export class AllJobs {
   async #unlock(event) {
     event.preventDefault();
     const key = this.at("key").value.trim();
-    // Others cannot stand in a header.
+    // Other characters are invalid in a header.
     if (!/^[\x21-\x7e]+$/.test(key)) return say(this.at("key-problem"), "A key has visible ASCII characters only.");
     this.operator.take(key);
     try {
@@ -90,7 +91,7 @@ export class AllJobs {
 
   #lock() {
     this.operator.lock();
-    this.#asked += 1;
+    this.#newest += 1;
     this.at("all-jobs").replaceChildren();
     show(this.at("all"), false);
     show(this.at("lock"), false);
@@ -108,12 +109,12 @@ export class AllJobs {
   }
 
   async #page(status, cursor = null) {
-    const asked = (this.#asked += 1);
+    const request = (this.#newest += 1);
     const query = new URLSearchParams({ limit: PAGE, ...(status && { status }), ...(cursor && { cursor }) });
     const { value, nextLink } = await this.operator.ask(`jobs?${query}`);
-    if (asked !== this.#asked) return; // it was asked again meanwhile
+    if (request !== this.#newest) return; // a newer request was sent meanwhile
     const rows = value.map((state) => this.#row(state));
-    // The link is of the gateway's public URL, from which this page may not have come; what it adds is the cursor.
+    // Only the link's cursor is used: its origin is the gateway's public URL, which may differ from this page's.
     this.#cursor = nextLink ? new URL(nextLink).searchParams.get("cursor") : null;
     if (cursor === null) {
       this.#shown = [];
@@ -124,7 +125,7 @@ export class AllJobs {
     }
     this.#shown.push(...value.map((state) => state.jobId));
     const found = count(this.#shown.length, "job");
-    say(this.at("all-words"), `${found}${this.#cursor ? ", and there are more" : ""} · as of ${moment(Date.now())}`);
+    say(this.at("all-words"), `${found}${this.#cursor ? ", more available" : ""} · as of ${moment(Date.now())}`);
     show(this.at("more"), this.#cursor !== null);
     show(this.at("follow-all"), this.#shown.length > 1);
   }

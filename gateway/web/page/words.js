@@ -1,25 +1,25 @@
-// What a person is told: statuses, times, and what to do about an error.
+// Texts for the user: statuses, times, and advice about errors.
 
 const ADVICE = {
-  accessdenied: "The token that started it may not read the item, or not write to the target. Use one that may.",
-  activitylimitreached: "Upstream throttles. Start the copy again later.",
-  cancelled: "Somebody, or upstream itself, cancelled it. Start the copy again if it is still wanted.",
-  deletefailed: "Look into the target folder: something that had to go may still be there.",
-  generalexception: "Upstream itself failed. Look into the target folder for what is there already, then start it again.",
-  itemnotfound: "Check the item and the target: one of them is not there any more.",
+  accessdenied: "The token may not read the item or may not write to the target. Start the copy with a token that may.",
+  activitylimitreached: "Upstream is throttling requests. Start the copy again later.",
+  cancelled: "A user or upstream cancelled the copy. Start it again if it is still wanted.",
+  deletefailed: "Look in the target folder: an item that was to be deleted may still be there.",
+  generalexception: "Upstream failed. Look in the target folder for items copied so far, then start the copy again.",
+  itemnotfound: "Check the item and the target: one of them no longer exists.",
   namealreadyexists:
-    "Send another name, or add ?@microsoft.graph.conflictBehavior=rename to the copy request, and start it again.",
-  quotalimitreached: "Make room in the target drive, or choose another one, and start it again.",
-  servicenotavailable: "Upstream was away. Start the copy again later.",
+    "Send another name, or add ?@microsoft.graph.conflictBehavior=rename to the request, and start the copy again.",
+  quotalimitreached: "Free space in the target drive or choose another drive, then start the copy again.",
+  servicenotavailable: "Upstream was unavailable. Start the copy again later.",
 };
-const OTHERWISE = "Look into the target folder for what is there already, and start the copy again when the cause is gone.";
+const OTHERWISE = "Look in the target folder for items copied so far, and start the copy again when the cause is gone.";
 
 export function advice(error) {
-  if (error.origin === "gateway") return "Do not start it again before you have looked: there could be two copies then.";
+  if (error.origin === "gateway") return "Check the target folder before you start it again: there could be two copies.";
   return ADVICE[error.code.toLowerCase().split("_")[0]] ?? OTHERWISE;
 }
 
-/** inProgress as "In progress"; upstream may use words that nobody knows yet. */
+/** inProgress as "In progress"; upstream may add statuses that are unknown today. */
 export function spoken(word) {
   const words = word.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
   return words.charAt(0).toUpperCase() + words.slice(1);
@@ -38,7 +38,7 @@ export function duration(ms) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** As exact as an estimate is. */
+/** The estimated time left, rounded to the precision of an estimate. */
 export function left(ms) {
   const seconds = ms / 1000;
   if (seconds < 5) return "a few seconds left";
@@ -51,7 +51,7 @@ export function left(ms) {
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-/** A moment of today by its time, of another day with it. */
+/** The time of a moment today; date and time of a moment on another day. */
 export function moment(ms) {
   const date = new Date(ms);
   return date.toDateString() === new Date().toDateString() ? TIME.format(date) : DAY.format(date);
