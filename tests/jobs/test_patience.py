@@ -1,4 +1,4 @@
-"""When the gateway has lost sight of a job."""
+"""When the gateway has lost track of a job."""
 
 from __future__ import annotations
 
