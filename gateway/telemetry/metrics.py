@@ -97,7 +97,7 @@ class Metrics:
         for kind, origin in (("completed", "upstream"), ("failed", "upstream"), ("failed", "gateway")):
             self.jobs_ended.labels(kind, origin)
         self.jobs_lost = self._counter(
-            "jobs_lost", "Jobs the gateway lost sight of, by why.", ["reason"], tuple(LOSSES)
+            "jobs_lost", "Jobs the gateway lost track of, by why.", ["reason"], tuple(LOSSES)
         )
         self.job_duration = self._histogram("job_duration", "From a job's start to its end.", _COPY)
 
@@ -117,7 +117,7 @@ class Metrics:
             "streams_refused", "Streams refused, or told to come back, by why.", ["reason"], REFUSALS
         )
         self.push_latency = self._histogram(
-            "push_latency", "From word of new events to their send on every level stream.", _PUSH
+            "push_latency", "From word of new events to their send on every caught-up stream.", _PUSH
         )
         self.sent = Sent()
         registry.register(_SentCollector(self.sent))
@@ -131,7 +131,7 @@ class Metrics:
         )
         self.taken_over = self._counter("taken_over", "Jobs and callbacks taken from others.", ["table"], TABLES)
         self.handed_on = self._counter("handed_on", "Jobs and callbacks left to others.", ["table"], TABLES)
-        self.leases_lost = self._counter("leases_lost", "Times this gateway was given up for dead.")
+        self.leases_lost = self._counter("leases_lost", "Times this gateway was considered dead.")
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Create the request counters of all routes, at 0, from the names of the routes."""
