@@ -120,7 +120,8 @@ async def _follow(gateways: Gateways, session: aiohttp.ClientSession, job: str) 
         sys.stdout.flush()
 
     def kill_in_the_middle(state: State) -> None:
-        if not gateways.killed and percentage(state) >= HALF and state.get("status") not in ENDED:
+        due = percentage(state) >= HALF and state.get("status") not in ENDED
+        if gateways.workers and not gateways.killed and due:
             killed = gateways.kill_server_of_stream()
             if killed:
                 _print(f"({killed}, was killed; the client resumes the stream with its last event id)", "")
