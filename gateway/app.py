@@ -130,7 +130,7 @@ class Gateway:
 
     @property
     def parts(self) -> Parts:
-        """The parts of the gateway while it runs. Raises RuntimeError otherwise."""
+        """The parts of the gateway, also after a crash. Raises RuntimeError before it has started."""
         if self._parts is None:
             raise RuntimeError("the gateway does not run")
         return self._parts

@@ -1,7 +1,7 @@
-"""Starting a copy: the rules around the one POST that must never be repeated blindly.
+"""The start of a copy: the rules around the one POST that must never be repeated blindly.
 
-The caller learns one of three things: it was refused and nothing runs; it runs, and here is its job; or nobody knows
-(`outcomeUnknown`), and then neither the gateway nor an SDK may send it again by itself.
+The caller gets one of three answers: the copy was refused and does not run; it runs, and this is its job; or its
+outcome is unknown (`outcomeUnknown`), and then neither the gateway nor an SDK may repeat the POST by itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 
 STORE_PATIENCE = 5.0
-"""Seconds for which an accepted copy is tried to be stored."""
+"""Seconds for which the gateway tries to store an accepted copy."""
 
 _STORE_RETRY = 0.2
 
@@ -52,8 +52,10 @@ log = EventLog("gateway.copies")
 
 
 class CopyRequest(msgspec.Struct, frozen=True):
-    """A checked request: `path` is raw and has its query, `headers` go upstream as they are, but for their place in a
-    trace; `trace` is where the request itself has its place, while traces are made.
+    """A checked copy request.
+
+    `path` is the raw path with its query. `headers` go upstream unchanged, except for the trace context. `trace` is the
+    trace context of the request itself; None while tracing is off.
     """
 
     version: str
@@ -66,13 +68,13 @@ class CopyRequest(msgspec.Struct, frozen=True):
     trace: str | None = None
 
     def mark(self) -> bytes:
-        """Tells it from another request under the same idempotency key."""
+        """The fingerprint that tells this request from another one under the same idempotency key."""
         asked = self.callback
         also = () if asked is None else (asked.url.encode(), ",".join(asked.events).encode())
         return fingerprint(self.path.encode(), self.body, *also)
 
     def target(self) -> Target:
-        """Where the result will be: the drive the body names, else the request's own."""
+        """The place of the result: the drive that the body names, else the drive of the request."""
         parent = msgspec.json.decode(self.body).get("parentReference")
         named = parent if isinstance(parent, dict) else {}
         drive = named.get("driveId")
@@ -82,9 +84,9 @@ class CopyRequest(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):
-    """Upstream answered, but with no job: its reply is for the caller, under `status`.
+    """Upstream refused the copy; its reply goes to the caller under `status`.
 
-    After a 500 or a 504 the copy `may_run`; those come back as 502, since SDKs repeat them by themselves.
+    After a 500 or a 504 the copy `may_run`. Those come back as 502, since SDKs repeat a POST after them by themselves.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -95,7 +97,9 @@ class Refused(Exception):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """`upstream` are the headers of upstream's answer; none for a `repeated` request, or a monitor that is watched."""
+    """A started job. `upstream` holds the headers of upstream's answer; it is empty for a `repeated` request and for a
+    monitor URL of the caller's own.
+    """
 
     job: Job
     upstream: Mapping[str, str] = {}
@@ -104,7 +108,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 def _had_no_effect(error: BaseException) -> bool:
-    """Whether a request that failed so started nothing for sure."""
+    """Whether a request that failed with this error certainly started nothing."""
     if isinstance(error, Refused):
         return 400 <= error.reply.code < 500 or error.reply.code == 503
     return isinstance(error, StoreUnavailable) or (
@@ -113,7 +117,7 @@ def _had_no_effect(error: BaseException) -> bool:
 
 
 class Copies:
-    """`max_jobs` is how many jobs this process polls before it takes no more."""
+    """Starts copies. `max_jobs` is the most running jobs of this process; beyond it a copy is refused."""
 
     def __init__(
         self,
@@ -170,7 +174,7 @@ class Copies:
 
     @property
     def starting(self) -> int:
-        """How many are in flight upstream, or being stored."""
+        """The number of copies that are in flight upstream or being stored."""
         return len(self._starting)
 
     async def _once(self, request: CopyRequest) -> Started:
@@ -191,7 +195,7 @@ class Copies:
             self._keys.leave(key)
 
     async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
-        """Watch a monitor that the caller already holds. Raises GatewayError or StoreUnavailable."""
+        """Watch a monitor URL that the caller already holds. Raises GatewayError (400, 503) or StoreUnavailable."""
         if self._upstream.monitor(monitor_url) is None:
             raise GatewayError(MONITOR_URL_NOT_ALLOWED)
         with self._place():
@@ -204,7 +208,7 @@ class Copies:
         return job
 
     async def drain(self, until: float) -> None:
-        """Take no more, and wait for what is in flight; `until` is a time of the event loop's clock."""
+        """Refuse new copies, and wait for those in flight; `until` is a time of the event loop's clock."""
         self._closing = True
         for scope in list(self._checking):
             scope.cancel()
@@ -218,13 +222,16 @@ class Copies:
             await self._store.ping()  # a copy that cannot be stored must not be started
         if request.callback is not None:
             await self._check(request.callback)
-        # Cancelled is what a second signal or a crash does to requests; the server would then answer 500.
+        # A second signal or a crash cancels the requests; the server would then answer 500.
         with suppress(asyncio.CancelledError), self._place() as scope, scope:
             return await self._post(request, key)
         raise outcome_unknown("The gateway had to shut down before upstream answered.")
 
     async def _check(self, callback: CallbackRequest) -> None:
-        """Before the copy has a place: a name that hangs takes none, and a drain ends this with nothing started."""
+        """Check the callback's URL before the copy counts as starting, so that a slow DNS lookup takes no place.
+
+        A drain ends the check with nothing started. Raises GatewayError.
+        """
         self._judge_room()
         scope = anyio.CancelScope()
         self._checking.add(scope)
@@ -236,7 +243,7 @@ class Copies:
         raise _closing()
 
     def _judge_room(self) -> None:
-        """Raises GatewayError when no copy may be started now."""
+        """Raises GatewayError: 503 while the gateway is full or shutting down."""
         if self._closing:
             raise _closing()
         if self._poller.running + len(self._starting) >= self._max_jobs:
@@ -244,7 +251,7 @@ class Copies:
 
     @contextmanager
     def _place(self) -> Iterator[anyio.CancelScope]:
-        """Room for one job more while it is being started, and what ends it at the end of a drain."""
+        """Count a job as starting; the scope ends its start when a drain runs out of time."""
         self._judge_room()
         scope = anyio.CancelScope()
         self._starting.add(scope)
@@ -329,13 +336,13 @@ class Copies:
 
 
 def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Upstream's ids of a request, as far as they are any."""
+    """Upstream's request ids, those that are valid."""
     found = {name: headers.get(name, "") for name in ("request-id", "client-request-id")}
     return {name: value for name, value in found.items() if _ID.fullmatch(value)}
 
 
 def _id_fields(ids: Mapping[str, str]) -> dict[str, Any]:
-    """Upstream's own id, which its support asks for; the client's stands in the line anyway, if it named one."""
+    """The log field of upstream's request id, which its support asks for; a client's own id is in each line anyway."""
     return {"upstream_request_id": ids.get("request-id")}
 
 

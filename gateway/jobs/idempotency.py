@@ -1,4 +1,4 @@
-"""Idempotency keys: which requests are in flight, and what became of each; kept before the copy goes upstream."""
+"""Idempotency keys: the requests in flight and the outcome of each, stored before the copy goes upstream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gateway.core.errors import (
 from gateway.core.job import Job
 from gateway.store import Reservation, Store
 
-MOST_UNSETTLED = 10_000
-"""Keys whose outcome is remembered while the store cannot keep it."""
+MOST_UNSTORED = 10_000
+"""Most keys whose outcome is held in memory while the store is away."""
 
 
 class Keys:
-    """`key` is always the id of a key as its caller's own.
+    """The idempotency keys of this process. A `key` here is the HMAC of the caller and the caller's key.
 
     An attempt at a key is identified by its time of creation, so that a late write of an earlier attempt leaves the
     next alone.
@@ -32,12 +32,13 @@ class Keys:
         self._store = store
         self._clock = clock
         self._in_flight: dict[bytes, tuple[bytes, float]] = {}
-        self._unsettled: dict[tuple[bytes, float], bool] = {}
+        self._unstored: dict[tuple[bytes, float], bool] = {}
 
     async def reserve(self, key: bytes, mark: bytes) -> Job | None:
-        """Take a key for a request, which `mark` tells from others; the job when it was started under it before.
+        """Reserve a key for a request; `mark` is the request's fingerprint. Returns the job of an earlier request.
 
-        Whoever takes it must `leave` it in the end. Raises GatewayError when it cannot be had, and StoreUnavailable.
+        A reserved key (None) must be left with `leave`. Raises GatewayError: 409 while the first request is in flight,
+        422 for another request, 502 when the outcome of the first is unknown. Raises StoreUnavailable.
         """
         if key in self._in_flight:
             same = self._in_flight[key][0] == mark
@@ -50,7 +51,7 @@ class Keys:
             try:
                 known = await self._store.reserve(key, mark, created)
             except StoreUnavailable:
-                self._remember(key, created, no_effect=True)  # it may have been kept, and the answer lost
+                self._remember(key, created, no_effect=True)  # it may be stored, and the answer lost
                 raise
             taken = known is None
             return None if known is None else await self._earlier(known, mark)
@@ -59,19 +60,19 @@ class Keys:
                 self.leave(key)
 
     async def settle(self, key: bytes, *, no_effect: bool) -> None:
-        """A request that had no effect frees its key; of any other nobody knows what became."""
+        """Store the outcome of a failed request: without effect it frees its key, else its outcome is unknown."""
         with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-            await self._keep(key, self._in_flight[key][1], no_effect=no_effect)
+            await self._store_outcome(key, self._in_flight[key][1], no_effect=no_effect)
 
     def leave(self, key: bytes) -> None:
-        """Its request is not in flight any more."""
+        """The request of this key is no longer in flight."""
         del self._in_flight[key]
 
     async def catch_up(self) -> None:
-        """Keep what became of keys for which the store could not do so at once. Raises StoreUnavailable."""
-        while self._unsettled:
-            (key, created), no_effect = self._unsettled.popitem()
-            await self._keep(key, created, no_effect=no_effect)
+        """Store the outcomes that the store could not take at once. Raises StoreUnavailable."""
+        while self._unstored:
+            (key, created), no_effect = self._unstored.popitem()
+            await self._store_outcome(key, created, no_effect=no_effect)
 
     async def _earlier(self, known: Reservation, mark: bytes) -> Job:
         if known.fingerprint != mark:
@@ -84,7 +85,7 @@ class Keys:
             raise GatewayError(REQUEST_IN_PROGRESS)
         raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
 
-    async def _keep(self, key: bytes, created: float, *, no_effect: bool) -> None:
+    async def _store_outcome(self, key: bytes, created: float, *, no_effect: bool) -> None:
         try:
             await (self._store.release_key(key, created) if no_effect else self._store.mark_unknown(key, created))
         except StoreUnavailable:
@@ -92,5 +93,5 @@ class Keys:
             raise
 
     def _remember(self, key: bytes, created: float, *, no_effect: bool) -> None:
-        if len(self._unsettled) < MOST_UNSETTLED:
-            self._unsettled[key, created] = no_effect
+        if len(self._unstored) < MOST_UNSTORED:
+            self._unstored[key, created] = no_effect

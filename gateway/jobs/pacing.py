@@ -39,7 +39,7 @@ class AdaptiveRate(RateLimit):
 
     SLOWEST = 1.0
     GROWTH = 1.25
-    FEW = 0.25
+    FEW = 0.15
     """Share of throttled answers up to which none of them takes the rate below half of the fastest …"""
     LATEST = 100
     """… of the latest answers, or of as many as the host has jobs: a host that throttles all is soon slowed."""

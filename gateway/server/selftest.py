@@ -72,7 +72,15 @@ async def prove_hijack(make_connection: Callable[..., asyncio.Protocol]) -> None
 async def _run_stream(make_connection: Callable[..., asyncio.Protocol]) -> None:
     loop = asyncio.get_running_loop()
     stream, state = _Stream(), ServerState()
-    config = uvicorn.Config(stream, ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        stream,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
     config.load()
     protocol = make_connection(config=config, server_state=state, app_state={}, _loop=loop)
     near, far = socket.socketpair()

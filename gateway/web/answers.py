@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.core.errors import (
     CORS_NOT_ALLOWED,
     GENERAL_EXCEPTION,
+    INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     UNAUTHENTICATED,
@@ -187,7 +188,7 @@ async def on_store_unavailable(request: Request, error: Exception) -> Response:
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     http = cast("HTTPException", error)
-    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}[http.status_code]  # the router raises no other
+    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(http.status_code, INVALID_REQUEST)  # of the router itself
     return error_answer(request.scope, GatewayError(kind, f"{http.detail}."), http.headers)
 
 

@@ -69,7 +69,7 @@ class JobRoutes:
             answer["nextLink"] = f"{self._public_url.of(request)}/jobs?{link.query}"
         return json_answer(answer)
 
-    async def job(self, request: Request) -> Response | Stream:
+    async def job(self, request: Request) -> Response:
         """A job's current state, or its stream when `Accept` prefers that."""
         if prefers_stream(request.headers.get("Accept", "")):
             return await self.job_events(request)
@@ -93,18 +93,18 @@ class JobRoutes:
             self._metrics.report_end(job)
         return Response(status_code=204)
 
-    async def job_events(self, request: Request) -> Response | Stream:
+    async def job_events(self, request: Request) -> Response:
         """A job's event stream."""
         return await self._stream(request, [path_id(request, "job")])
 
-    async def events(self, request: Request) -> Response | Stream:
+    async def events(self, request: Request) -> Response:
         """Several jobs' events on one stream."""
         job_ids = request.query_params.getlist("job")
         if not 1 <= len(job_ids) <= MOST_JOBS or len(set(job_ids)) != len(job_ids):
             raise invalid(f"Name 1 to {MOST_JOBS} different jobs, as ?job=A&job=B.")
         return await self._stream(request, job_ids)
 
-    async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response | Stream:
+    async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
         try:
             self._judge_room()

@@ -1,4 +1,4 @@
-"""Checks of a request before it reaches a job: its key, its ids and its body."""
+"""A request before it reaches a job: its key, its ids, its body, and the URL that the caller knows the gateway by."""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import cycle
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,20 +212,42 @@ def test_one_hostile_job_of_many_does_not_slow_the_host(order: list[int], rng: r
 
 
 def test_few_throttled_answers_in_a_row_halve_a_host_once() -> None:
-    """Up to a quarter of the latest answers; a host that throttles more is slowed by each, down to one a second."""
+    """Up to a seventh of the latest answers; a host that throttles more is slowed by each, down to one a second."""
     host = AdaptiveRate(512)
     for job in range(500):
         host.join(str(job))
     for job in range(200):
         host.answered(str(job), 0.0)
-    for job in range(200, 220):
+    for job in range(200, 216):
         host.throttled(str(job), 0.0, 1.0)
         assert host.rate == 256
-    host.answered("220", 0.0)
+    host.answered("216", 0.0)
     assert host.rate == 320
-    for job in range(220, 260):
+    for job in range(217, 260):
         host.throttled(str(job), 0.0, 1.0)
     assert host.rate == 1
+
+
+@pytest.mark.parametrize("capacity", [50, 100, 200])
+def test_a_host_of_limited_capacity_is_polled_near_it(capacity: int) -> None:
+    """It throttles all beyond its capacity: most of that is used, and at most a fifth of the answers is throttled."""
+    host, now, throttled, polls = AdaptiveRate(500), 0.0, 0, 0
+    for job in range(300):
+        host.join(str(job))
+    jobs, used, second = cycle(map(str, range(300))), 0, 0
+    while now < 60:
+        now = host.ready_at(now)
+        host.start(now)
+        if int(now) > second:
+            second, used = int(now), 0
+        used, polls = used + 1, polls + 1
+        if used > capacity:
+            throttled += 1
+            host.throttled(next(jobs), now, 1.0)
+        else:
+            host.answered(next(jobs), now)
+    assert throttled < 0.2 * polls
+    assert polls - throttled > 0.6 * 60 * capacity
 
 
 STEPS = st.lists(

@@ -31,7 +31,7 @@ ATTEMPTS = 5  # to find free ports: another program may take one before the gate
 TAKEN = "the port is taken"  # the gateway logs this
 START = 20.0  # seconds for a gateway to answer
 ANSWER = aiohttp.ClientTimeout(total=2)  # … and for one request, after which the process is checked
-STOP = 15.0  # seconds for all to end
+STOP = 15.0  # seconds for the process to end, and then for its workers
 LEASE = 2  # seconds until another gateway takes over a killed gateway's jobs
 LOG_LINES = 10
 
@@ -176,8 +176,8 @@ class Gateways:
     def _find_workers(self) -> None:
         import psutil
 
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self._running.pid).children():
+        for child in psutil.Process(self._running.pid).children():
+            with suppress(psutil.NoSuchProcess, IndexError):  # it has ended, and leaves no command line
                 self.workers[self._name(child.cmdline()[-1])] = child
 
 

@@ -23,7 +23,7 @@ from gateway.core.callback import Callback
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, Job
 from gateway.store import PAST_THE_END, Reservation, Slice, rows
-from gateway.store.postgres import statements as postgres_sql
+from gateway.store.postgres import statements
 from gateway.store.postgres.callbacks import CallbackTable
 from gateway.store.postgres.database import Database
 from gateway.store.postgres.ownership import Ownership
@@ -213,7 +213,7 @@ class PostgresStore(Ownership):
 
     async def delete_expired(self, before: float) -> int:
         async def work(connection: Connection) -> int:
-            past = [row["id"] for row in await connection.fetch(postgres_sql.PAST, before, _DELETE_AT_ONCE)]
+            past = [row["id"] for row in await connection.fetch(statements.PAST, before, _DELETE_AT_ONCE)]
             for table, column in (("keys", "job_id"), ("callbacks", "job_id"), ("events", "job_id"), ("jobs", "id")):
                 await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::text[])", past)
             await connection.execute(
@@ -299,10 +299,10 @@ class PostgresStore(Ownership):
         values = (*columns(states, 7), *columns(new, 5))
         long = [job for job, _ in appends if job.seq > self._log_limit]
         if not long:
-            return {row["id"] for row in await self._pool.execute(postgres_sql.APPEND, *values)}
+            return {row["id"] for row in await self._pool.execute(statements.APPEND, *values)}
 
         async def work(connection: Connection) -> set[str]:
-            stored = {row["id"] for row in await connection.fetch(postgres_sql.APPEND, *values)}
+            stored = {row["id"] for row in await connection.fetch(statements.APPEND, *values)}
             await self._trim(connection, [job for job in long if job.id in stored])
             return stored
 
@@ -311,10 +311,10 @@ class PostgresStore(Ownership):
     async def _trim(self, connection: Connection, grown: Sequence[Job]) -> None:
         long = [(job.id, job.seq) for job in grown if job.seq > self._log_limit]
         if long:
-            await connection.execute(postgres_sql.TRIM, *columns(long, 2), self._log_limit)
+            await connection.execute(statements.TRIM, *columns(long, 2), self._log_limit)
 
     async def _read_all(self, wanted: Sequence[_Wanted]) -> list[Slice | None]:
-        found = await self._pool.execute(postgres_sql.READ, *columns(wanted, 3))
+        found = await self._pool.execute(statements.READ, *columns(wanted, 3))
         slices: list[Slice | None] = [None] * len(wanted)
         for place, group in groupby(found, key=itemgetter("place")):
             slices[place - 1] = _slice(list(group))
