@@ -29,6 +29,9 @@ TICKS = 10
 OUTAGE_TICKS = 3
 """Ticks without a successful renewal that count as an outage, which may have hit the other gateways too."""
 
+UNEVEN = 0.05
+"""Excess over its share, as a part of it, at which a gateway releases rows: each move costs a poll or two."""
+
 log = EventLog("gateway.membership")
 
 Table = Literal["jobs", "callbacks"]
@@ -92,6 +95,19 @@ class Work(Protocol):
 
     def resume(self, rows: Iterable[Any]) -> None:
         """Start working on claimed rows."""
+
+
+def rebalance(mine: int, everything: int, members: int) -> tuple[int, int]:
+    """How many rows to claim, as far as rows are free, and how many to release.
+
+    `everything` counts the rows of all `members` and the free rows. The shares add up to `everything` at least, so
+    there is always a gateway that may claim a free row.
+    """
+    share = math.ceil(everything / members)
+    over = mine - share
+    if over < 0:
+        return -over, 0
+    return 0, over if over > share * UNEVEN else 0
 
 
 class Membership:
@@ -271,20 +287,3 @@ def _drop_all(work: Work, ids: Iterable[str]) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-UNEVEN = 0.05
-"""Excess over its share, as a part of it, at which a gateway releases rows: each move costs a poll or two."""
-
-
-def rebalance(mine: int, everything: int, members: int) -> tuple[int, int]:
-    """How many rows to claim, as far as rows are free, and how many to release.
-
-    `everything` counts the rows of all `members` and the free rows. The shares add up to `everything` at least, so
-    there is always a gateway that may claim a free row.
-    """
-    share = math.ceil(everything / members)
-    over = mine - share
-    if over < 0:
-        return -over, 0
-    return 0, over if over > share * UNEVEN else 0

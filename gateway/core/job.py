@@ -24,7 +24,25 @@ RUNNING = ("notStarted", "inProgress", "waiting", "updating", "deletePending", "
 FAILED = ("failed", "deleteFailed", "cancelled")
 STATUSES = (*RUNNING, "completed", *FAILED)
 
+Kind = Literal["progress", "completed", "failed"]
 Origin = Literal["upstream", "gateway"]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One entry of a log. `data` is the whole state as JSON; `status_changed` is False for mere progress."""
+
+    seq: int
+    kind: Kind
+    status_changed: bool
+    data: bytes
+
+    @property
+    def terminal(self) -> bool:
+        return self.kind != "progress"
+
+    def body(self) -> bytes:
+        """The SSE frame without its id line, shared by all streams that carry the event."""
+        return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.data)
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -176,6 +194,16 @@ def iso(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def frame(event_id: bytes, body: bytes) -> bytes:
+    """A whole SSE frame."""
+    return b"id: %b\n%b" % (event_id, body)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of an HTTP/1.1 body in chunked transfer coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def _moved(job: Job, state: State, now: float) -> tuple[Job, list[Event]]:
     state = msgspec.structs.replace(state, at=iso(now))
     seq = job.seq + 1
@@ -197,33 +225,3 @@ def _upstream_error(status: str, error: JobError | None) -> JobError:
 def _segment(value: str) -> str:
     """An id as one path segment; `!` and `,` stay unescaped, as Graph writes them."""
     return quote(value, safe="!,$:'()*;=@&+~")
-
-
-Kind = Literal["progress", "completed", "failed"]
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One entry of a log. `data` is the whole state as JSON; `status_changed` is False for mere progress."""
-
-    seq: int
-    kind: Kind
-    status_changed: bool
-    data: bytes
-
-    @property
-    def terminal(self) -> bool:
-        return self.kind != "progress"
-
-    def body(self) -> bytes:
-        """The SSE frame without its id line, shared by all streams that carry the event."""
-        return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.data)
-
-
-def frame(event_id: bytes, body: bytes) -> bytes:
-    """A whole SSE frame."""
-    return b"id: %b\n%b" % (event_id, body)
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of an HTTP/1.1 body in chunked transfer coding."""
-    return b"%x\r\n%b\r\n" % (len(data), data)

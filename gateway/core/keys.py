@@ -12,6 +12,9 @@ import hashlib
 import hmac
 import secrets
 
+_WHSEC = "whsec_"
+_SHORTEST_SECRET, _LONGEST_SECRET = 24, 64  # bytes
+
 
 def new_job_id() -> str:
     """144 random bits, URL-safe. The id is a capability: it grants reading the job and cannot be guessed."""
@@ -60,14 +63,6 @@ def recognised(given: str | None, *wanted: bytes | None) -> bool:
     return matches
 
 
-def _mac(secret: bytes, *parts: bytes) -> bytes:
-    return hmac.digest(secret, b"".join(len(part).to_bytes(8, "big") + part for part in parts), "sha256")
-
-
-_WHSEC = "whsec_"
-_SHORTEST_SECRET, _LONGEST_SECRET = 24, 64  # bytes
-
-
 def new_webhook_secret() -> str:
     return _WHSEC + base64.b64encode(secrets.token_bytes(32)).decode()
 
@@ -94,6 +89,10 @@ def webhook_headers(secret: str, message_id: str, timestamp: int, body: bytes) -
 def webhook_signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     signed = b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body)
     return "v1," + base64.b64encode(hmac.digest(_signing_key(secret), signed, "sha256")).decode()
+
+
+def _mac(secret: bytes, *parts: bytes) -> bytes:
+    return hmac.digest(secret, b"".join(len(part).to_bytes(8, "big") + part for part in parts), "sha256")
 
 
 def _signing_key(secret: str) -> bytes:
