@@ -33,7 +33,7 @@ ROW = Row(
     about="From the call of `gateway serve` with an empty store until /readyz is 200, Python's own start included.",
     cases=[
         Case("gateway", start),
-        Case("its imports", partial(load_modules, "gateway.server")),
+        Case("its imports", partial(load_modules, "gateway.server.server")),
         Case("Python alone", partial(load_modules, "sys")),
     ],
     lines=[
