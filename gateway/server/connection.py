@@ -187,3 +187,20 @@ class Connection(HttpToolsProtocol):
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.released()
+
+
+def configured(app: Any, **options: Any) -> Config:
+    """Uvicorn's configuration of an application on these connections; `options` are its further parameters.
+
+    Its access log is off: it writes whole URLs, and a job's URL is a capability.
+    """
+    return Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        **options,
+    )

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
-import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.core.job import chunk
+from gateway.server.connection import configured
 
 SECONDS = 5.0
 """Timeout of the self-test, which takes 2 ms."""
@@ -72,15 +72,7 @@ async def prove_hijack(make_connection: Callable[..., asyncio.Protocol]) -> None
 async def _run_stream(make_connection: Callable[..., asyncio.Protocol]) -> None:
     loop = asyncio.get_running_loop()
     stream, state = _Stream(), ServerState()
-    config = uvicorn.Config(
-        stream,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
+    config = configured(stream, lifespan="off")
     config.load()
     protocol = make_connection(config=config, server_state=state, app_state={}, _loop=loop)
     near, far = socket.socketpair()

@@ -21,7 +21,7 @@ from gateway.app import VERSION, Gateway, create_app, open_source
 from gateway.callbacks import limits
 from gateway.core.errors import StoreRefused
 from gateway.outbound import names
-from gateway.server.connection import Connection
+from gateway.server.connection import configured
 from gateway.server.selftest import UnfitUvicorn, prove_hijack
 from gateway.server.sockets import BACKLOG, LOOPBACK, close_all, listen
 from gateway.settings import PREFIX, Settings, SettingsError
@@ -164,15 +164,9 @@ def run(command: str, worker: int = 0) -> int:
         return 1
     traces = tracing.begin(os.environ, VERSION)
     gateway = create_app(settings, source, traces)
-    config = uvicorn.Config(
+    config = configured(
         gateway,
-        http=Connection,
-        ws="none",
         lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),

@@ -19,8 +19,6 @@ from gateway.callbacks.receivers import Receivers
 from gateway.core import callback as deliveries
 from gateway.core import job as jobs
 from gateway.core.callback import SPREAD, WAITS
-from gateway.store.sqlite import SQLiteStore
-from gateway.store.sqlite.file import StoreFile
 from tests.support.fake_receiver import (
     ALLOWED,
     SECRET,
@@ -38,6 +36,7 @@ from tests.support.fake_receiver import (
 )
 from tests.support.fake_upstream import FakeUpstream, answering, faking, reset
 from tests.support.harness import Running, runtime, serving, tail
+from tests.support.stores import open_sqlite
 
 pytestmark = pytest.mark.virtual_time
 
@@ -116,7 +115,7 @@ async def test_the_waits_between_attempts(tmp_path: Path, monkeypatch: pytest.Mo
     ticks over all these days would take too long.
     """
     monkeypatch.setattr(callbacks, "LOOK_EVERY", 3600.0)
-    store = SQLiteStore(StoreFile.open(tmp_path / "s.db", None, "tests", make_operator_key=False), log_limit=9)
+    store = open_sqlite(tmp_path / "s.db", 9)
     begun = time.time() - now()
     async with (
         receiving() as receiver,

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.core.job import FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_track
 from gateway.store.sqlite import SQLiteStore
-from gateway.store.sqlite.file import StoreFile
+from tests.support.stores import open_sqlite
 
 ANSWERS = st.builds(
     Answer,
@@ -46,9 +46,7 @@ class Log(RuleBasedStateMachine):
 
     def open(self) -> None:
         async def opened() -> SQLiteStore:
-            return SQLiteStore(
-                StoreFile.open(self.folder / "s.db", None, "model", make_operator_key=False), log_limit=10_000
-            )
+            return open_sqlite(self.folder / "s.db", 10_000)
 
         self.store = self.runner.run(opened())
 

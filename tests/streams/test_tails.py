@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store.sqlite import SQLiteStore
-from gateway.store.sqlite.file import StoreFile
 from gateway.streams.stream import Stream, Subscriber
 from gateway.streams.tails import Tails
 from gateway.telemetry.metrics import Metrics
+from tests.support.stores import open_sqlite
 from tests.support.virtual_time import VirtualLoop
 
 
@@ -133,8 +133,7 @@ STEPS = st.lists(
 
 
 async def play(steps: list[tuple[str, int]], folder: Path) -> None:
-    file = StoreFile.open(folder / "s.db", None, "tests", make_operator_key=False)
-    store = SQLiteStore(file, log_limit=10_000)
+    store = open_sqlite(folder / "s.db", 10_000)
     job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
     await store.create(job, first, None)
     tails = Tails(store, Metrics(), heartbeat=7, limit=1000)
@@ -187,8 +186,7 @@ def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
     """Cut when it takes nothing, ended between events when it is too old or the gateway goes."""
 
     async def scene() -> Client:
-        file = StoreFile.open(tmp_path / "s.db", None, "tests", make_operator_key=False)
-        store = SQLiteStore(file, log_limit=100)
+        store = open_sqlite(tmp_path / "s.db", 100)
         job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
         await store.create(job, first, None)
         tails = Tails(store, Metrics(), heartbeat=1000, limit=10)

@@ -16,10 +16,10 @@ from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Gone, Outcome, callback_request, new_callback
 from gateway.core.job import Answer, Kind, advance
 from gateway.store.sqlite import SQLiteStore
-from gateway.store.sqlite.file import StoreFile
 from tests.support.dying import SteppingLoop
 from tests.support.fake_receiver import SECRET
 from tests.support.harness import runtime
+from tests.support.stores import open_sqlite
 
 BEGUN = 1_790_000_000.0
 Outcomes = Callable[[str], Outcome]
@@ -103,7 +103,7 @@ class Life:
 @asynccontextmanager
 async def life(folder: Path, recorder: Recorder, later: float = 0.0) -> AsyncIterator[Life]:
     loop = asyncio.get_running_loop()
-    store = SQLiteStore(StoreFile.open(folder / "s.db", None, "life", make_operator_key=False), log_limit=100)
+    store = open_sqlite(folder / "s.db", 100)
     try:
         async with anyio.create_task_group() as tasks:
             engine = Callbacks(store, recorder, runtime(tasks, lambda: BEGUN + later + loop.time()))

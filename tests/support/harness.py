@@ -18,12 +18,11 @@ from typing import Any, Self
 import aiohttp
 import anyio
 import msgspec
-import uvicorn
 from anyio.abc import TaskGroup
 
 from gateway.app import Gateway, open_source
 from gateway.membership import Lease, Runtime
-from gateway.server.connection import Connection
+from gateway.server.connection import configured
 from gateway.server.server import KEEP_ALIVE, Server
 from gateway.server.sockets import listen
 from gateway.settings import Settings
@@ -84,17 +83,7 @@ async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[R
     begun = time.time() - loop.time()
     gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1), tracing)
     listening = listen(chosen.host, chosen.port, chosen.send_timeout)
-    config = uvicorn.Config(
-        gateway,
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=2,
-    )
+    config = configured(gateway, lifespan="on", timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=2)
     server = Server(config, gateway, command="gateway")
     host, port = listening[0].getsockname()[:2]
     serve = asyncio.create_task(server._serve(listening))
