@@ -31,6 +31,15 @@ _DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
 _ITEM_FACETS = ("file", "folder", "package", "parentReference")
 
 
+_PLAIN = frozenset(
+    code.lower()
+    for code in (
+        *("itemNotFound", "resourceNotFound", "notFound", "operationNotFound"),
+        *("unauthenticated", "InvalidAuthenticationToken", "accessDenied", "forbidden"),
+    )
+)
+"""Error codes by which the monitor itself refuses; a front end that fails answers with others, or with a page."""
+
 LostCode = Literal["monitorExpired", "monitorUnauthorized"]
 _LOST: dict[int, LostCode] = {
     401: "monitorUnauthorized",
@@ -41,9 +50,14 @@ _LOST: dict[int, LostCode] = {
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The monitor no longer knows the job, or denies access to it."""
+    """The monitor no longer knows the job, or denies access to it.
+
+    `plain` means that the monitor itself says so: by a 410, or by an error code. Otherwise the answer is doubtful: a
+    front end that fails for a while answers 401, 403 and 404 as well. `retry_after` is in seconds.
+    """
 
     code: LostCode
+    plain: bool = True
     retry_after: float | None = None
 
 
@@ -68,15 +82,15 @@ def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
     """The observation for a reply. `now`, in seconds since 1970, is used when `Retry-After` is a date."""
     code = reply.code
     wait = retry_after(reply.headers, now)
-    if code in _LOST:
-        return Lost(_LOST[code], wait)
     if code == 429:
         return Throttled(wait)
     document = _document(reply.body)
+    if code in _LOST:
+        return Lost(_LOST[code], code == 410 or not _PLAIN.isdisjoint(_error_codes(document)), wait)
     word = document.get("status")
     status = _KNOWN.get(word.strip().lower()) if isinstance(word, str) else None
-    if status is None and _names_no_operation(document):
-        return Lost("monitorExpired", wait)
+    if status is None and "operationnotfound" in _error_codes(document):
+        return Lost("monitorExpired", retry_after=wait)
     if status is None and code == 303:
         status = "completed"
     if status is not None:
@@ -118,9 +132,14 @@ def _without_known_status(doc: dict[str, Any], reply: Reply, url: str, wait: flo
     return None
 
 
-def _names_no_operation(doc: dict[str, Any]) -> bool:
-    error = doc.get("error")
-    return isinstance(error, dict) and error.get("code") == "operationNotFound"
+def _error_codes(doc: dict[str, Any]) -> list[str]:
+    """Every error code of a document, in lower case: of `error`, OData 3's `odata.error`, and their neighbours."""
+    nested = doc.get("odata")
+    errors = [doc.get("error"), doc.get("odata.error"), nested.get("error") if isinstance(nested, dict) else None]
+    listed = [error.get("details") for error in errors if isinstance(error, dict)] + [doc.get("details")]
+    holders = [*errors, doc.get("resultInfo"), *(entries[0] for entries in listed if entries and type(entries) is list)]
+    found = [holder.get("code") for holder in holders if isinstance(holder, dict)] + [doc.get("errorCode")]
+    return [code.strip().lower() for code in found if isinstance(code, str)]
 
 
 def _is_throttle_page(reply: Reply) -> bool:

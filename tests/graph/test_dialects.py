@@ -209,23 +209,69 @@ def test_what_tells_nothing_is_no_answer(code: int, body: Any) -> None:
     assert isinstance(read(code, body), NoAnswer)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", {"status": "completed"}])
+GENERAL = {"error": {"code": "generalException", "message": "General Exception While Processing"}}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"RPS error", {"status": "completed"}, GENERAL, [], {"code": "notFound"}]
+)
 def test_codes_that_speak_of_the_monitor_itself(body: Any) -> None:
-    """401, 403, 404, 410 and 429 go by the code, whatever the body says."""
-    assert read(401, body) == Lost("monitorUnauthorized")
-    assert read(403, body) == Lost("monitorUnauthorized")
-    assert read(404, body) == Lost("monitorExpired")
-    assert read(410, body) == Lost("monitorExpired")
+    """401, 403, 404, 410 and 429 go by the code, whatever the body says; without an error code they are doubtful."""
+    assert read(401, body) == Lost("monitorUnauthorized", plain=False)
+    assert read(403, body) == Lost("monitorUnauthorized", plain=False)
+    assert read(404, body) == Lost("monitorExpired", plain=False)
+    assert read(410, body) == Lost("monitorExpired", plain=True)
+    assert read(404, body, Retry_After="7") == Lost("monitorExpired", plain=False, retry_after=7.0)
     assert read(429, body) == Throttled(None)
 
 
-def test_operation_not_found_is_an_expired_monitor() -> None:
-    """The error code upstream gives at the end of a forgotten operation counts like a 404, whatever its code."""
-    body = {"error": {"code": "operationNotFound", "message": "The operation does not exist."}}
+ERROR_PLACES: list[Callable[[str], Any]] = [
+    lambda code: {"error": {"code": code, "message": "m"}},
+    lambda code: {"odata.error": {"code": code, "message": {"lang": "en-US", "value": "m"}}},
+    lambda code: {"odata": {"error": {"code": code}}},
+    lambda code: {"errorCode": code},
+    lambda code: {"resultInfo": {"code": code}},
+    lambda code: {"error": {"code": "BadRequest", "details": [{"code": code}, {"code": "other"}]}},
+    lambda code: {"details": [{"code": code}]},
+]
+
+
+@pytest.mark.parametrize("spelling", [str, str.upper, str.lower])
+@pytest.mark.parametrize("place", ERROR_PLACES)
+@pytest.mark.parametrize(
+    ("named", "plain"),
+    [
+        ("itemNotFound", True),
+        ("resourceNotFound", True),
+        ("notFound", True),
+        ("operationNotFound", True),
+        ("unauthenticated", True),
+        ("InvalidAuthenticationToken", True),
+        ("accessDenied", True),
+        ("forbidden", True),
+        ("generalException", False),
+        ("serviceNotAvailable", False),
+        ("itemNotFoundX", False),
+    ],
+)
+def test_an_error_code_makes_a_loss_plain(
+    named: str, place: Callable[[str], Any], spelling: Callable[[str], str], *, plain: bool
+) -> None:
+    """In any case, wherever error codes stand; any other code leaves it doubtful."""
+    body = place(spelling(named))
+    for code, lost in ((401, "monitorUnauthorized"), (403, "monitorUnauthorized"), (404, "monitorExpired")):
+        assert read(code, body) == Lost(lost, plain=plain)  # type: ignore[arg-type]
+    assert read(410, body) == Lost("monitorExpired", plain=True)
+
+
+@pytest.mark.parametrize("place", ERROR_PLACES)
+def test_operation_not_found_is_an_expired_monitor(place: Callable[[str], Any]) -> None:
+    """The error code upstream gives at the end of a forgotten operation counts like a 410, whatever its code."""
     for code in (200, 303, 400, 500, 503):
-        assert read(code, body) == Lost("monitorExpired")
-    assert read(500, body, Retry_After="7") == Lost("monitorExpired", 7.0)
-    assert isinstance(read(500, {"error": {"code": "generalException"}}), NoAnswer)
+        assert read(code, place("operationNotFound")) == Lost("monitorExpired", plain=True)
+        assert read(code, place("OperationNotFound")) == Lost("monitorExpired", plain=True)
+    assert read(500, place("operationNotFound"), Retry_After="7") == Lost("monitorExpired", retry_after=7.0)
+    assert isinstance(read(500, place("generalException")), NoAnswer)
     assert isinstance(read(500, {"error": "operationNotFound"}), NoAnswer)
 
 
