@@ -24,7 +24,8 @@ from gateway.core.keys import hashed
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
-from gateway.jobs.pacing import RateLimit, StartQueue
+from gateway.jobs.loss import Patience
+from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
 from gateway.jobs.poller import Poller
 from gateway.jobs.schedule import Bounds
 from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
@@ -191,11 +192,11 @@ class Gateway:
                     store=store,
                     upstream=upstream,
                     bounds=Bounds(settings.poll_min, settings.poll_max),
-                    give_up_after=settings.poll_patience,
+                    patience=Patience(settings.poll_patience, settings.lost_patience),
                     deadline=settings.job_deadline,
                     rate=settings.poll_rate,
                     start_queue=StartQueue(RateLimit(settings.poll_rate)),
-                    hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
+                    hung_lane=HungLane(HUNG_AT_ONCE),
                 )
             )
 

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     poll_patience: Seconds = Field(
         1800, description="how long a monitor may fail to answer until its job is lost track of"
     )
+    lost_patience: Seconds = Field(
+        300, description="how long doubtful answers (401, 403, 404) may go on until a monitor counts as lost"
+    )
     job_deadline: Seconds = Field(86400, description="largest age of a running job")
     retention: Seconds = Field(86400, description="how long a job is kept after its end")
     heartbeat: Seconds = Field(15, description="idle time after which a stream sends a comment line")

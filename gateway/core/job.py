@@ -26,6 +26,7 @@ STATUSES = (*RUNNING, "completed", *FAILED)
 
 Kind = Literal["progress", "completed", "failed"]
 Origin = Literal["upstream", "gateway"]
+TroubleCode = Literal["throttled", "unreachable", "doubted"]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -60,8 +61,20 @@ class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
     details: tuple[ErrorDetail, ...] = ()
 
 
+class Trouble(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Why nothing moves: the monitor is `throttled`, `unreachable`, or `doubted` to know the job still.
+
+    `since` is when the first such answer in a row came, `retryAt` from when upstream lets it be asked again; both in
+    ISO 8601, UTC, as they were known when the trouble came.
+    """
+
+    code: TroubleCode
+    since: str
+    retry_at: str | None = None
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Graph's asyncJobStatus plus `jobId` and `at` (ISO 8601, UTC, the time of this state's event)."""
+    """Graph's asyncJobStatus plus `jobId`, `trouble` and `at` (ISO 8601, UTC, the time of this state's event)."""
 
     job_id: str
     operation: str
@@ -71,6 +84,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     resource_id: str | None = None
     resource: str | None = None
     error: JobError | None = None
+    trouble: Trouble | None = None
     at: str
 
     @property
@@ -181,7 +195,17 @@ def lose_track(job: Job, code: LostCode, now: float) -> tuple[Job, list[Event]]:
     if job.state.ended:
         return job, []
     error = JobError(code=code, message=LOSSES[code].message, origin="gateway")
-    return _moved(job, msgspec.structs.replace(job.state, status="failed", error=error), now)
+    return _moved(job, msgspec.structs.replace(job.state, status="failed", error=error, trouble=None), now)
+
+
+def troubled(job: Job, trouble: Trouble | None, now: float) -> tuple[Job, list[Event]]:
+    """The job while its monitor is in this trouble, and the events to append: one if the trouble is news, else none.
+
+    The next answer of the monitor ends the trouble, see `advance`.
+    """
+    if job.state.ended or job.state.trouble == trouble:
+        return job, []
+    return _moved(job, msgspec.structs.replace(job.state, trouble=trouble), now)
 
 
 def reference(job_id: str) -> str:

@@ -1,10 +1,12 @@
-"""Rate limits on polls, for each host and for the process, and the queue in which polls wait for their start."""
+"""Rate limits on polls, for each host and for the process, the queue for starts, and the lane of hanging polls."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from collections import deque
+from itertools import count
 
 TICK = 0.001
 """Seconds by which a start may be early. The loop's clock moves in whole milliseconds, and a timer for less than a
@@ -149,3 +151,39 @@ class StartQueue:
                 self._rate.start(now)
                 waiter.set_result(None)
             self._waiting.popleft()
+
+
+class HungLane:
+    """Places for the polls of jobs that hang again and again, so that hanging polls do not pile up.
+
+    The jobs that have hung the fewest times in a row come first: one that works again does not wait for thousands that
+    do not.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._arrival = count()
+
+    async def enter(self, hangs: int) -> None:
+        """Take a place, to be given back with `leave`; `hangs` counts the job's polls in a row that timed out."""
+        if self._free:
+            self._free -= 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (hangs, next(self._arrival), place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a place back: to the job that has hung the fewest times, and of these to the first that came."""
+        while self._waiting:
+            place = heapq.heappop(self._waiting)[2]
+            if not place.done():
+                place.set_result(None)
+                return
+        self._free += 1

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 import anyio
 
 from gateway.core.job import Job
+from gateway.jobs.host import Host
 from gateway.jobs.schedule import UNSEEN, next_wait
-from gateway.jobs.watch import Host, PollContext, Watch
+from gateway.jobs.watch import PollContext, Watch, age
 
 STOP_GRACE = 1.0
 """Seconds in which polls in flight may finish when the gateway stops."""
@@ -70,7 +71,7 @@ class Poller:
         context = self._context
         for job in unfinished:
             wait = next_wait(
-                age=context.clock() - job.created,
+                age=age(job, context.clock()),
                 progress=UNSEEN,
                 now=0.0,
                 failures=0,
@@ -98,8 +99,8 @@ class Poller:
             watch.cancel()
 
     def give_up(self, most: int) -> list[str]:
-        """Stop polling up to `most` jobs and return their ids; jobs with a poll in flight are kept."""
-        idle = [job_id for job_id, watch in self._watches.items() if not watch.polling]
+        """Stop polling up to `most` jobs and return their ids; busy jobs are kept."""
+        idle = [job_id for job_id, watch in self._watches.items() if not watch.busy]
         for job_id in idle[:most]:
             self.drop(job_id)
         return idle[:most]
@@ -129,8 +130,7 @@ class Poller:
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = Host(name, self._rate, self._context.metrics)
-        host.rate.join(job.id)
-        host.start_queue.look()
+        host.join(job.id)
         watch = self._watches[job.id] = Watch(job, monitor, host, self._context)
         self._tasks.start_soon(self._run, watch, wait)
 
@@ -145,7 +145,7 @@ class Poller:
         if self._watches.get(job_id) is not watch:
             return
         del self._watches[job_id]
-        if watch.host.rate.leave(job_id):
+        if watch.host.leave(job_id):
             del self._hosts[watch.host.name]
         if self._stopping and not self._watches:
             self._empty.set()

@@ -12,13 +12,8 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Literal
 
 import msgspec
-
-from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
-
-LostTrack = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
 
 LENGTH_SHARE = 0.0285
 """Share of the job's known length that a wait may take."""
@@ -41,8 +36,9 @@ APPROACH = 0.4
 """Share that one wait may take of the time until the end is near …"""
 OVERDUE_SHARE = 0.05
 """… and of the time by which the end is overdue: a job that stays at 99 % for hours is not polled often."""
-TWICE_APART = 5.0
-"""Least seconds between two answers of `404` or `401` before the monitor counts as lost."""
+HUNG_WAIT = 8.0
+"""Longest wait in seconds after a poll that timed out, unless upstream asks for more. With the poll's own time, a
+monitor that works again is asked within 20 s."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -116,17 +112,21 @@ def next_wait(
     retry_after: float | None,
     bounds: Bounds,
     rng: random.Random,
+    hung: bool = False,
 ) -> float:
     """Seconds until the next poll.
 
-    `age` and `now` in seconds; `failures` counts the polls in a row without a usable answer, throttled polls
-    included. `retry_after` may lengthen the wait beyond the longest, never shorten it below the shortest.
+    `age` and `now` in seconds; `failures` counts the polls in a row without a good answer, throttled polls included;
+    `hung` says that the last poll timed out. `retry_after` may lengthen the wait beyond the longest, never shorten it
+    below the shortest.
     """
     if retry_after is not None:
         return max(retry_after, bounds.shortest) + rng.uniform(0, bounds.shortest)
     wait = progress.wait(age, now)
     if failures:
         wait = max(wait, bounds.shortest * 2.0 ** min(failures, 32))
+    if hung:
+        wait = min(wait, HUNG_WAIT)
     wait *= rng.uniform(1 - JITTER, 1 + JITTER)
     return min(max(wait, bounds.shortest), bounds.longest)
 
@@ -134,55 +134,3 @@ def next_wait(
 def retry_hint(age: float) -> int:
     """`Retry-After` for clients that poll the gateway, in whole seconds, for a job with this age in seconds."""
     return min(30, max(1, math.ceil(age * LENGTH_SHARE)))
-
-
-class LossState(msgspec.Struct, frozen=True):
-    """How close the gateway is to losing track of a job.
-
-    `failures` counts the polls in a row that were throttled or had no usable answer. `silent_since` is when the first
-    poll of the current silence was sent, None while the monitor answers. `asked` is how many seconds of the silence
-    upstream itself asked for. `lost` is the reason in the last answer, `lost_since` when that reason first came. Times
-    are monotonic seconds.
-    """
-
-    failures: int = 0
-    silent_since: float | None = None
-    asked: float = 0.0
-    lost: Literal["monitorExpired", "monitorUnauthorized"] | None = None
-    lost_since: float = 0.0
-
-
-INITIAL = LossState()
-
-
-def update(loss: LossState, observed: Observation, sent: float, now: float) -> tuple[LossState, LostTrack | None]:
-    """The loss state after an observation whose poll was sent at `sent`, and the reason if track is lost.
-
-    `monitorExpired` and `monitorUnauthorized` take two such answers in a row, at least five seconds apart. A single
-    such answer counts as no answer: a monitor that mixes 401 with 500 for days exhausts the patience too.
-    """
-    since = sent if loss.silent_since is None else loss.silent_since
-    match observed:
-        case Lost(code=code):
-            if loss.lost == code:
-                return loss, code if sent - loss.lost_since >= TWICE_APART else None
-            return (
-                LossState(loss.failures, silent_since=since, asked=loss.asked, lost=code, lost_since=now),
-                None,
-            )
-        case Throttled() | NoAnswer():
-            return LossState(loss.failures + 1, silent_since=since, asked=loss.asked), None
-        case _:
-            return INITIAL, None
-
-
-def patience_left(loss: LossState, now: float, patience: float) -> float | None:
-    """Seconds of `patience` left, not counting waits that upstream asked for; None while the monitor answers."""
-    if loss.silent_since is None:
-        return None
-    return patience - (now - loss.silent_since - loss.asked)
-
-
-def with_requested_wait(loss: LossState, seconds: float) -> LossState:
-    """The loss state after a wait of `seconds` that upstream asked for."""
-    return msgspec.structs.replace(loss, asked=loss.asked + seconds)

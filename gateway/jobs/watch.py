@@ -8,28 +8,27 @@ from typing import Any
 
 import anyio
 
-from gateway.core.addresses import host_class
 from gateway.core.errors import error_text
-from gateway.core.job import Answer, Event, Job, advance, lose_track, reference
+from gateway.core.job import Answer, Event, Job, advance, kind_of, lose_track, reference, troubled
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.jobs.pacing import TICK, AdaptiveRate, StartQueue
-from gateway.jobs.schedule import (
-    INITIAL,
-    TWICE_APART,
-    Bounds,
-    Progress,
-    next_wait,
-    patience_left,
+from gateway.jobs.host import Host
+from gateway.jobs.loss import (
+    UNSEEN_MONITOR,
+    WELL,
+    Patience,
+    judge,
+    trouble_told,
     update,
     with_requested_wait,
 )
+from gateway.jobs.pacing import TICK, HungLane, StartQueue
+from gateway.jobs.schedule import Bounds, Progress, next_wait
 from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics
 
 _OUTCOMES: dict[type[Observation], str] = {
     Answer: "answered",
@@ -38,42 +37,29 @@ _OUTCOMES: dict[type[Observation], str] = {
     NoAnswer: "no_answer",
 }
 
-HUNG_AT_ONCE = 32
-"""Most polls in flight for jobs whose last poll ran into its time limit."""
+HUNG_AT_ONCE = 2000
+"""Most polls in flight for jobs whose last polls ran into their time limit: with 3,600 such jobs none waits for it."""
+FREE_RETRIES = 2
+"""Polls in a row that may time out before a job needs a place in the lane of those."""
 
 log = EventLog("gateway.watch")
-
-
-class Host:
-    """The rate limit shared by the jobs of one host; `rate` is its maximum in polls a second.
-
-    The host's counters are looked up once, not for each poll.
-    """
-
-    def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
-        self.name = name
-        self.kind = kind = host_class(name)
-        self.rate = AdaptiveRate(rate)
-        self.start_queue = StartQueue(self.rate)
-        self.polls = {outcome: metrics.polls.labels(outcome, kind) for outcome in POLL_OUTCOMES}
-        self.poll_duration = metrics.poll_duration.labels(kind)
 
 
 class PollContext(Runtime, frozen=True, kw_only=True):
     """The runtime, and the rest of the context that all watches of a process share.
 
-    `give_up_after` is the patience with a silent monitor and `deadline` the longest life of a job, both in seconds;
-    `rate` is the limit in polls a second, of the process and of each host.
+    `deadline` is the longest life of a job in seconds; `rate` is the limit in polls a second, of the process and of
+    each host.
     """
 
     store: Store
     upstream: Upstream
     bounds: Bounds
-    give_up_after: float
+    patience: Patience
     deadline: float
     rate: float
     start_queue: StartQueue
-    hung_limit: anyio.Semaphore
+    hung_lane: HungLane
 
 
 class Watch:
@@ -81,11 +67,12 @@ class Watch:
 
     __slots__ = (
         "_awaiting",
+        "_born",
         "_cancelled",
         "_context",
         "_due",
         "_ends",
-        "_hung",
+        "_hangs",
         "_job",
         "_loss",
         "_monitor",
@@ -95,6 +82,7 @@ class Watch:
         "_scope",
         "_stopping",
         "_troubles",
+        "_verdict",
         "host",
         "polling",
     )
@@ -111,14 +99,18 @@ class Watch:
         self._monitor = monitor
         self.host = host
         self._context = context
-        self._loss = INITIAL
-        self._hung = False
+        done = job.state.percentage_complete
+        self._loss = WELL if done > 0 or job.state.status != "notStarted" else UNSEEN_MONITOR
+        self._hangs = 0
         self._troubles = 0
+        self._verdict: Answer | None = None
+        """A completion without an item's id, which is stored after one more look."""
         now = self._now()
         self._due = now
-        done = job.state.percentage_complete
         self._progress = Progress(now, done)
-        self._ends = now + job.created + context.deadline - context.clock()
+        # From here on the age is monotonic: a wall clock that is set must neither end a job nor poll it more often.
+        self._born = now - age(job, context.clock())
+        self._ends = self._born + context.deadline
 
     @property
     def job_id(self) -> str:
@@ -129,10 +121,15 @@ class Watch:
         """The epoch under which this process polls the job."""
         return self._job.epoch
 
+    @property
+    def busy(self) -> bool:
+        """Whether the watch should not go to another process now: an answer is awaited, or a verdict is at hand."""
+        return self.polling or self._verdict is not None
+
     def stop(self) -> None:
         self._stopping = True
         if not self.polling:
-            self.cancel()
+            self._scope.cancel()
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -147,10 +144,10 @@ class Watch:
                 await self._poll_until_end(wait)
         finally:
             deadline.cancel()
-        if self._overdue and not self._cancelled:
+        if not self._cancelled and (self._overdue or self._verdict is not None):
             self._scope = anyio.CancelScope()
             with self._scope:
-                await self._give_up()
+                await self._conclude()
 
     def _break_off(self) -> None:
         """Cancel the poll in flight at the job's deadline: its answer would be too late."""
@@ -158,9 +155,18 @@ class Watch:
             self._overdue = True
             self._scope.cancel()
 
-    async def _give_up(self) -> None:
+    async def _conclude(self) -> None:
+        """End the job with the verdict at hand, else because of its deadline."""
         await self._context.lease.held()
-        await self._append(*lose_track(self._job, "deadlineExceeded", self._context.clock()))
+        verdict, self._verdict = self._verdict, None
+        clock = self._context.clock()
+        await self._append(
+            *(
+                lose_track(self._job, "deadlineExceeded", clock)
+                if verdict is None
+                else advance(self._job, verdict, clock)
+            )
+        )
 
     async def _poll_until_end(self, wait: float) -> None:
         lease = self._context.lease
@@ -170,7 +176,7 @@ class Watch:
             if not lease.holds:
                 await lease.held()
             if self._now() + TICK >= self._ends:  # a timer may fire early by that much
-                await self._give_up()
+                await self._conclude()
                 return
             self.polling = self._awaiting = True
             polled = await self._poll_in_turn()
@@ -184,28 +190,29 @@ class Watch:
             self.polling = False
 
     async def _poll_in_turn(self) -> tuple[float, Observation]:
-        """Poll once; the time of sending and the observation.
-
-        Jobs whose last poll hung share `HUNG_AT_ONCE` places, so that hanging polls do not pile up.
-        """
-        if not self._hung:
-            return await self._poll()
-        async with self._context.hung_limit:
-            return await self._poll()
-
-    async def _poll(self) -> tuple[float, Observation]:
+        """Poll once; the time of sending and the observation."""
+        context = self._context
         if self._monitor is None:
             return self._now(), NoAnswer("its host is not allowed")
-        context, host = self._context, self.host
-        await host.start_queue.take()
+        await self.host.start_queue.take()
         await context.start_queue.take()
+        if self._hangs <= FREE_RETRIES:
+            return await self._poll(self._monitor)
+        await context.hung_lane.enter(self._hangs)  # last, so that no place is held while others may start
+        try:
+            return await self._poll(self._monitor)
+        finally:
+            context.hung_lane.leave()
+
+    async def _poll(self, monitor: Monitor) -> tuple[float, Observation]:
+        context, host = self._context, self.host
         if not context.lease.holds:  # the lease may have ended in the queue
             await context.lease.held()
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
         with context.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
-            reply = await context.upstream.poll(self._monitor, span.along({}))
-            observed = reply if isinstance(reply, NoAnswer) else self._interpreted(reply, self._monitor.url)
+            reply = await context.upstream.poll(monitor, span.along({}))
+            observed = reply if isinstance(reply, NoAnswer) else self._interpreted(reply, monitor.url)
             outcome = _outcome(observed)
             span.of_job(self._job.id)
             span.set_attributes(host=host.kind, outcome=outcome)
@@ -225,34 +232,60 @@ class Watch:
             log.error("answer_unreadable", job=self._reference, status=reply.code, error=type(error).__name__)  # noqa: TRY400
             return NoAnswer("it cannot be read")
 
-    async def _apply(self, sent: float, observed: Observation) -> float | None:
+    async def _apply(self, sent: float, heard: Observation) -> float | None:
         """Store the consequences of an observation; the seconds until the next poll, None if there is none."""
-        now = self._now()
-        self._hung = isinstance(observed, NoAnswer) and observed.hung
-        self._loss, lost = update(self._loss, observed, sent, now)
-        left = patience_left(self._loss, now, self._context.give_up_after)
-        if lost is None and left is not None and left <= 0 and not isinstance(observed, Lost):
-            lost = "monitorUnreachable"  # a Lost gets its second answer first, since its reason says more
-        if isinstance(observed, Answer):
-            job, events = advance(self._job, observed, self._context.clock())
+        context, now = self._context, self._now()
+        self._hangs = self._hangs + 1 if isinstance(heard, NoAnswer) and heard.hung else 0
+        self._loss = update(self._loss, heard, sent, now)
+        self.host.heard(self._job.id, heard, now)
+        lost, due = judge(self._loss, sent, now, context.patience, self._host_well_at)
+        observed = self._weighed(heard)
+        clock = context.clock()
+        events: Sequence[Event] = ()
+        job = self._job
+        if observed is None:
+            pass
+        elif isinstance(observed, Answer):
+            job, events = advance(self._job, observed, clock)
             self._progress = self._progress.seen(job.state.percentage_complete, now)
         elif lost is not None:
-            job, events = lose_track(self._job, lost, self._context.clock())
+            job, events = lose_track(self._job, lost, clock)
         else:
-            job, events = self._job, []
-        wait = self._wait_after(observed, left, now)
-        self._log_trouble(observed, wait)
+            told = trouble_told(self._job.state.trouble, self._loss, observed.retry_after, now, clock)
+            job, events = troubled(self._job, told, clock)
+        wait = self._wait_after(heard, due, now)
+        self._log_trouble(heard, wait)
         if events and not await self._append(job, events):
             return None
+        if observed is None:
+            return context.bounds.shortest
         return None if job.state.ended else wait
 
-    def _wait_after(self, observed: Observation, left: float | None, now: float) -> float:
+    def _host_well_at(self, since: float) -> float:
+        return self.host.health.well_at(since, self._now())
+
+    def _weighed(self, observed: Observation) -> Observation | None:
+        """The observation to act on; None for a completion without an item's id, which deserves one more look.
+
+        The second look may add the id. It can take nothing back, whatever it is.
+        """
+        completed = isinstance(observed, Answer) and kind_of(observed.status or "") == "completed"
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None:
+            return observed if completed else verdict
+        if not isinstance(observed, Answer) or not completed or observed.resource_id or self._job.state.resource_id:
+            return observed
+        self._verdict = observed
+        return None
+
+    def _wait_after(self, observed: Observation, due: float, now: float) -> float:
         context = self._context
         wait = next_wait(
-            age=context.clock() - self._job.created,
+            age=now - self._born,
             progress=self._progress,
             now=now,
             failures=self._loss.failures,
+            hung=self._hangs > 0,
             retry_after=observed.retry_after,
             bounds=context.bounds,
             rng=context.rng,
@@ -260,17 +293,12 @@ class Watch:
         if isinstance(observed, Throttled):
             self.host.rate.throttled(self._job.id, now, wait)
             context.metrics.throttled_seconds.labels(self.host.kind).inc(wait)
-        elif not self._hung:
+        elif not self._hangs:
             self.host.rate.answered(self._job.id, now)
         self.host.start_queue.look()
-        if observed.retry_after is not None:
-            if left is not None:
-                self._loss = with_requested_wait(self._loss, wait)
-        elif isinstance(observed, Lost):
-            until_second = self._loss.lost_since + TWICE_APART - now
-            wait = max(context.bounds.shortest, min(until_second, context.bounds.longest))
-        elif left is not None:
-            wait = max(context.bounds.shortest, min(wait, left))
+        if observed.retry_after is None:
+            return max(context.bounds.shortest, min(wait, due))
+        self._loss = with_requested_wait(self._loss, wait)
         return wait
 
     def _log_trouble(self, observed: Observation, wait: float) -> None:
@@ -325,6 +353,11 @@ class Watch:
             if job.state.ended:
                 metrics.report_end(job)
         return mine
+
+
+def age(job: Job, clock: float) -> float:
+    """Seconds since a job was created, 0 if the clock says that this is yet to come."""
+    return max(0.0, clock - job.created)
 
 
 def _outcome(observed: Observation) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from gateway.jobs.pacing import AdaptiveRate, RateLimit, StartQueue
+from gateway.jobs.pacing import AdaptiveRate, HungLane, RateLimit, StartQueue
 
 pytestmark = pytest.mark.virtual_time
 
@@ -152,3 +152,41 @@ async def test_many_turns_within_a_tick_take_no_timer_each() -> None:
     await asyncio.gather(*(turns.take() for _ in range(1000)))
     assert 0.09 <= loop.time() - begun <= 0.11
     assert looks <= 1000 + 150
+
+
+async def test_the_lane_lets_the_fewest_hangs_through_first() -> None:
+    """Among equals the first that came; one that was cancelled takes no place with it."""
+    lane, seen = HungLane(1), []
+
+    async def poll(name: str, hangs: int) -> None:
+        await lane.enter(hangs)
+        seen.append(name)
+        await anyio.sleep(10)
+        lane.leave()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poll, "first", 9)
+        await anyio.sleep(1)
+        for name, hangs in (("five a", 5), ("five b", 5), ("seven", 7), ("three", 3)):
+            tasks.start_soon(poll, name, hangs)
+        with anyio.move_on_after(1):
+            await poll("impatient", 1)
+    assert seen == ["first", "three", "five a", "five b", "seven"]
+    assert asyncio.get_running_loop().time() == pytest.approx(50)
+
+
+async def test_a_place_given_in_the_moment_of_a_cancellation_is_given_on() -> None:
+    """Who leaves with a place in hand gives it to the next."""
+    lane, seen = HungLane(1), []
+
+    async def poll(name: str) -> None:
+        await lane.enter(1)
+        seen.append(name)
+
+    await lane.enter(0)
+    first, second = asyncio.create_task(poll("first")), asyncio.create_task(poll("second"))
+    await anyio.sleep(1)
+    lane.leave()
+    first.cancel()
+    await second
+    assert (seen, first.cancelled()) == (["second"], True)

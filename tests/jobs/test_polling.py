@@ -140,16 +140,48 @@ async def test_waits_that_upstream_asked_for_do_not_cost_patience(tmp_path: Path
         assert (await tail(gateway.session, job["events"]))[-1].name == "completed"
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "monitorExpired"), (401, "monitorUnauthorized")])
-async def test_a_lost_monitor_is_asked_twice(status: int, code: str, tmp_path: Path) -> None:
-    """Two such answers at least five seconds apart."""
+GONE = {"error": {"code": "itemNotFound", "message": "The resource could not be found."}}
+DENIED = {"error": {"code": "unauthenticated", "message": "Authentication failed"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "seconds"),
+    [
+        (404, GONE, "monitorExpired", 15),
+        (410, None, "monitorExpired", 15),
+        (401, DENIED, "monitorUnauthorized", 60),
+        (403, DENIED, "monitorUnauthorized", 60),
+        (404, None, "monitorExpired", 300),
+        (401, {"error": {"code": "generalException"}}, "monitorUnauthorized", 300),
+    ],
+)
+async def test_a_lost_monitor(status: int, body: object, code: str, seconds: float, tmp_path: Path) -> None:
+    """It is asked again at growing waits, and for the last time when it may count as lost."""
     async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
-        upstream.on_poll = answering(lambda: web.Response(status=status))
-        times = timed(upstream)
         job = await gateway.copy("/v1.0/me/drive/items/1")
+        await anyio.sleep(2)
+        upstream.on_poll = answering(lambda: web.json_response(body, status=status))
+        times = timed(upstream)
         assert await error_of(gateway, job) == (code, "gateway")
-        assert len(times) == 2
-        assert 5 <= times[1] - times[0] <= 6
+        assert seconds - 0.01 <= times[-1] - times[0] <= seconds + 1
+        assert len(times) <= 6 + seconds / 25
+
+
+@pytest.mark.parametrize("setting", [{}, {"lost_patience": 20.0}])
+async def test_a_monitor_that_is_404_until_it_is_there(setting: dict[str, float], tmp_path: Path) -> None:
+    """A minute is granted before the first good answer, unless a smaller patience is set."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL, **setting) as gateway:
+        there = upstream.on_poll
+        upstream.on_poll = answering(lambda: web.json_response(GONE, status=404))
+        job = await gateway.copy("/v1.0/me/drive/items/1")
+        await anyio.sleep(50)
+        upstream.on_poll = there
+        if setting:
+            assert await error_of(gateway, job) == ("monitorExpired", "gateway")
+        else:
+            await anyio.sleep(31)
+            upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "2"}))
+            assert (await tail(gateway.session, job["events"]))[-1].name == "completed"
 
 
 async def test_after_the_end_nobody_asks(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from multidict import CIMultiDict
 
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
-from gateway.jobs.pacing import RateLimit, StartQueue
+from gateway.jobs.host import Host
+from gateway.jobs.loss import Patience
+from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, Host, PollContext, Watch
+from gateway.jobs.watch import HUNG_AT_ONCE, PollContext, Watch
 from gateway.outbound.reply import Reply
 from tests.support.fake_receiver import figures
 from tests.support.fake_upstream import faking
@@ -67,11 +69,11 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
             store=store,
             upstream=upstream,
             bounds=Bounds(1.0, 30.0),
-            give_up_after=600.0,
+            patience=Patience(600.0, 300.0),
             deadline=DEADLINE,
             rate=1000,
             start_queue=StartQueue(RateLimit(1000)),
-            hung_limit=anyio.Semaphore(HUNG_AT_ONCE),
+            hung_lane=HungLane(HUNG_AT_ONCE),
         )
         watch = Watch(job, monitor, Host("h:443", 1000, context.metrics), context)
         if late is None:

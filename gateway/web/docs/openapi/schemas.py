@@ -61,6 +61,7 @@ _STATE_PROPERTIES = {
     "resourceId": "the id of the new item",
     "resource": "the path that reads the new item, through the gateway or at Graph",
     "error": "why the job failed; every failed job has it",
+    "trouble": "why nothing moves; it comes, changes and goes with an event each",
     "at": "when the gateway saw this state",
 }
 
@@ -84,9 +85,20 @@ def _states() -> dict[str, Any]:
         "upstream: the copy failed; gateway: the gateway lost track of the copy, which may have gone on"
     )
     state = components["State"]
-    for optional in ("statusDescription", "resourceId", "resource", "error"):
-        kinds = state["properties"][optional]["anyOf"]
-        state["properties"][optional] = next(kind for kind in kinds if kind != {"type": "null"})
+    trouble = components["Trouble"]
+    for schema, optional in (
+        *((state, name) for name in ("statusDescription", "resourceId", "resource", "error", "trouble")),
+        (trouble, "retryAt"),
+    ):
+        kinds = schema["properties"][optional].pop("anyOf")
+        schema["properties"][optional] = next(kind for kind in kinds if kind != {"type": "null"})
+    trouble["description"] = "Why nothing moves, until the monitor's next good answer."
+    trouble["properties"]["code"]["description"] = (
+        "throttled: upstream asks for fewer polls; unreachable: no usable answer; doubted: the monitor says that it is "
+        "gone or denies access, which may pass"
+    )
+    trouble["properties"]["since"] |= _TIME | {"description": "when the first such answer in a row came"}
+    trouble["properties"]["retryAt"] |= _TIME | {"description": "until when upstream asked to wait, when it came"}
     state["properties"]["status"]["examples"] = list(STATUSES)
     state["properties"]["percentageComplete"] |= {"minimum": 0, "maximum": 100}
     state["properties"]["at"] |= _TIME

@@ -1,0 +1,139 @@
+"""What the jobs of one host share: its rate limit and its health.
+
+A host that lies for a while lies to all of its jobs. So what most of them hear is the host's trouble, not theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+from gateway.core.addresses import host_class
+from gateway.core.job import Answer
+from gateway.graph.dialects import Lost, Observation
+from gateway.jobs.pacing import AdaptiveRate, StartQueue
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import POLL_OUTCOMES, Metrics
+
+MINUTE = 60.0
+"""Seconds for which a host is held to have told a job that its monitor is lost."""
+MOST_AT_LEAST = 3
+"""Fewest jobs that can be most of a host's."""
+ASK_AGAIN = 5.0
+"""Seconds between polls of a job whose verdict waits only for what the other jobs of its host hear."""
+
+log = EventLog("gateway.watch")
+
+
+class HostHealth:
+    """What the running jobs of one host last heard."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[float, bool]] = {}
+        """Of each running job the time of its last answer, and whether that was a good one; (-inf, True) before."""
+        self._lost: dict[str, float] = {}
+        """When a job last heard that its monitor is lost, within the minute; the longest ago first."""
+
+    def join(self, job_id: str) -> None:
+        self._heard.setdefault(job_id, (-math.inf, True))
+
+    def leave(self, job_id: str) -> bool:
+        """Remove a job; True if it was the host's last."""
+        self._heard.pop(job_id, None)
+        self._lost.pop(job_id, None)
+        return not self._heard
+
+    def heard(self, job_id: str, observed: Observation, now: float) -> None:
+        """Record an answer of a running job, or that there was none."""
+        if job_id not in self._heard:
+            return
+        self._heard[job_id] = (now, isinstance(observed, Answer))
+        if isinstance(observed, Lost):
+            self._lost.pop(job_id, None)
+            self._lost[job_id] = now
+
+    @property
+    def jobs(self) -> int:
+        return len(self._heard)
+
+    def losing(self, now: float) -> int:
+        """The number of running jobs that have heard in the last minute that their monitor is lost."""
+        while self._lost:
+            job_id, at = next(iter(self._lost.items()))
+            if at > now - MINUTE:
+                break
+            del self._lost[job_id]
+        return len(self._lost)
+
+    def doubted(self, now: float) -> bool:
+        """Whether most jobs of the host have heard in the last minute that their monitors are lost."""
+        return self.losing(now) > self._few()
+
+    def well_at(self, since: float, now: float) -> float:
+        """The time from when the host may count as well, for a job that has heard since `since` that its monitor is
+        lost; not later than `now` if the host is well.
+
+        Jobs whose last answer is not good count against their host too. A job that was not asked since then may still
+        hear the same; it is waited for, for a minute at most.
+        """
+        few, losing = self._few(), self.losing(now)
+        if losing > few:
+            return next(islice(self._lost.values(), losing - few - 1, None)) + MINUTE
+        against = unasked = 0
+        for job_id, (at, good) in self._heard.items():
+            if job_id in self._lost:
+                against += 1
+            elif at < since:
+                unasked += 1
+            elif not good:
+                against += 1
+        if against > few:
+            return now + ASK_AGAIN
+        if against + unasked > few and now < since + MINUTE:
+            return min(now + ASK_AGAIN, since + MINUTE)
+        return now
+
+    def _few(self) -> int:
+        """The largest number of jobs that is not most of them."""
+        return max(len(self._heard) // 2, MOST_AT_LEAST - 1)
+
+
+class Host:
+    """What the jobs of one host share: its rate limit, `rate` polls a second at most, and its health.
+
+    The host's counters are looked up once, not for each poll.
+    """
+
+    def __init__(self, name: str, rate: float, metrics: Metrics) -> None:
+        self.name = name
+        self.kind = kind = host_class(name)
+        self.rate = AdaptiveRate(rate)
+        self.start_queue = StartQueue(self.rate)
+        self.health = HostHealth()
+        self._doubted = False
+        self.polls = {outcome: metrics.polls.labels(outcome, kind) for outcome in POLL_OUTCOMES}
+        self.poll_duration = metrics.poll_duration.labels(kind)
+
+    def join(self, job_id: str) -> None:
+        self.rate.join(job_id)
+        self.health.join(job_id)
+        self.start_queue.look()
+
+    def leave(self, job_id: str) -> bool:
+        """Remove a job; True if it was the host's last."""
+        self.rate.leave(job_id)
+        return self.health.leave(job_id)
+
+    def heard(self, job_id: str, observed: Observation, now: float) -> None:
+        """Record an answer, or that there was none; log when most jobs begin or cease to hear that they are lost."""
+        self.health.heard(job_id, observed, now)
+        if not self._doubted and not isinstance(observed, Lost):
+            return
+        doubted = self.health.doubted(now)
+        if doubted != self._doubted:
+            self._doubted = doubted
+            jobs, losing = self.health.jobs, self.health.losing(now)
+            if doubted:
+                log.warning("host_doubted", host=self.kind, jobs=jobs, losing=losing)
+            else:
+                log.info("host_trusted", host=self.kind, jobs=jobs, losing=losing)

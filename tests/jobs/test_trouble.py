@@ -1,0 +1,274 @@
+"""What watchers are told while nothing moves, and what a host that lies for a while does to its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.core.job import Target, accepted
+from gateway.graph.client import Monitor
+from gateway.jobs.host import Host
+from gateway.jobs.loss import Patience
+from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
+from gateway.jobs.schedule import Bounds
+from gateway.jobs.watch import PollContext, Watch
+from gateway.outbound.reply import Reply
+from tests.support.fake_upstream import FakeUpstream, answering, faking
+from tests.support.harness import OPERATOR, Event, Running, runtime, serving, tail
+from tests.support.stores import open_sqlite
+
+pytestmark = pytest.mark.virtual_time
+
+REAL = {"poll_min": 0.5, "poll_max": 30.0}
+ITEM = "/v1.0/me/drive/items/1"
+
+
+def document(status: int, body: object = None, **headers: str) -> Callable[[], web.StreamResponse]:
+    return lambda: web.json_response(body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def error(code: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": "…"}}
+
+
+def page(status: int) -> Callable[[], web.StreamResponse]:
+    return lambda: web.Response(status=status, text="<html><h1>Sorry</h1></html>", content_type="text/html")
+
+
+DONE = document(200, {"status": "completed", "resourceId": "2"})
+LIES = {
+    "401 generalException": document(401, error("generalException")),
+    "401 unauthenticated": document(401, error("unauthenticated")),
+    "403 accessDenied": document(403, error("accessDenied")),
+    "404 itemNotFound": document(404, error("itemNotFound")),
+    "404 page": page(404),
+    "410": document(410),
+}
+TROUBLES: dict[str, Callable[[], web.StreamResponse]] = {
+    "throttled": document(429),
+    "unreachable": document(500),
+    "doubted": document(401),
+}
+
+
+async def scripted(upstream: FakeUpstream, answers: list[Callable[[], web.StreamResponse]]) -> None:
+    """Answer the polls one by one, and the last for ever."""
+    left = iter(answers[:-1])
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return next(left, answers[-1])()
+
+    upstream.on_poll = answer
+
+
+def told(events: list[Event]) -> list[str | None]:
+    """The code of the trouble in each event."""
+    return [event.data.get("trouble", {}).get("code") for event in events]
+
+
+@pytest.mark.parametrize("code", TROUBLES)
+async def test_it_comes_and_goes_as_an_event(code: str, tmp_path: Path) -> None:
+    """One event at the second such answer, none for the ten after it, one at the next good answer."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        good = document(202, {"status": "inProgress", "percentageComplete": 5})
+        await scripted(upstream, [good, *[TROUBLES[code]] * 8, good, DONE])
+        job = await gateway.copy(ITEM)
+        events = await tail(gateway.session, job["events"])
+        assert told(events) == [None, None, code, None, None]
+        assert events[2].data["percentageComplete"] == 5
+        assert events[2].data["trouble"]["since"] < events[2].data["at"] < events[3].data["at"]
+        assert [event.name for event in events] == ["progress"] * 4 + ["completed"]
+
+
+async def test_a_long_requested_wait_is_told_at_once_with_its_end(tmp_path: Path) -> None:
+    """A page can say when it goes on."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        good = document(202, {"status": "notStarted"})
+        await scripted(upstream, [document(429, Retry_After="9"), good, document(429, Retry_After="60"), DONE])
+        job = await gateway.copy(ITEM)
+        events = await tail(gateway.session, job["events"])
+        assert told(events) == [None, "throttled", None]
+        trouble = events[1].data["trouble"]
+        assert trouble["since"] == events[1].data["at"]
+        assert trouble["retryAt"] > trouble["since"]
+
+
+async def test_a_change_of_trouble_is_an_event_and_an_alternation_is_none(tmp_path: Path) -> None:
+    """Two answers in a row change it; one between changes nothing."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        slow, broken = TROUBLES["throttled"], TROUBLES["unreachable"]
+        await scripted(upstream, [slow, slow, broken, slow, broken, slow, broken, broken, broken, DONE])
+        job = await gateway.copy(ITEM)
+        assert told(await tail(gateway.session, job["events"])) == [None, "throttled", "unreachable", None]
+
+
+async def test_it_stands_in_states_and_lists_and_survives_a_restart(tmp_path: Path) -> None:
+    """Another process goes on with what watchers were told, and takes it back as soon as the monitor answers."""
+    async with faking() as upstream:
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            upstream.on_poll = answering(TROUBLES["unreachable"])
+            job = await gateway.copy(ITEM)
+            await anyio.sleep(20)
+            before = await shown(gateway, job["jobId"])
+            assert before["trouble"]["code"] == "unreachable"
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            await anyio.sleep(100)
+            assert await shown(gateway, job["jobId"]) == before
+            upstream.on_poll = answering(DONE)
+            events = await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events")
+            assert told(events) == [None, "unreachable", None]
+
+
+async def shown(gateway: Running, job_id: str) -> dict[str, Any]:
+    """The job's state, which is the same in the list."""
+    async with gateway.session.get(f"{gateway.url}/jobs/{job_id}") as response:
+        state: dict[str, Any] = await response.json()
+    async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+        (listed,) = (await response.json())["value"]
+    assert listed == state
+    return state
+
+
+async def test_a_lost_job_ends_without_trouble(tmp_path: Path) -> None:
+    """Doubt is told first; the error replaces it."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        upstream.on_poll = answering(LIES["404 itemNotFound"])
+        job = await gateway.copy(ITEM)
+        events = await tail(gateway.session, job["events"])
+        assert told(events) == [None, "doubted", None]
+        assert events[-1].data["error"]["code"] == "monitorExpired"
+
+
+@pytest.mark.parametrize("seconds", [9, 45, 280])
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_host_that_lies_for_a_while_ends_no_job(lie: str, seconds: float, tmp_path: Path) -> None:
+    """Young and old jobs, whatever it says, with a restart within: all go on and complete."""
+    async with faking() as upstream:
+        jobs: list[str] = []
+        good = upstream.on_poll
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            for _ in range(12):
+                jobs.append((await gateway.copy(ITEM))["jobId"])
+                await anyio.sleep(40 if len(jobs) < 8 else 0.1)
+            upstream.on_poll = answering(LIES[lie])
+            await anyio.sleep(seconds / 2)
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            await anyio.sleep(seconds / 2)
+            upstream.on_poll = good
+            await anyio.sleep(120)
+            upstream.on_poll = answering(DONE)
+            for job_id in jobs:
+                events = await tail(gateway.session, f"{gateway.url}/jobs/{job_id}/events")
+                assert events[-1].name == "completed"
+                assert set(told(events)) <= {None, "doubted"}
+
+
+async def test_a_host_is_said_to_lie_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One line when most of its jobs are told that they are lost, one when that is over."""
+    caplog.set_level("INFO", "gateway.watch")
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        good = upstream.on_poll
+        for _ in range(5):
+            await gateway.copy(ITEM)
+        upstream.on_poll = answering(LIES["404 page"])
+        await anyio.sleep(100)
+        upstream.on_poll = good
+        await anyio.sleep(200)
+    seen = [record.message for record in caplog.records if record.message.startswith("host_")]
+    assert seen == ["host_doubted", "host_trusted"]
+
+
+async def test_one_more_look_when_a_completion_names_no_item(tmp_path: Path) -> None:
+    """The id may come one poll later."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        await scripted(upstream, [document(200, {"status": "completed"}), DONE])
+        job = await gateway.copy(ITEM)
+        events = await tail(gateway.session, job["events"])
+        assert len(events) == 2
+        assert events[-1].data["resourceId"] == "2"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [document(200, {"status": "completed"}), document(500), document(404), document(202, {"status": "failed"})],
+)
+async def test_the_second_look_takes_nothing_back(second: Callable[[], web.StreamResponse], tmp_path: Path) -> None:
+    """What was seen is the verdict, and nobody asks a third time."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        await scripted(upstream, [document(200, {"status": "completed"}), second])
+        job = await gateway.copy(ITEM)
+        events = await tail(gateway.session, job["events"])
+        assert [event.name for event in events] == ["progress", "completed"]
+        await anyio.sleep(60)
+        assert upstream.polls() == 2
+
+
+async def test_a_verdict_is_stored_when_the_gateway_stops_before_the_second_look(tmp_path: Path) -> None:
+    """The next process need not ask, and the monitor may be gone by then."""
+    async with faking() as upstream:
+        async with serving(upstream.url, tmp_path, poll_min=5.0, poll_max=30.0) as gateway:
+            upstream.on_poll = answering(document(200, {"status": "completed"}))
+            job = await gateway.copy(ITEM)
+            await anyio.sleep(7)
+            assert upstream.polls() == 1
+        upstream.on_poll = answering(document(404))
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            events = await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events")
+            assert [event.name for event in events] == ["progress", "completed"]
+        assert upstream.polls() == 1
+
+
+class Counting:
+    """An upstream whose jobs go on for ever."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    async def poll(self, _monitor: Monitor, _headers: Mapping[str, str]) -> Reply:
+        self.polls += 1
+        return Reply(202, CIMultiDict(), b'{"status":"inProgress"}')
+
+
+@pytest.mark.parametrize("set_by", [0.0, 3600.0, -3600.0, 86400.0 * 400, -86400.0 * 400])
+async def test_a_wall_clock_that_is_set_changes_no_wait(set_by: float, tmp_path: Path) -> None:
+    """A job's age is monotonic: neither is it polled more often, nor does its deadline come."""
+    loop = asyncio.get_running_loop()
+    store = open_sqlite(tmp_path / "gateway.db")
+    clock = 1e9
+    job, events = accepted("a" * 24, monitor="https://h/m", target=Target(), now=clock)
+    await store.create(job, events, None)
+    upstream: Any = Counting()
+    async with anyio.create_task_group() as tasks:
+        context = PollContext(
+            **msgspec.structs.asdict(runtime(tasks, lambda: clock)),
+            store=store,
+            upstream=upstream,
+            bounds=Bounds(0.5, 30.0),
+            patience=Patience(600.0, 300.0),
+            deadline=3000.0,
+            rate=1000,
+            start_queue=StartQueue(RateLimit(1000)),
+            hung_lane=HungLane(1),
+        )
+        watch = Watch(job, Monitor("https://h/m", None, None, "h:443"), Host("h:443", 1000, context.metrics), context)
+        tasks.start_soon(watch.run, 1.0)
+        await anyio.sleep(1000)
+        before, clock = upstream.polls, clock + 1000 + set_by
+        await anyio.sleep(1000)
+        assert 30 <= upstream.polls - before <= 40
+        await anyio.sleep(1010)
+        polls = upstream.polls
+    (piece,) = await store.read([(job.id, 0)], 64)
+    await store.close()
+    assert piece is not None
+    assert b"deadlineExceeded" in piece.events[-1].data
+    assert loop.time() > 3000
+    assert polls == upstream.polls
