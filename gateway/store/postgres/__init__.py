@@ -213,7 +213,8 @@ class PostgresStore(Ownership):
 
     async def delete_expired(self, before: float) -> int:
         async def work(connection: Connection) -> int:
-            past = [row["id"] for row in await connection.fetch(statements.PAST, before, _DELETE_AT_ONCE)]
+            locked = [row["id"] for row in await connection.fetch(statements.PAST, before, _DELETE_AT_ONCE)]
+            past = [row["id"] for row in await connection.fetch(statements.STILL_PAST, before, locked)]
             for table, column in (("keys", "job_id"), ("callbacks", "job_id"), ("events", "job_id"), ("jobs", "id")):
                 await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::text[])", past)
             await connection.execute(

@@ -50,6 +50,8 @@ class CallbackTable:
         return "added"
 
     async def revive(self, connection: Connection, job_id: str, callback_id: str, owner: str) -> Callback | None:
+        # As in `add`: the deletion of an expired job looks at its callbacks under a lock on the job's row.
+        await connection.fetchval("SELECT 1 FROM jobs WHERE id = $1 FOR KEY SHARE", job_id)
         row = await connection.fetchrow(
             f"SELECT {CALLBACK} FROM callbacks WHERE id = $1 AND job_id = $2 FOR UPDATE", callback_id, job_id
         )

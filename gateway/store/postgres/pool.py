@@ -38,7 +38,11 @@ SESSION = {
     # A statement abandoned here must end on the server too: otherwise each retry would occupy one more connection.
     "statement_timeout": "6000",
 }
-_BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '3s'; SET LOCAL statement_timeout = '6s'"
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '3s';"
+    " SET LOCAL statement_timeout = '6s'"
+)
+"""Each statement sees what was committed before it, whatever the server's default: what is locked is looked at anew."""
 _PERMANENT = ("22", "23", "42")
 """SQLSTATE classes of mistakes in a statement or its values; all others mean that the database is unavailable."""
 _INSUFFICIENT_PRIVILEGE = "42501"

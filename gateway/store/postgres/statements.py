@@ -51,12 +51,14 @@ LEFT JOIN LATERAL (
 ORDER BY w.place, e.seq
 """
 
-PAST = """
-SELECT id FROM jobs WHERE ended < $1 AND NOT EXISTS (
+_UNNEEDED = """NOT EXISTS (
   SELECT 1 FROM callbacks c WHERE c.job_id = jobs.id
   AND (c.state = 'active' OR (c.state = 'exhausted' AND c.settled >= $1))
-) LIMIT $2 FOR UPDATE SKIP LOCKED
-"""
+)"""
+PAST = f"SELECT id FROM jobs WHERE ended < $1 AND {_UNNEEDED} LIMIT $2 FOR UPDATE SKIP LOCKED"
+"""Locks the jobs to delete. A callback may be added or retried between its look at the callbacks and its lock."""
+STILL_PAST = f"SELECT id FROM jobs WHERE id = ANY($2::text[]) AND {_UNNEEDED}"
+"""Selects those of the locked jobs that may be deleted: from now on no callback of theirs can be added or retried."""
 
 RENEW = """
 WITH mine AS (
