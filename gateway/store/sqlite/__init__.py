@@ -1,11 +1,17 @@
-"""The embedded store: one SQLite file in WAL mode, `synchronous=FULL`, one writing and one reading thread."""
+"""The embedded store: one SQLite file in WAL mode, `synchronous=FULL`, one writing and one reading thread.
+
+When the file is removed or replaced while it is open, SQLite goes on with the open one, which the next start does not
+find. Then all that promises a caller something raises StoreUnavailable; only the jobs and callbacks that run already
+are written, so that their readers hear of their ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -15,7 +21,9 @@ from gateway.core.job import Event, Job, Kind
 from gateway.store import CALLBACKS_PER_JOB, PAST_THE_END, Reservation, Slice, rows
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
-from gateway.store.sqlite.thread import SQLiteThread
+from gateway.store.sqlite.thread import SQLiteThread, Work
+
+T = TypeVar("T")
 
 _DELETE_AT_ONCE = 500
 
@@ -34,10 +42,11 @@ class SQLiteStore:
         self.on_change: Callable[[str], None] = lambda _job_id: None
         self._writes = SQLiteThread(file.connect, writes=True, name="store-writer")
         self._reads = SQLiteThread(file.connect, writes=False, name="store-reader")
+        file.opened()
 
     @property
     def failing(self) -> bool:
-        return self._writes.availability.failing
+        return self._writes.availability.failing or not self._file.is_in_place
 
     @property
     def failures(self) -> int:
@@ -57,7 +66,7 @@ class SQLiteStore:
             if callback is not None:
                 self._callbacks.add(db, callback)
 
-        await self._writes.submit(work, lambda: self.on_change(job.id))
+        await self._promise(work, lambda: self.on_change(job.id))
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
         return await self._writes.submit(
@@ -74,7 +83,7 @@ class SQLiteStore:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
 
-        return await self._writes.submit(work, lambda: self.on_change(job_id))
+        return await self._promise(work, lambda: self.on_change(job_id))
 
     async def get(self, job_id: str) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
@@ -113,7 +122,7 @@ class SQLiteStore:
             db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
             return [self._rows.job(row) for row in db.execute(f"SELECT {JOB} FROM jobs WHERE ended IS NULL")]
 
-        return await self._writes.submit(work)
+        return await self._promise(work)
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         def work(db: sqlite3.Connection) -> Reservation | None:
@@ -126,7 +135,7 @@ class SQLiteStore:
             )
             return None
 
-        return await self._writes.submit(work)
+        return await self._promise(work)
 
     async def release_key(self, key: bytes, created: float) -> None:
         await self._write("DELETE FROM keys WHERE key = ? AND kept = ? AND outcome = 'inFlight'", key, created)
@@ -150,10 +159,10 @@ class SQLiteStore:
             db.execute("DELETE FROM keys WHERE job_id IS NULL AND outcome = 'unknown' AND kept < ?", (before,))
             return len(past)
 
-        return await self._writes.submit(work)
+        return await self._promise(work)
 
     async def add_callback(self, callback: Callback) -> Literal["added", "unknownJob", "tooMany"]:
-        return await self._writes.submit(lambda db: self._callbacks.add(db, callback))
+        return await self._promise(lambda db: self._callbacks.add(db, callback))
 
     async def callbacks(self, job_id: str) -> list[Callback]:
         return await self._reads.submit(lambda db: self._callbacks.of_job(db, job_id))
@@ -162,22 +171,32 @@ class SQLiteStore:
         return await self._writes.submit(lambda db: self._callbacks.save(db, callback, callback.epoch))
 
     async def revive_callback(self, job_id: str, callback_id: str) -> Callback | None:
-        return await self._writes.submit(lambda db: self._callbacks.revive(db, job_id, callback_id))
+        return await self._promise(lambda db: self._callbacks.revive(db, job_id, callback_id))
 
     async def remove_callback(self, job_id: str, callback_id: str) -> bool:
-        return await self._writes.submit(lambda db: self._callbacks.remove(db, job_id, callback_id))
+        return await self._promise(lambda db: self._callbacks.remove(db, job_id, callback_id))
 
     async def claim_callbacks(self) -> list[Callback]:
-        return await self._writes.submit(self._callbacks.claim)
+        return await self._promise(self._callbacks.claim)
 
     async def ping(self) -> None:
-        await self._write("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", secrets.token_bytes(8))
+        probe = secrets.token_bytes(8)
+        await self._promise(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", (probe,)).rowcount)
 
     async def close(self) -> None:
         """Finish the queued work, then close the connections and release the file's lock."""
         await self._writes.close()
         await self._reads.close()
         self._file.close()
+
+    def _promise(self, work: Work[T], then: Callable[[], None] | None = None) -> asyncio.Future[T]:
+        """Submit a write that a caller is told of; it fails when the next start would not find it."""
+
+        def in_place(db: sqlite3.Connection) -> T:
+            self._file.require_in_place()
+            return work(db)
+
+        return self._writes.submit(in_place, then)
 
     async def _write(self, sql: str, *values: Any) -> None:
         await self._writes.submit(lambda db: db.execute(sql, values).rowcount)
