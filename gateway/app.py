@@ -62,6 +62,9 @@ LOOK_EVERY = 5.0
 LOOK_EVERY_SHARED = 0.8
 """… and while gateways share the store: a wake-up from another process may get lost."""
 
+SETTLE_SECONDS = 1.0
+"""Seconds in which the outcomes of the last copies are stored when the gateway leaves."""
+
 VERSION = version("copy-gateway")
 
 log = EventLog("gateway")
@@ -75,6 +78,7 @@ class Parts(msgspec.Struct, frozen=True):
     callbacks: Callbacks
     poller: Poller
     copies: Copies
+    keys: Keys
     membership: Membership | None
 
     async def stop(self) -> None:
@@ -84,7 +88,14 @@ class Parts(msgspec.Struct, frozen=True):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.poller.stop)
             tasks.start_soon(self.callbacks.stop)
+        if self.membership is not None and self.copies.starting:
+            await self.membership.release()
+
+    async def leave(self) -> None:
+        """Leave the gateways of the store once no copy is in flight: until then a repeated key is 409 at each."""
         if self.membership is not None:
+            with anyio.move_on_after(SETTLE_SECONDS):
+                await self.keys.settled()
             await self.membership.leave()
 
 
@@ -151,6 +162,7 @@ class Gateway:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(parts.stop)
             tasks.start_soon(parts.copies.drain, begun + seconds)
+        await parts.leave()
         log.info("drained", seconds=round(anyio.current_time() - begun, 2), streams=parts.tails.open)
 
     @asynccontextmanager
@@ -159,6 +171,7 @@ class Gateway:
             async with self._built() as self._parts:
                 yield
                 await self._parts.stop()
+                await self._parts.leave()
         except Exception as error:
             if unavailable := _first(StoreUnavailable, error):
                 log.error("gateway_crashed", error=f"{unavailable} Look at what GATEWAY_STORE_URL names.")  # noqa: TRY400 - one line without a traceback
@@ -219,7 +232,7 @@ class Gateway:
             keys = Keys(store, clock=clock)
             copies = Copies(store, upstream, poller, callbacks, keys, runtime, max_jobs=settings.max_jobs)
             tasks.start_soon(self._delete_expired, store, keys, clock)
-            parts = Parts(store, tails, callbacks, poller, copies, membership)
+            parts = Parts(store, tails, callbacks, poller, copies, keys, membership)
             self._route(parts, upstream, runtime)
             self._register_gauges(store, lease)
             _freeze()

@@ -113,7 +113,8 @@ def rebalance(mine: int, everything: int, members: int) -> tuple[int, int]:
 class Membership:
     """The membership of this gateway; `jobs` and `callbacks` are its work on the two tables.
 
-    Call `begin` at the start, `retire` when the gateway drains and `leave` at the end.
+    Call `begin` at the start, `retire` when the gateway drains, `release` once its work is done while copies are still
+    in flight, and `leave` at the end.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Membership:
         self._given_up: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
         self._retiring = False
         self.members = 1
-        """How many gateways were alive at the last renewal, this gateway included."""
+        """How many gateways shared the work at the last renewal, this gateway included."""
         self._scope = anyio.CancelScope()
         self._metrics.watch("members", lambda: self.members)
 
@@ -156,8 +157,15 @@ class Membership:
         """Claim no more rows but keep the lease, since the work in hand is still to be finished."""
         self._retiring = True
 
+    async def release(self) -> None:
+        """Release all rows but stay a member, so that no other gateway considers the copies in flight here lost."""
+        try:
+            await self._store.release_all()
+        except StoreUnavailable as error:
+            log.warning("sharing_delayed", error=str(error))  # `leave` releases them
+
     async def leave(self) -> None:
-        """Release all rows, at the end. A second call does nothing."""
+        """Release all rows and leave, at the end. A second call does nothing."""
         if self._scope.cancel_called:
             return
         self._scope.cancel()

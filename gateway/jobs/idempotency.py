@@ -33,6 +33,7 @@ class Keys:
         self._clock = clock
         self._in_flight: dict[bytes, tuple[bytes, float]] = {}
         self._unstored: dict[tuple[bytes, float], bool] = {}
+        self._none_in_flight = anyio.Event()
 
     async def reserve(self, key: bytes, mark: bytes) -> Job | None:
         """Reserve a key for a request; `mark` is the request's fingerprint. Returns the job of an earlier request.
@@ -67,6 +68,16 @@ class Keys:
     def leave(self, key: bytes) -> None:
         """The request of this key is no longer in flight."""
         del self._in_flight[key]
+        if not self._in_flight:
+            self._none_in_flight.set()
+
+    async def settled(self) -> None:
+        """Wait until no request is in flight and its outcome is stored, as far as the store takes it."""
+        while self._in_flight:
+            self._none_in_flight = anyio.Event()
+            await self._none_in_flight.wait()
+        with suppress(StoreUnavailable):
+            await self.catch_up()
 
     async def catch_up(self) -> None:
         """Store the outcomes that the store could not take at once. Raises StoreUnavailable."""

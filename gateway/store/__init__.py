@@ -41,7 +41,7 @@ class Reservation(msgspec.Struct, frozen=True):
 
 
 class ClusterView(msgspec.Struct, frozen=True):
-    """The gateways of a shared store: the number alive, and the totals of running jobs and active callbacks.
+    """The number of gateways that share the work of a store, and the totals of running jobs and active callbacks.
 
     The totals include rows without an owner.
     """
@@ -114,7 +114,7 @@ class Store(Protocol):
         """Store an idempotency key as in flight since `now`. Returns its earlier reservation when there is one."""
 
     async def release_key(self, key: bytes, created: float) -> None:
-        """Delete a key that was reserved at `created`, since its request had no effect."""
+        """Delete a key that this process reserved at `created`, since its request had no effect."""
 
     async def mark_unknown(self, key: bytes, created: float) -> None:
         """Record that the outcome of a key's request is unknown; `created` is when the key was reserved."""
@@ -197,5 +197,8 @@ class SharedStore(Store, Protocol):
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         """The ids of the running jobs or active callbacks that this gateway owns, according to the store."""
 
+    async def release_all(self) -> None:
+        """Release all rows and take no share of the work any more, but stay registered: keys in flight stay so."""
+
     async def leave(self) -> None:
-        """Deregister this gateway and release all its rows, at shutdown."""
+        """Deregister this gateway and release all its rows, at shutdown. Its keys in flight become `unknown`."""

@@ -120,16 +120,23 @@ async def test_a_renewal_comes_before_a_burial_or_not_at_all(lives: PostgresLive
         await watcher.expire_members()
 
 
-async def test_a_reservation_of_another_gateway(lives: PostgresLives) -> None:
-    """In flight elsewhere, as long as that gateway lives."""
+async def test_one_that_is_leaving_takes_no_share_and_keeps_its_keys(lives: PostgresLives) -> None:
+    """Its rows are free at once, all of them for the others; it is a member until it leaves."""
     one, two = lives.store, await lives.join()
+    await made(one)
+    await one.add_callback(wanting())
     await one.reserve(b"k", b"f", NOW)
+    await one.release_all()
+    assert await renewed(one, 5, 5) is not None
+    assert await renewed(two) == (1, 1, 1)
+    assert len(await two.claim()) == len(await two.claim_callbacks()) == 1
+    assert await two.expire_members() == []
     known = await two.reserve(b"k", b"f", NOW)
     assert known is not None
     assert (known.outcome, known.elsewhere) == ("inFlight", True)
-    known = await one.reserve(b"k", b"f", NOW)
-    assert known is not None
-    assert (known.outcome, known.elsewhere) == ("inFlight", False)
+    await made(one, "late")
+    await one.leave()
+    assert [job.id for job in await two.claim()] == ["late"]
 
 
 async def test_leaving(lives: PostgresLives) -> None:

@@ -191,24 +191,26 @@ class PostgresStore(Ownership):
                 )
                 if earlier is not None:
                     first_fingerprint, outcome, job_id, owner = earlier
-                    return Reservation(first_fingerprint, outcome, job_id, elsewhere=owner != self.me)
+                    return Reservation(first_fingerprint, outcome, job_id, elsewhere=owner not in self.ids)
 
         return await self._pool.transaction(work)
 
     async def release_key(self, key: bytes, created: float) -> None:
         await self._pool.execute(
-            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+            # Others mark it as unknown when they consider this gateway dead; only here is known what became of it.
+            "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome <> 'job' AND owner = ANY($3::text[])",
             key,
             created,
-            self.me,
+            self.ids,
         )
 
     async def mark_unknown(self, key: bytes, created: float) -> None:
         await self._pool.execute(
-            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight' AND owner = $3",
+            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight'"
+            " AND owner = ANY($3::text[])",
             key,
             created,
-            self.me,
+            self.ids,
         )
 
     async def delete_expired(self, before: float) -> int:

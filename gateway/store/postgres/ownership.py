@@ -29,6 +29,9 @@ LEASE_SHARE = 0.75
 PORTION = 200
 """Rows per change of owner: tens of milliseconds of work for the database, and for the gateway that claims them."""
 
+LEAVING = -1
+"""What a gateway reports as its jobs and callbacks once it takes no share of the work any more."""
+
 _JOBS = Owned("jobs", "ended IS NULL", JOB)
 _CALLBACKS = Owned("callbacks", "state = 'active'", CALLBACK)
 _TABLES: dict[Literal["jobs", "callbacks"], Owned] = {"jobs": _JOBS, "callbacks": _CALLBACKS}
@@ -52,24 +55,36 @@ class Ownership:
         self.lease = lease
         self.term = lease * LEASE_SHARE
         self.me = ""
+        self.ids: list[str] = []
+        """All ids that this process has had: its keys in flight may bear an earlier one."""
+        self._is_leaving = False
 
     def clock(self) -> float:
         """Seconds since 1970 by the database's clock, so that all gateways agree."""
         return self._clock() + self._clock_offset
 
     async def join(self) -> None:
-        """Register this gateway under a new random id."""
+        """Register this gateway under a new random id, to which its keys in flight go over."""
         me = secrets.token_urlsafe(9)
-        await self._own.execute(
-            "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
-            me,
-            self.term,
-        )
+        self.ids.append(me)  # at once, since the answer to the commit may be lost
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(
+                "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
+                me,
+                self.term,
+            )
+            await connection.execute(
+                "UPDATE keys SET owner = $1 WHERE owner = ANY($2::text[]) AND outcome = 'inFlight'", me, self.ids
+            )
+
+        await self._own.transaction(work)
         self.me = me
 
     async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
         before = self._clock()
-        (row,) = await self._own.execute(RENEW, self.me, self.term, jobs, callbacks, patience=patience)
+        reported = (LEAVING, LEAVING) if self._is_leaving else (jobs, callbacks)
+        (row,) = await self._own.execute(RENEW, self.me, self.term, *reported, patience=patience)
         self._clock_offset = row["now"] - (before + self._clock()) / 2
         if not row["alive"]:
             return None
@@ -98,13 +113,24 @@ class Ownership:
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         for first in range(0, len(ids), PORTION):
             await self._pool.execute(_TABLES[table].release, self.me, ids[first : first + PORTION])
-        await self._pool.execute(f"UPDATE gateways SET {table} = {table} - $2 WHERE id = $1", self.me, len(ids))
+        if not self._is_leaving:
+            await self._pool.execute(
+                f"UPDATE gateways SET {table} = greatest({table} - $2, 0) WHERE id = $1", self.me, len(ids)
+            )
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         return {row["id"] for row in await self._pool.execute(_TABLES[table].owned, self.me)}
 
+    async def release_all(self) -> None:
+        self._is_leaving = True
+        await self._pool.execute("UPDATE gateways SET jobs = $2, callbacks = $2 WHERE id = $1", self.me, LEAVING)
+        await self._free_all()
+
     async def leave(self) -> None:
         await self._pool.execute("DELETE FROM gateways WHERE id = $1", self.me)
+        await self._free_all()
+
+    async def _free_all(self) -> None:
         for owned in (_JOBS, _CALLBACKS):
             await self._free(owned, [self.me])
 

@@ -57,6 +57,6 @@ CREATE INDEX callbacks_owned ON callbacks (owner, id) WHERE state = 'active';
 CREATE TABLE gateways (
   id        TEXT COLLATE "C" PRIMARY KEY,
   expires   TIMESTAMPTZ NOT NULL,
-  jobs      BIGINT NOT NULL DEFAULT 0,   -- running jobs it owns, as last reported
+  jobs      BIGINT NOT NULL DEFAULT 0,   -- running jobs it owns, as last reported; -1: it is leaving
   callbacks BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);

@@ -66,7 +66,7 @@ WITH mine AS (
   WHERE id = $1 RETURNING 1
 ), others AS (
   SELECT count(*) AS count, coalesce(sum(jobs), 0)::bigint AS jobs, coalesce(sum(callbacks), 0)::bigint AS callbacks
-  FROM gateways WHERE id <> $1 AND expires > clock_timestamp()
+  FROM gateways WHERE id <> $1 AND expires > clock_timestamp() AND jobs >= 0
 )
 SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp())::float8 AS now, o.*,
   (SELECT count(*) FROM gateways WHERE id <> $1 AND expires < clock_timestamp()) AS silent,
