@@ -32,6 +32,7 @@ from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
 from gateway.membership import Lease, Membership, Runtime
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
+from gateway.store.retention import Retention
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 from gateway.streams.tails import Tails
@@ -301,12 +302,14 @@ class Gateway:
 
     async def _delete_expired(self, store: Store, keys: Keys, clock: Callable[[], float]) -> None:
         """Delete jobs soon after the end of their retention, and store outcomes of keys that are still to be stored."""
-        retention = self.settings.retention
+        seconds = self.settings.retention
+        retention = Retention(seconds)
         while True:
-            await anyio.sleep(min(max(retention / 10, 0.2), 30.0))
+            await anyio.sleep(min(max(seconds / 10, 0.2), 30.0))
+            limit = retention.limit(clock(), anyio.current_time())
             try:
                 await keys.catch_up()
-                while await store.delete_expired(clock() - retention):
+                while await store.delete_expired(limit):
                     pass
             except StoreUnavailable as error:
                 log.warning("retention_delayed", error=str(error))

@@ -2,7 +2,8 @@
 
 There is no coordinator. Each gateway reads the same few figures and decides for itself. Two gateways that decide alike
 at the same time do no harm, since a row changes hands under a new epoch. After an outage, in which no gateway could
-renew, a gateway gives the others the time of one lease before it considers them dead. The lease has a task of its own,
+renew, and after the database's clock was set, by which the leases are judged, a gateway gives the others the time of
+one lease before it considers them dead. The lease has a task of its own,
 since the rest of the work may take long and must not cost the lease.
 """
 
@@ -135,6 +136,7 @@ class Membership:
         self._shares: dict[Table, tuple[int, int]] = {}
         self._renewed_at = 0.0
         self._patient_until = 0.0
+        self._clock_offset: float | None = None
         self._expire_at = 0.0
         self._compare_at = 0.0
         self._unclaimed: dict[Table, set[str]] = {"jobs": set(), "callbacks": set()}
@@ -206,7 +208,8 @@ class Membership:
         held = {table: len(work.held()) for table, work in self._works.items()}
         reported = {table: number + len(self._given_up[table]) for table, number in held.items()}
         view = await self._store.renew(reported["jobs"], reported["callbacks"], patience=self._tick * 2)
-        if sent - self._renewed_at > OUTAGE_TICKS * self._tick or view is None:
+        outage = sent - self._renewed_at > OUTAGE_TICKS * self._tick
+        if outage or view is None or self._clock_was_set():
             self._patient_until = sent + self._store.lease
         if view is None:
             await self._rejoin(sent)
@@ -220,6 +223,11 @@ class Membership:
         self._renewed_at = sent
         self._lease.renewed(sent)
         self.members = view.members
+
+    def _clock_was_set(self) -> bool:
+        """Whether the database's clock jumped since the last renewal: others only seem silent then."""
+        before, self._clock_offset = self._clock_offset, self._store.clock() - _now()
+        return before is not None and abs(self._clock_offset - before) > OUTAGE_TICKS * self._tick
 
     async def _rejoin(self, sent: float) -> None:
         """Join again after this gateway was considered dead: its rows belong to other gateways by now."""

@@ -41,6 +41,11 @@ class ScriptedStore:
         self.burials: list[float] = []
         self.handed_on: list[str] = []
         self.joined = 0
+        self.left = 0
+        self.clock_set_by = 0.0
+
+    def clock(self) -> float:
+        return 1_790_000_000 + self.clock_set_by + anyio.current_time()
 
     async def _asked(self, what: str) -> None:
         if what in self.hanging:
@@ -89,8 +94,12 @@ class ScriptedStore:
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         return set(self.owned) if table == "jobs" else set()
 
+    async def release_all(self) -> None:
+        await self._asked("release_all")
+
     async def leave(self) -> None:
-        pass
+        await self._asked("leave")
+        self.left += 1
 
 
 class Jobs:
@@ -193,6 +202,39 @@ async def test_after_an_outage_the_others_get_the_time_of_a_lease(seconds: float
         back = len(scene.store.renewals)
         await anyio.sleep(2 * LEASE)
         assert scene.store.burials[0] >= scene.store.renewals[back] + LEASE
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 8.0, 86400.0])
+async def test_after_the_databases_clock_was_set_the_others_get_the_time_of_a_lease(seconds: float) -> None:
+    """Their leases only seem to have ended; a clock that drifts by less costs nothing."""
+    async with playing() as scene:
+        await anyio.sleep(2 * LEASE)
+        scene.store.clock_set_by = seconds
+        scene.store.others = ClusterView(members=1, jobs=0, callbacks=0, silent=2)
+        back = len(scene.store.renewals)
+        scene.membership._expire_at = anyio.current_time() + LEASE
+        scene.store.burials.clear()
+        await anyio.sleep(3 * LEASE)
+        assert scene.store.burials[0] >= scene.store.renewals[back] + LEASE
+        scene.store.clock_set_by += 1.0
+        scene.store.burials.clear()
+        await anyio.sleep(LEASE / 4)
+        assert scene.store.burials
+
+
+@pytest.mark.parametrize("away", [set(), {"release_all"}, {"leave"}])
+async def test_one_that_leaves_stays_a_member_until_the_end(away: set[str]) -> None:
+    """It renews while its copies are in flight, then no more; a store that is away keeps it from neither."""
+    async with playing() as scene:
+        scene.store.away = away
+        scene.membership.retire()
+        await scene.membership.release()
+        await anyio.sleep(LEASE)
+        assert scene.store.renewals[-1] > anyio.current_time() - LEASE / 4
+        assert scene.lease.holds
+        for _ in range(2):
+            await scene.membership.leave()
+        assert scene.store.left == ("leave" not in away)
 
 
 async def test_who_was_given_up_begins_anew_and_is_patient() -> None:

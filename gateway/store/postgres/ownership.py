@@ -9,6 +9,7 @@ result that does not fit the socket buffer would hold its locks for as long as i
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
@@ -43,15 +44,15 @@ class Ownership:
     """`lease` is the number of seconds after which other gateways have taken over the rows of a silent one.
 
     `own` is a connection for membership alone, so that a renewal never waits behind a request. `clock` is this
-    machine's, in seconds since 1970.
+    machine's, in seconds since 1970: it counts until the first renewal.
     """
 
     def __init__(self, pool: Pool, own: Pool, rows: Rows, *, lease: float, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._own = own
         self._rows = rows
-        self._clock = clock
-        self._clock_offset = 0.0
+        self._now = asyncio.get_running_loop().time
+        self._clock_offset = clock() - self._now()
         self.lease = lease
         self.term = lease * LEASE_SHARE
         self.me = ""
@@ -60,8 +61,11 @@ class Ownership:
         self._is_leaving = False
 
     def clock(self) -> float:
-        """Seconds since 1970 by the database's clock, so that all gateways agree."""
-        return self._clock() + self._clock_offset
+        """Seconds since 1970 by the database's clock, so that all gateways agree.
+
+        Between two renewals it goes on by the monotonic clock: this machine's own may be set.
+        """
+        return self._now() + self._clock_offset
 
     async def join(self) -> None:
         """Register this gateway under a new random id, to which its keys in flight go over."""
@@ -82,10 +86,10 @@ class Ownership:
         self.me = me
 
     async def renew(self, jobs: int, callbacks: int, *, patience: float) -> ClusterView | None:
-        before = self._clock()
+        before = self._now()
         reported = (LEAVING, LEAVING) if self._is_leaving else (jobs, callbacks)
         (row,) = await self._own.execute(RENEW, self.me, self.term, *reported, patience=patience)
-        self._clock_offset = row["now"] - (before + self._clock()) / 2
+        self._clock_offset = row["now"] - (before + self._now()) / 2
         if not row["alive"]:
             return None
         return ClusterView(
