@@ -40,11 +40,15 @@ CallbackState = Literal["active", "delivered", "exhausted", "gone"]
 
 
 class CallbackRequest(msgspec.Struct, frozen=True):
-    """A caller's request for a callback, validated except for the addresses of the URL."""
+    """A caller's request for a callback, validated except for the addresses of the URL.
+
+    `own_secret` says that a header of a copy request named the secret, so that no response shows it.
+    """
 
     url: str
     events: tuple[Kind, ...]
     secret: str
+    own_secret: bool = False
 
 
 class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +72,8 @@ class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
     """A registered callback. Times in seconds since 1970.
 
-    `with_copy` marks a callback that a copy request registered. `finished_at` is when the callback left `active`.
+    `with_copy` marks a callback that a copy request registered, `own_secret` one whose secret that request named.
+    `finished_at` is when the callback left `active`.
     """
 
     id: str
@@ -78,6 +83,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     created: float
     with_copy: bool = False
+    own_secret: bool = False
     epoch: int = 1
     state: CallbackState = "active"
     finished_at: float | None = None
@@ -126,13 +132,18 @@ def callback_request(url: object, events: object, secret: object = None) -> Call
     return CallbackRequest(url, tuple(kind for kind in KINDS if kind in wanted), secret)
 
 
-def callback_request_from_headers(url: str | None, events: str | None) -> CallbackRequest | None:
+def callback_request_from_headers(
+    url: str | None, events: str | None, secret: str | None = None
+) -> CallbackRequest | None:
     """The callback request in the headers of a copy request, None without the headers. Raises GatewayError: 400."""
     if url is None:
-        if events is not None:
-            raise invalid("Gateway-Callback-Events needs a Gateway-Callback-Url. Nothing was started.")
+        for name, value in (("Events", events), ("Secret", secret)):
+            if value is not None:
+                raise invalid(f"Gateway-Callback-{name} needs a Gateway-Callback-Url. Nothing was started.")
         return None
-    return callback_request(url, None if events is None else [kind.strip() for kind in events.split(",")])
+    kinds = None if events is None else [kind.strip() for kind in events.split(",")]
+    request = callback_request(url, kinds, secret)
+    return msgspec.structs.replace(request, own_secret=secret is not None)
 
 
 def new_callback(
@@ -146,6 +157,7 @@ def new_callback(
         secret=request.secret,
         created=now,
         with_copy=with_copy,
+        own_secret=request.own_secret,
     )
 
 
@@ -235,8 +247,9 @@ def retried(callback: Callback) -> Callback:
 
 
 def as_registered(callback: Callback) -> Mapping[str, Any]:
-    """The JSON shown once, to the registrant: with the secret, which the receiver needs."""
-    return {"id": callback.id, "url": callback.url, "events": callback.events, "secret": callback.secret}
+    """The JSON shown to the registrant: with the secret, which the receiver needs, unless the receiver has it."""
+    content = {"id": callback.id, "url": callback.url, "events": callback.events}
+    return content if callback.own_secret else content | {"secret": callback.secret}
 
 
 def as_listed(callback: Callback) -> Mapping[str, Any]:

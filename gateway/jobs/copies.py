@@ -70,8 +70,10 @@ class CopyRequest(msgspec.Struct, frozen=True):
     def mark(self) -> bytes:
         """The fingerprint that tells this request from another one under the same idempotency key."""
         asked = self.callback
-        also = () if asked is None else (asked.url.encode(), ",".join(asked.events).encode())
-        return fingerprint(self.path.encode(), self.body, *also)
+        also = [] if asked is None else [asked.url, ",".join(asked.events)]
+        if asked is not None and asked.own_secret:
+            also.append(f"Gateway-Callback-Secret: {asked.secret}")
+        return fingerprint(self.path.encode(), self.body, *(part.encode() for part in also))
 
     def target(self) -> Target:
         """The place of the result: the drive that the body names, else the drive of the request."""

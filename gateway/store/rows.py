@@ -26,9 +26,10 @@ _read_kinds = msgspec.json.Decoder(tuple[Kind, ...]).decode
 _read_progress = msgspec.json.Decoder(DeliveryProgress).decode
 
 
-class _Receiver(msgspec.Struct, frozen=True):
+class _Receiver(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str
     secret: str
+    own_secret: bool = False
 
 
 _read_receiver = msgspec.json.Decoder(_Receiver).decode
@@ -70,7 +71,7 @@ class Rows:
 
     def of_callback(self, callback: Callback) -> tuple[Any, ...]:
         """The values of the columns `CALLBACK`; URL and secret are encrypted together."""
-        receiver = msgspec.json.encode(_Receiver(callback.url, callback.secret))
+        receiver = msgspec.json.encode(_Receiver(callback.url, callback.secret, callback.own_secret))
         return (
             callback.id,
             callback.job_id,
@@ -96,6 +97,7 @@ class Rows:
             events=_read_kinds(kinds),
             created=created,
             with_copy=bool(with_copy),
+            own_secret=receiver.own_secret,
             state=state,
             finished_at=finished_at,
             epoch=epoch,

@@ -47,6 +47,7 @@ REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
     "Gateway-Callback-Events",
+    "Gateway-Callback-Secret",
     "Gateway-Callback-Url",
     "Idempotency-Key",
     "If-None-Match",

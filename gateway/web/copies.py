@@ -21,7 +21,7 @@ from gateway.web.requests import Access, PublicUrl, body_of, json_object
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
-_CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events")
+_CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events", "Gateway-Callback-Secret")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
 _FORWARDED = {"read": "{item}", "copy": "{item}/copy"}
 FORWARDED = tuple(f"/{version}/{rest}" for version in ("v1.0", "beta") for rest in _FORWARDED.values())

@@ -85,6 +85,10 @@ async def test_registering_in_one_step_with_the_copy(tmp_path: Path) -> None:
     ("headers", "code"),
     [
         ({"Gateway_Callback_Events": "completed"}, "invalidRequest"),
+        ({"Gateway_Callback_Secret": SECRET}, "invalidRequest"),
+        ({"Gateway_Callback_Url": "https://127.0.0.1/", "Gateway_Callback_Secret": ""}, "invalidRequest"),
+        ({"Gateway_Callback_Url": "https://127.0.0.1/", "Gateway_Callback_Secret": "whsec_c2hvcnQ="}, "invalidRequest"),
+        ({"Gateway_Callback_Url": "https://127.0.0.1/", "Gateway_Callback_Secret": SECRET[6:]}, "invalidRequest"),
         ({"Gateway_Callback_Url": "https://127.0.0.1/", "Gateway_Callback_Events": "done"}, "invalidRequest"),
         ({"Gateway_Callback_Url": "https://127.0.0.1/", "Gateway_Callback_Events": ""}, "invalidRequest"),
         ({"Gateway_Callback_Url": ""}, "invalidRequest"),
@@ -125,6 +129,30 @@ async def test_a_repeated_copy_shows_its_callback_again(tmp_path: Path) -> None:
         assert (status, third["jobId"]) == (202, first["jobId"])
         assert "callback" not in third
         assert upstream.copies() == 1
+
+
+async def test_a_receivers_own_secret(tmp_path: Path) -> None:
+    """It signs, and is shown neither in the 202 nor in a repeat's answer, after a restart either; without it, or with
+    another, the repeat is another request.
+    """
+    async with faking() as upstream, receiving() as receiver:
+        headers: dict[str, Any] = {"Idempotency_Key": "k", "Gateway_Callback_Url": f"{receiver.url}/own"}
+        own = {**headers, "Gateway_Callback_Secret": SECRET}
+        async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
+            status, first, _ = await post(gateway, **own)
+            assert (status, set(first["callback"])) == (202, {"id", "url", "events"})
+        upstream.on_poll = going()
+        async with serving(upstream.url, tmp_path, **ALLOWED) as gateway:
+            (told,) = await receiver.received(1)
+            assert told.signed_with(SECRET)
+            status, again, _ = await post(gateway, **own)
+            assert (status // 100, again["callback"]) == (2, first["callback"])
+            for other in ("whsec_" + "A" * 32, None):
+                secret: dict[str, Any] = {} if other is None else {"Gateway_Callback_Secret": other}
+                status, body, _ = await post(gateway, **headers, **secret)
+                assert (status, body["error"]["code"]) == (422, "idempotencyKeyReused")
+            assert upstream.copies() == 1
+            assert not any(SECRET in str(asked) for _, _, asked, _ in upstream.asked)
 
 
 async def test_a_copy_that_is_refused_leaves_no_callback(tmp_path: Path) -> None:

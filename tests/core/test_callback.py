@@ -89,10 +89,25 @@ def test_wishes_by_headers() -> None:
     wish = deliveries.callback_request_from_headers(URL, " progress , completed")
     assert wish is not None
     assert wish.events == ("progress", "completed")
-    with pytest.raises(GatewayError, match="needs a Gateway-Callback-Url"):
+    with pytest.raises(GatewayError, match="Gateway-Callback-Events needs a Gateway-Callback-Url"):
         deliveries.callback_request_from_headers(None, "completed")
+    with pytest.raises(GatewayError, match="Gateway-Callback-Secret needs a Gateway-Callback-Url"):
+        deliveries.callback_request_from_headers(None, None, SECRET)
     with pytest.raises(GatewayError, match="events must be"):
         deliveries.callback_request_from_headers(URL, "")
+
+
+def test_a_secret_in_a_header_is_not_shown_again() -> None:
+    """It is the receiver's own, unlike one that was made here or that a body named."""
+    for secret in (None, SECRET):
+        wish = deliveries.callback_request_from_headers(URL, None, secret)
+        assert wish is not None
+        assert wish.own_secret == (secret is not None)
+        registered = deliveries.as_registered(deliveries.new_callback(wish, "job", "cb", NOW, with_copy=True))
+        assert registered.get("secret") == (None if secret else wish.secret)
+    with pytest.raises(GatewayError, match="secret must be") as error:
+        deliveries.callback_request_from_headers(URL, None, "whsec_hidden")
+    assert "hidden" not in error.value.message
 
 
 def test_the_message_of_an_event_is_always_the_same() -> None:

@@ -263,7 +263,7 @@ async def kept(store: Store, callback: Callback) -> Callback:
 async def test_callbacks_come_back_as_they_were(store: Store) -> None:
     """Every field, oldest first even at equal times; each job has its own, and the job's own request may bring one."""
     job, events = accepted("j", monitor="https://h/m", target=Target(), now=NOW)
-    first = wanting("z", with_copy=True)
+    first = wanting("z", with_copy=True, own_secret=True)
     await store.create(job, events, None, first)
     await made(store, "other")
     progress = DeliveryProgress(

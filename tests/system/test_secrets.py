@@ -140,6 +140,8 @@ async def test_no_secret_of_a_callback_gets_out(
         headers = {**TOKEN, "Gateway-Callback-Url": receiver.url + secret_part}
         job = await gateway.copy("/v1.0/me/drive/items/1", headers=headers)
         made_here = job["callback"]["secret"]
+        own = {**headers, "Gateway-Callback-Url": f"{receiver.url}/own", "Gateway-Callback-Secret": SECRET}
+        told.append(str(await gateway.copy("/v1.0/me/drive/items/1", headers=own)))
         for origin in (
             receiver.url,
             "http://127.0.0.1:9",
