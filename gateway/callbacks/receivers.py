@@ -101,7 +101,7 @@ class Receivers:
             URL(url, encoded=True), data=body, headers={**_HEADERS, **headers}, allow_redirects=False
         ) as response:
             code = response.status
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):  # the status code alone decides
+            with suppress(Exception):  # the head has decided, whatever the body is
                 await drop_body(response)
             if 200 <= code < 300:
                 return Delivered()
@@ -131,7 +131,7 @@ def _reason(error: Exception) -> str:
             _NO_ALLOWED_ADDRESS if isinstance(cause, NoAddress | AddressRefused) else "the connection was not accepted"
         )
     if isinstance(error, AnswerTooLong):
-        return "its answer is too long"
+        return str(error)
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
         return "the connection broke before an answer"
     return "its answer is not HTTP" if isinstance(error, aiohttp.ClientError) else "the attempt failed"

@@ -8,14 +8,16 @@ literal. No other module uses aiohttp's private parts.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
 
 import aiohttp
-from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
+from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, StreamReader, TCPConnector, TraceConfig
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
 
 from gateway.core.addresses import is_public
 from gateway.outbound.names import Names
@@ -27,11 +29,14 @@ BODY_LIMIT = 1 << 20
 """Most bytes of an upstream body; a response with a longer body is not usable."""
 HEADER_LIMIT = 32 << 10
 """Most bytes of a line or field in an upstream response head: a monitor URL of 4 KiB must fit."""
+HEAD_LIMIT = 32 << 10
+"""Most bytes of the head of a receiver's response, in however many lines."""
 ANSWER_LIMIT = 64 << 10
-"""Most bytes accepted of a receiver's response, head and body together."""
+"""Most bytes accepted of a receiver's response: interim heads, its head and its body together."""
 RECEIVER_BODY_LIMIT = 16 << 10
 """Most bytes read, and discarded, of a receiver's response body."""
 
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
 
 
@@ -40,7 +45,7 @@ class AddressRefused(OSError):
 
 
 class AnswerTooLong(aiohttp.ClientError):
-    """A receiver's response exceeded `ANSWER_LIMIT`."""
+    """A receiver's response exceeded `HEAD_LIMIT` or `ANSWER_LIMIT`; the text says which."""
 
 
 def upstream_session(seconds: float, *traces: TraceConfig, public_only: bool = False) -> ClientSession:
@@ -74,6 +79,9 @@ def receiver_session(names: Names, allows: Callable[[str, int], bool]) -> Client
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
+        max_line_size=HEAD_LIMIT,  # these three never bind: `BoundedResponse` counts the whole head
+        max_field_size=HEAD_LIMIT,
+        max_headers=HEAD_LIMIT,
     )
 
 
@@ -134,24 +142,59 @@ class _Resolver(AbstractResolver):
 class BoundedResponse(ResponseHandler):
     """Accepts at most `ANSWER_LIMIT` bytes: aiohttp's parser would queue interim heads, and read extensions, for ever.
 
+    The parser gets each head by itself: an error in the body would take along a head that came in the same bytes.
     Closing aborts the transport, since the TLS shutdown waits for a receiver that may never read.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._bytes_left = ANSWER_LIMIT
+        self._head_left = HEAD_LIMIT
+        self._head_tail = b""  # the last bytes of an unfinished head: its empty line may begin in them
+        self._has_head = False
 
     def data_received(self, data: bytes) -> None:
-        accepted = self._bytes_left
-        self._bytes_left = max(0, accepted - len(data))
-        super().data_received(data[:accepted])
-        if len(data) > accepted:
-            self.set_exception(AnswerTooLong())  # a head that arrived before is still read
-            self.close()
+        if self._parser is None or not data:  # data without a parser comes again; no data resumes the parser
+            super().data_received(data)
+            return
+        accepted = data[: self._bytes_left]
+        self._bytes_left -= len(accepted)
+        rest = accepted if self._has_head else self._read_heads(accepted)
+        if rest:
+            super().data_received(rest)
+        if len(accepted) < len(data):
+            self._refuse("its answer is too long")
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        self._has_head = data[0].code >= 200 or data[0].code == 101
+        super().feed_data(data, size)
 
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def _read_heads(self, data: bytes) -> bytes:
+        """Parse interim heads and the final head; returns what follows the final head."""
+        text, head, parsed = self._head_tail + data, 0, len(self._head_tail)
+        while parsed < len(text) and not self._has_head:
+            empty_line = _EMPTY_LINE.search(text, head)
+            end = len(text) if empty_line is None else empty_line.end()
+            accepted = text[parsed : min(end, parsed + self._head_left)]
+            self._head_left -= len(accepted)
+            super().data_received(accepted)
+            if self.exception() is None and parsed + len(accepted) < end:
+                self._refuse("the head of its answer is too long")
+            if self.exception() is not None:
+                return b""
+            parsed = end
+            if empty_line is not None:
+                head, self._head_left = end, HEAD_LIMIT
+        self._head_tail = text[max(head, len(text) - 2) :]
+        return text[parsed:]
+
+    def _refuse(self, why: str) -> None:
+        self.set_exception(AnswerTooLong(why))  # a final head that was parsed before is still read
+        self.close()
 
 
 class _ReceiverConnector(TCPConnector):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
-from gateway.outbound.sessions import ANSWER_LIMIT, ATTEMPT_SECONDS, RECEIVER_BODY_LIMIT, BoundedResponse
+from gateway.outbound.sessions import ANSWER_LIMIT, ATTEMPT_SECONDS, HEAD_LIMIT, RECEIVER_BODY_LIMIT, BoundedResponse
 from tests.support.fake_receiver import Serve, raw, silent
 
 pytestmark = pytest.mark.virtual_time
@@ -96,8 +96,8 @@ async def a_byte_at_a_time(reader: asyncio.StreamReader, writer: asyncio.StreamW
         (dropping, {"the connection broke before an answer"}),
         (dropping_after_the_request, {"the connection broke before an answer"}),
         (gibberish, {"its answer is not HTTP"}),
-        (one_huge_header, {"its answer is not HTTP"}),
-        (headers_without_end, {"its answer is not HTTP", "no answer within 15 seconds", "its answer is too long"}),
+        (one_huge_header, {"the head of its answer is too long"}),
+        (headers_without_end, {"no answer within 15 seconds"}),
     ],
 )
 async def test_hostile_receivers(receivers: Receivers, serve: Serve, reasons: set[str]) -> None:
@@ -113,6 +113,7 @@ async def test_hostile_receivers(receivers: Receivers, serve: Serve, reasons: se
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 HEADERS = b"".join(b"X-%d: x\r\n" % number for number in range(6000))
 NO_HTTP, TOO_LONG = Failed("its answer is not HTTP"), Failed("its answer is too long")
+HEAD_TOO_LONG = Failed("the head of its answer is too long")
 MOST = 16 << 20
 """Bytes that sockets may hold on the way, several times over."""
 
@@ -126,13 +127,13 @@ MOST = 16 << 20
             b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n" * 4000,
             {TOO_LONG},
         ),
-        (HEAD, HEADERS, {NO_HTTP}),
-        (HEAD + b"X: ", b"x" * 65536, {NO_HTTP}),
-        (b"HTTP/1.1 200 ", b"x" * 65536, {NO_HTTP}),
+        (HEAD, HEADERS, {HEAD_TOO_LONG}),
+        (HEAD + b"X: ", b"x" * 65536, {HEAD_TOO_LONG}),
+        (b"HTTP/1.1 200 ", b"x" * 65536, {HEAD_TOO_LONG}),
         (b"", b"x" * 65536, {NO_HTTP}),
         (CHUNKED + b"1;", b"x" * 65536, {Delivered()}),
         (CHUNKED, b"1\r\na\r\n" * 10000, {Delivered()}),
-        (CHUNKED + b"0\r\n", HEADERS, {Delivered(), NO_HTTP}),
+        (CHUNKED + b"0\r\n", HEADERS, {Delivered()}),
         (HEAD + b"\r\n", b"x" * 65536, {Delivered()}),
         (b"HTTP/1.1 410 G\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 65536, {Gone()}),
         (b"HTTP/1.1 102 P\r\n\r\n" * 9 + b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 102 P\r\n\r\n" * 4000, {Delivered()}),
@@ -183,14 +184,88 @@ async def test_what_lies_beyond_the_limit_is_not_read() -> None:
     assert exchange.exception() is not None
 
 
-async def test_a_head_with_all_that_may_be_in_it(receivers: Receivers) -> None:
-    """It is no flood."""
+def head_of(size: int, *headers: bytes) -> bytes:
+    """A head of so many bytes: the headers in turn, then one that fills it up."""
+    lines, number = [b"HTTP/1.1 200 OK"], 0
+    while headers and sum(map(len, lines)) + 2 * len(lines) + 64 < size - len(headers[0]):
+        lines.append(headers[number % len(headers)])
+        number += 1
+    rest = size - len(b"\r\n".join(lines)) - len(b"\r\nX-Last: \r\n\r\n")
+    return b"\r\n".join([*lines, b"X-Last: " + b"x" * rest, b"", b""])
+
+
+@pytest.mark.parametrize("headers", [(), (b"X-Long: " + b"x" * 9000,), (b"a:b",), (b"Set-Cookie: a=b", b"Link: <x>")])
+@pytest.mark.parametrize("piece", [997, 7000, 1 << 20])
+async def test_the_largest_head(receivers: Receivers, headers: tuple[bytes, ...], piece: int) -> None:
+    """32 KiB, however many and however long its headers are and in whatever pieces it comes, with interim heads before
+    it and a body behind it; one byte more is too long.
+    """
+    interim, body = b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n" * 100, b"x" * RECEIVER_BODY_LIMIT
+
+    async def answered(size: int) -> Outcome:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            answer = interim + head_of(size, *headers) + body
+            for begin in range(0, len(answer), piece):
+                writer.write(answer[begin : begin + piece])
+                await writer.drain()
+
+        async with raw(serve) as url:
+            return await post(receivers, url)
+
+    assert await answered(HEAD_LIMIT) == Delivered()
+    assert await answered(HEAD_LIMIT + 1) == HEAD_TOO_LONG
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
+async def test_where_a_head_ends(line_end: bytes) -> None:
+    """At its empty line, wherever the segments cut it: each head has its own bytes, and a body is none."""
+    interim = line_end.join([b"HTTP/1.1 103 E", b"X: " + b"x" * 9000, b"", b""])
+    final = line_end.join([b"HTTP/1.1 204 N", b"X: " + b"x" * 30_000, b"", b""])
+    for size in (1, 2, 3, 1000):
+        exchange = BoundedResponse(asyncio.get_running_loop())
+        exchange.set_response_params(max_line_size=HEAD_LIMIT, max_field_size=HEAD_LIMIT, max_headers=HEAD_LIMIT)
+        text = interim * 3 + final
+        for begin in range(0, len(text), size):
+            exchange.data_received(text[begin : begin + size])
+        assert exchange.exception() is None
+        assert [(await exchange.read())[0].code for _ in range(len(exchange))] == [103, 103, 103, 204]
+
+
+async def test_a_head_that_comes_before_the_request() -> None:
+    """It is counted once: when there is a parser for it."""
+    exchange = BoundedResponse(asyncio.get_running_loop())
+    head = head_of(HEAD_LIMIT)
+    exchange.data_received(head[:-1])
+    exchange.set_response_params(max_line_size=HEAD_LIMIT, max_field_size=HEAD_LIMIT, max_headers=HEAD_LIMIT)
+    exchange.data_received(head[-1:])
+    assert exchange.exception() is None
+    assert (await exchange.read())[0].code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nno size\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\nno trailer\r\n\r\n",
+        b"Content-Length: 0\r\n\r\nwhat is this?\r\n\r\n",
+        b"Content-Length: 9\r\n\r\nx",
+        b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx",
+        b"\r\nHTTP/1.1 500 no\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+async def test_no_body_spoils_a_head(receivers: Receivers, body: bytes, together: bool) -> None:
+    """In the same segment as the head or behind it, cut off or wrong: the status has told how it went."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(
-            HEAD + b"".join(b"X-%d: %b\r\n" % (n, b"x" * 4000) for n in range(8)) + b"\r\n" + b"x" * RECEIVER_BODY_LIMIT
-        )
+        head, _, rest = (HEAD + body).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n" + (rest if together else b""))
+        await asyncio.sleep(0.1)
+        writer.write(b"" if together else rest)
         await writer.drain()
 
     async with raw(serve) as url:

@@ -57,6 +57,7 @@ METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "Server.handle_exit": (AppStatus.original_handler or uvicorn.Server.handle_exit, "sig frame"),
     "ResponseHandler": (ResponseHandler.__init__, "loop"),
     "ResponseHandler.data_received": (ResponseHandler.data_received, "data"),
+    "ResponseHandler.feed_data": (ResponseHandler.feed_data, "data size"),
     "ResponseHandler.set_exception": (ResponseHandler.set_exception, "exc exc_cause"),
     "ResponseHandler.close": (ResponseHandler.close, ""),
     "EventSourceResponse.__call__": (EventSourceResponse.__call__, "scope receive send"),
@@ -72,7 +73,7 @@ ATTRIBUTES = {
     ServerState: "connections tasks",
     uvicorn.Config: "http_protocol_class",
     uvicorn.Server: "should_exit force_exit started server_state",
-    ResponseHandler: "transport",
+    ResponseHandler: "transport _parser",
     EventSourceResponse: "status_code raw_headers media_type background body_iterator",
 }
 OVERRIDDEN = {
@@ -81,7 +82,7 @@ OVERRIDDEN = {
         "cycle scope headers"
     ),
     Server: "__init__ handle_exit startup shutdown should_exit force_exit",
-    BoundedResponse: "__init__ data_received close",
+    BoundedResponse: "__init__ data_received feed_data close",
     Stream: "__init__ __call__ raw_headers",
 }
 """What each class of ours has a meaning of its own for, of what its base has."""

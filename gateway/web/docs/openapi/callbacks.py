@@ -147,7 +147,8 @@ def _webhook(name: str, summary: str, *kinds: Kind) -> dict[str, Any]:
             "tags": _TAGS,
             "summary": summary,
             "description": "Signed according to Standard Webhooks. Delivery is at least once, in the order of the log; "
-            "a repeated delivery has the same `webhook-id`. The response must come within 15 s.",
+            "a repeated delivery has the same `webhook-id`. The response must come within 15 s. Only its status "
+            "counts; its head may have 32 KiB.",
             "parameters": [ref("parameters", name) for name in (*SIGNATURE, "traceparent")],
             "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in kinds}),
             "responses": _RECEIVER_RESPONSES,
