@@ -6,6 +6,7 @@ may have another address by then.
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,7 +16,7 @@ import aiohttp
 from aiohttp import ClientSession
 from yarl import URL
 
-from gateway.core.addresses import Network, ReceiverRule, port_of, split
+from gateway.core.addresses import Network, Objection, ReceiverRule, port_of, split
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from gateway.core.errors import CALLBACK_URL_NOT_ALLOWED, GatewayError, unavailable
 from gateway.outbound.names import LookupTimeout, Names, NoAddress
@@ -30,9 +31,15 @@ from gateway.outbound.sessions import (
 )
 
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
-_ADDRESS_RULE = "must lead to public addresses only, at port 443"
-_NO_ALLOWED_ADDRESS = "its name leads to no allowed address"
-"""Also the text for a name without addresses, so that it reveals nothing about the operator's network."""
+_BROKE = "the connection broke before an answer"
+_NO_CONNECTION = f"no connection within {CONNECT_SECONDS:g} seconds"
+_UNREACHABLE = "its network cannot be reached"
+_NOT_CONNECTED = {
+    errno.ECONNREFUSED: "the connection was refused",
+    errno.ENETUNREACH: _UNREACHABLE,
+    errno.EHOSTUNREACH: _UNREACHABLE,
+    errno.ETIMEDOUT: _NO_CONNECTION,
+}
 
 
 class Receivers:
@@ -51,16 +58,15 @@ class Receivers:
         async with AsyncExitStack() as stack:
             receivers._names = names = stack.enter_context(Names(name_servers))
             for tls in (True, False):
-                session = receiver_session(names, partial(receivers._allows, tls=tls))
+                session = receiver_session(names, partial(receivers._refusal, tls=tls))
                 receivers._sessions[tls] = await stack.enter_async_context(session)
             yield receivers
 
     async def check(self, url: str) -> None:
         """Judge a URL and every address that its host has now.
 
-        Raises GatewayError: 400 callbackUrlNotAllowed, or 503 when the DNS lookup gets no answer now. The 400 states
-        the rule. Its message is the same for a name without addresses and a name with an internal address, so that it
-        reveals nothing about the operator's network.
+        Raises GatewayError: 400 callbackUrlNotAllowed, which states the rule and no address, or 503 when the DNS
+        lookup gets no answer now.
         """
         objection = self._rule.objection(url)
         parts = split(url)
@@ -69,69 +75,87 @@ class Receivers:
             try:
                 found = await self._names.check(parts.hostname or "")
             except NoAddress:
-                found = []
+                raise GatewayError(
+                    CALLBACK_URL_NOT_ALLOWED,
+                    "The callback's url must have a host that resolves: DNS has no address of it.",
+                ) from None
             except LookupTimeout:
                 raise unavailable(
                     "The host of the callback's url could not be looked up now. Nothing was started or registered: "
                     "try again."
                 ) from None
-            if not found or not all(self._rule.allows(address, port, tls=tls) for address in found):
-                objection = _ADDRESS_RULE if tls else "must be https"
+            refusals = (self._rule.refusal(address, port, tls=tls) for address in found)
+            objection = next((refusal for refusal in refusals if refusal is not None), None)
         if objection is not None:
-            more = " The operator allows other networks, and http to them, with GATEWAY_CALLBACK_ALLOW."
-            raise GatewayError(CALLBACK_URL_NOT_ALLOWED, f"The callback's url {objection}.{more}")
+            more = " The operator allows other networks, and any port and http there, with GATEWAY_CALLBACK_ALLOW."
+            raise GatewayError(
+                CALLBACK_URL_NOT_ALLOWED, f"The callback's url {objection}.{more if objection.liftable else ''}"
+            )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
         """Make one attempt; `now` in seconds since 1970. Every failure is returned as Failed."""
         try:
             return await self._post(url, headers, body, now)
         except aiohttp.ConnectionTimeoutError:
-            return Failed(f"no connection within {CONNECT_SECONDS:g} seconds")
+            return Failed(_NO_CONNECTION)
         except TimeoutError:
             return Failed(f"no answer within {ATTEMPT_SECONDS:g} seconds")
         except Exception as error:  # noqa: BLE001 - a hostile receiver can make the client raise any error
             return Failed(_reason(error))
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
-        parts = split(url)
-        if parts is None or self._rule.objection(url) is not None:  # allowed by an earlier GATEWAY_CALLBACK_ALLOW
-            return Failed("its address is not allowed")
+        parts, objection = split(url), self._rule.objection(url)
+        if parts is None or objection is not None:  # allowed by an earlier GATEWAY_CALLBACK_ALLOW
+            return Failed(f"its url {objection}")
         session = self._sessions[parts.scheme == "https"]
         async with session.post(
             URL(url, encoded=True), data=body, headers={**_HEADERS, **headers}, allow_redirects=False
         ) as response:
-            code = response.status
+            outcome = _outcome(response, now)
             with suppress(Exception):  # the head has decided, whatever the body is
                 await drop_body(response)
-            if 200 <= code < 300:
-                return Delivered()
-            if code == 410:
-                return Gone()
-            if 300 <= code < 400:
-                return Failed(f"answered {code}; redirects are not followed")
-            wait = named_wait(response.headers, now) if code in (429, 503) else None
-            return Failed(f"answered {code}", wait)
+            return outcome
 
-    def _allows(self, address: str, port: int, *, tls: bool) -> bool:
-        return self._rule.allows(address, port, tls=tls)
+    def _refusal(self, address: str, port: int, *, tls: bool) -> Objection | None:
+        return self._rule.refusal(address, port, tls=tls)
+
+
+def _outcome(response: aiohttp.ClientResponse, now: float) -> Outcome:
+    code = response.status
+    if 200 <= code < 300:
+        return Delivered()
+    if code == 410:
+        return Gone()
+    if 300 <= code < 400:
+        return Failed(f"answered {code}; redirects are not followed")
+    return Failed(f"answered {code}", named_wait(response.headers, now) if code in (429, 503) else None)
 
 
 def _reason(error: Exception) -> str:
     """The reason in fixed words; the client's own message may contain the URL or an address."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        certificate = error.certificate_error
-        return f"TLS: {getattr(certificate, 'verify_message', '') or 'the certificate is not valid'}"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return "TLS: no secure connection could be made"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        if isinstance(cause, LookupTimeout):
-            return "its name could not be looked up"
-        return (
-            _NO_ALLOWED_ADDRESS if isinstance(cause, NoAddress | AddressRefused) else "the connection was not accepted"
-        )
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__
+    for one in (cause, error):
+        if isinstance(one, ssl.SSLError) and not isinstance(one, ssl.SSLEOFError):
+            return f"TLS: {_tls_reason(one)}"
+    if isinstance(cause, LookupTimeout):
+        return "its name could not be looked up"
+    if isinstance(cause, NoAddress):
+        return "its name does not resolve"
+    if isinstance(cause, AddressRefused):
+        return f"its url {cause}"
     if isinstance(error, AnswerTooLong):
         return str(error)
+    if isinstance(cause, ConnectionResetError | ConnectionAbortedError | BrokenPipeError | ssl.SSLEOFError):
+        return _BROKE
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _NOT_CONNECTED.get(error.os_error.errno or 0, "no connection could be made")
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-        return "the connection broke before an answer"
+        return _BROKE
     return "its answer is not HTTP" if isinstance(error, aiohttp.ClientError) else "the attempt failed"
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message.partition(",")[0] or "the certificate is not valid"  # OpenSSL adds the host's name
+    detail = f" ({error.reason.replace('_', ' ').lower()})" if error.reason else ""
+    return f"no secure connection could be made{detail}"

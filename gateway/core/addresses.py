@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
@@ -56,30 +57,53 @@ _GRAPH = re.compile(r"(^|[.-])graph\.microsoft\.(com|us)$|^microsoftgraph\.china
 HostClass = Literal["graph", "sharepoint", "onedrive", "other"]
 
 
+class Objection(StrEnum):
+    """The rule that a callback's URL breaks, worded to follow "the callback's url"."""
+
+    FORM = "must be an absolute https URL in plain ASCII"
+    USER_INFO = "must not carry user info"
+    SCHEME = "must be https"
+    PORT = "must use port 443, or one from 1024 to 65535"
+    HOST = "must name its host as a DNS name or an address in its usual form"
+    ADDRESS = "must lead to public addresses only"
+
+    @property
+    def liftable(self) -> bool:
+        """Whether the rule does not hold in the networks that the operator allows."""
+        return self in {Objection.SCHEME, Objection.PORT, Objection.ADDRESS}
+
+
 class ReceiverRule(msgspec.Struct, frozen=True):
-    """Where callbacks may go: https on port 443 of public addresses, and any port in the `allowed` networks."""
+    """Where callbacks may go: by https to public addresses, at port 443 or an unprivileged port; and anywhere in the
+    `allowed` networks.
+    """
 
     allowed: Sequence[Network] = ()
 
-    def objection(self, url: str) -> str | None:
+    def objection(self, url: str) -> Objection | None:
         """Why a URL is refused as written; None when only its addresses remain to be judged."""
         parts = split(url)
         if parts is None:
-            return "must be an absolute https URL in plain ASCII"
+            return _why_not_split(url)
         if parts.username is not None or parts.password is not None:
-            return "must not carry user info"
-        if parts.scheme != "https" and not self.allowed:
-            return "must be https"
-        if not _is_plain_host(parts.hostname or ""):
-            return "must name its host as a DNS name or an address in its usual form"
-        return None
+            return Objection.USER_INFO
+        if not self.allowed:  # else the address decides whether these rules hold
+            if parts.scheme != "https":
+                return Objection.SCHEME
+            if not _is_receiver_port(port_of(parts)):
+                return Objection.PORT
+        return None if _is_plain_host(parts.hostname or "") else Objection.HOST
 
-    def allows(self, address: str, port: int, *, tls: bool) -> bool:
-        """Whether an address may be dialled on this port, with or without TLS."""
+    def refusal(self, address: str, port: int, *, tls: bool) -> Objection | None:
+        """Why an address may not be dialled on this port, with or without TLS; None if it may."""
         parsed = _parsed(address)
         if parsed is not None and any(parsed in network for network in self.allowed):
-            return True
-        return tls and port == 443 and is_public(address)
+            return None
+        if not tls:
+            return Objection.SCHEME
+        if not _is_receiver_port(port):
+            return Objection.PORT
+        return None if is_public(address) else Objection.ADDRESS
 
 
 class HostPattern(msgspec.Struct, frozen=True):
@@ -134,7 +158,7 @@ class MonitorRule(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=16)  # a monitor URL is split several times in a row: to resolve, to judge and to dial
 def split(url: str) -> SplitResult | None:
     """The parts of an absolute http or https URL in plain ASCII, or None."""
-    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+    if not _is_plain(url):
         return None
     try:
         parts = urlsplit(url)
@@ -212,6 +236,33 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
     return mapped or parsed
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL is in printable ASCII without spaces and backslashes, which parsers read in different ways."""
+    return url.isascii() and url.isprintable() and " " not in url and "\\" not in url
+
+
+def _why_not_split(url: str) -> Objection:
+    """The objection to a URL that `split` refuses."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets
+        return Objection.HOST
+    if not _is_plain(url) or not parts.scheme or not parts.netloc:
+        return Objection.FORM
+    if parts.scheme not in ("http", "https"):
+        return Objection.SCHEME
+    try:
+        _ = parts.port
+    except ValueError:
+        return Objection.PORT
+    return Objection.HOST
+
+
+def _is_receiver_port(port: int) -> bool:
+    """Whether a port is that of https or unprivileged: below 1024 are the ports of other protocols' servers."""
+    return port == 443 or port >= 1024
 
 
 def _is_plain_host(host: str) -> bool:

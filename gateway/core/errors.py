@@ -50,8 +50,8 @@ INVALID_REQUEST = ErrorKind(
 CALLBACK_URL_NOT_ALLOWED = ErrorKind(
     400,
     "callbackUrlNotAllowed",
-    "The callback's url must be https and reach public addresses only. The operator allows other networks, and http "
-    "to them, with GATEWAY_CALLBACK_ALLOW.",
+    "The callback's url must be https, at port 443 or one from 1024 on, without user info, and reach public addresses "
+    "only. The operator allows other networks, and any port and http there, with GATEWAY_CALLBACK_ALLOW.",
     ends_copy=True,
 )
 CORS_NOT_ALLOWED = ErrorKind(

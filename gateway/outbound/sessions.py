@@ -68,13 +68,13 @@ def upstream_session(seconds: float, *traces: TraceConfig, public_only: bool = F
     )
 
 
-def receiver_session(names: Names, allows: Callable[[str, int], bool]) -> ClientSession:
+def receiver_session(names: Names, refusal: Callable[[str, int], str | None]) -> ClientSession:
     """A session for callbacks, with a new connection per attempt.
 
-    `allows(address, port)` decides whether an address may be dialled.
+    `refusal(address, port)` says why an address may not be dialled, None if it may; AddressRefused carries its text.
     """
     return ClientSession(
-        connector=_ReceiverConnector(names, allows),
+        connector=_ReceiverConnector(names, refusal),
         timeout=ClientTimeout(total=ATTEMPT_SECONDS, sock_connect=CONNECT_SECONDS),
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
@@ -198,11 +198,11 @@ class BoundedResponse(ResponseHandler):
 
 
 class _ReceiverConnector(TCPConnector):
-    def __init__(self, names: Names, allows: Callable[[str, int], bool]) -> None:
+    def __init__(self, names: Names, refusal: Callable[[str, int], str | None]) -> None:
         def dial(address: AddrInfoType) -> socket.socket:
             family, kind, protocol, _, where = address
-            if not allows(str(where[0]), int(where[1])):
-                raise AddressRefused("not an allowed address")
+            if (why := refusal(str(where[0]), int(where[1]))) is not None:
+                raise AddressRefused(why)
             return socket.socket(family, kind, protocol)
 
         super().__init__(limit=0, force_close=True, use_dns_cache=False, resolver=_Resolver(names), socket_factory=dial)

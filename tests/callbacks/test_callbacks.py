@@ -232,7 +232,7 @@ async def test_without_the_setting_only_public_https_is_allowed(tmp_path: Path) 
     """A loopback receiver and plain http are refused, by route and by header."""
     async with faking() as upstream, receiving() as receiver, serving(upstream.url, tmp_path) as gateway:
         job = await gateway.copy(ITEM)
-        for url in (receiver.url, "https://127.0.0.1/", "http://93.184.215.14/", "https://93.184.215.14:8443/"):
+        for url in (receiver.url, "https://127.0.0.1/", "http://93.184.215.14/", "https://93.184.215.14:444/"):
             wish = {"url": url}
             status, body = await ask(gateway, "POST", f"/jobs/{job['jobId']}/callbacks", job["jobKey"], json=wish)
             assert (status, body["error"]["code"]) == (400, "callbackUrlNotAllowed"), url

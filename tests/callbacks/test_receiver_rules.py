@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.callbacks.receivers import Receivers
-from gateway.core.addresses import ReceiverRule
+from gateway.core.addresses import Objection, ReceiverRule
 from gateway.core.callback import Failed
 from gateway.core.errors import GatewayError
 from tests.support.fake_names import FakeNames, naming
@@ -35,6 +35,9 @@ ALLOWED = f"""
 https://public.example/hook
 https://public.example
 https://public.example:443/hook
+https://public.example:1024/hook
+https://public.example:8443/hook
+https://public.example:65535/hook
 https://public.example./hook
 https://PUBLIC.example/hook?a=b#c
 HTTPS://public.example/hook
@@ -43,18 +46,21 @@ https://six.example/
 https://xn--bcher-kva.example/hook
 https://{PUBLIC}/hook
 https://{PUBLIC}:443/
+https://{PUBLIC}:6443/
 https://[{PUBLIC6}]/hook
 https://[64:ff9b::5db8:d822]/hook
 https://1.1.1.1/%2e%2e/x
 https://8.8.8.8/{"x" * 1900}
 """.split()
-REFUSED = f"""
-http://public.example/hook
-http://{PUBLIC}/
-ftp://public.example/
-file:///etc/passwd
-gopher://public.example/
-javascript:alert(1)
+FORM, USER_INFO, SCHEME = "must be an absolute https URL", "must not carry user info", "must be https."
+PORT, HOST, ADDRESS = (
+    "must use port 443, or one from 1024",
+    "must name its host as",
+    "must lead to public addresses only",
+)
+NAME = "must have a host that resolves"
+REFUSED = {
+    FORM: """
 //public.example/hook
 /hook
 public.example/hook
@@ -63,33 +69,51 @@ https:public.example
 https://
 https:///hook
 https://?x
-https://.example/
-https://public..example/
-https://-public.example/
-https://pub_lic.example:x/
+file:///etc/passwd
+javascript:alert(1)
+https://public.example\\@10.0.0.1/
+https://bücher.example/
+https://\uff11\uff12\uff17.0.0.1/
+https://127。0。0。1/
+""",
+    USER_INFO: """
 https://user@public.example/
 https://user:secret@public.example/
 https://:@public.example/
 https://public.example@10.0.0.1/
+https://public.example%2f@10.0.0.1/
+""",
+    SCHEME: f"""
+http://public.example/hook
+http://public.example:8443/hook
+http://{PUBLIC}/
+http://10.0.0.1/
+ftp://public.example/
+gopher://public.example/
+""",
+    PORT: f"""
 https://public.example:80/
-https://public.example:8443/
+https://public.example:1/
+https://public.example:444/
+https://public.example:1023/
 https://public.example:0/
 https://public.example:65536/
+https://pub_lic.example:x/
 https://{PUBLIC}:22/
+https://10.0.0.1:22/
+https://nowhere.example:25/
+""",
+    NAME: """
 https://nowhere.example/
-https://internal.example/
-https://loopback.example/
-https://loopback6.example/
-https://mapped.example/
-https://metadata.example/latest/meta-data/
-https://both.example/
-https://both6.example/
-https://link.example/
-https://localhost/
+https://nowhere.example:8443/
+https://xn--nowhere-9za.example/
 https://localhost./
-https://127.0.0.1/
+""",
+    HOST: """
+https://.example/
+https://public..example/
+https://-public.example/
 https://127.0.0.1./
-https://127.8.8.8/
 https://127.1/
 https://127.0.1/
 https://127/
@@ -100,6 +124,21 @@ https://0x7f.0.0.1/
 https://0x7f.1/
 https://0x7f000001/
 https://0/
+https://[fe80::1%25eth0]/
+https://[::1
+""",
+    ADDRESS: """
+https://internal.example/
+https://loopback.example/
+https://loopback6.example/
+https://mapped.example/
+https://metadata.example/latest/meta-data/
+https://both.example/
+https://both6.example/
+https://link.example/
+https://localhost/
+https://127.0.0.1/
+https://127.8.8.8/
 https://0.0.0.0/
 https://10.0.0.1/
 https://172.16.0.1/
@@ -134,16 +173,12 @@ https://[2001:db8::1]/
 https://[fc00::1]/
 https://[fd12:3456::1]/
 https://[fe80::1]/
-https://[fe80::1%25eth0]/
 https://[fec0::1]/
 https://[ff02::1]/
-https://[::1
-https://public.example\\@10.0.0.1/
-https://public.example%2f@10.0.0.1/
-https://bücher.example/
-https://\uff11\uff12\uff17.0.0.1/
-https://127。0。0。1/
-""".split()
+https://internal.example:8443/
+https://10.0.0.1:8443/
+""",
+}
 OPENED = ["10.0.0.0/8", "127.0.0.0/8", "::1/128", "fd00::/8"]
 WHEN_OPENED = {
     "http://10.1.2.3/hook": True,
@@ -156,8 +191,9 @@ WHEN_OPENED = {
     "https://public.example/": True,
     "http://public.example/": False,
     "http://both.example/": False,
-    "https://public.example:8443/": False,
-    "https://both.example:8443/": False,
+    "https://public.example:8443/": True,
+    "https://public.example:22/": False,
+    "https://both.example:22/": False,
     "https://192.168.0.1/": False,
     "http://169.254.169.254/": False,
     "http://user@10.1.2.3/": False,
@@ -195,28 +231,30 @@ async def refusal(receivers: Receivers, url: str) -> str | None:
 
 @pytest.mark.parametrize("url", ALLOWED)
 async def test_public_receivers_are_allowed(receivers: Receivers, url: str) -> None:
-    """By https, at port 443, all addresses of the name being public."""
+    """By https, at port 443 or from 1024 on, all addresses of the name being public."""
     assert await refusal(receivers, url) is None
 
 
-@pytest.mark.parametrize("url", REFUSED)
-async def test_what_is_refused(receivers: Receivers, url: str) -> None:
-    """With the rule, and without a resolved address."""
+@pytest.mark.parametrize(("rule", "url"), [(rule, url) for rule, urls in REFUSED.items() for url in urls.split()])
+async def test_what_is_refused(receivers: Receivers, rule: str, url: str) -> None:
+    """With the rule, without a resolved address, and with the operator's setting where that can help."""
     message = await refusal(receivers, url)
     assert message is not None
+    assert message.startswith(f"The callback's url {rule}")
+    assert ("GATEWAY_CALLBACK_ALLOW" in message) == (rule in {SCHEME, PORT, ADDRESS})
     assert not any(address in message for found in NAMES.values() for address in found)
 
 
 def test_the_table_is_as_large_as_it_is_said_to_be() -> None:
     """Nothing in it twice."""
-    table = [*ALLOWED, *REFUSED]
-    assert len(set(table)) == len(table) > 100
+    table = [*ALLOWED, *(url for urls in REFUSED.values() for url in urls.split())]
+    assert len(set(table)) == len(table) > 110
 
 
-async def test_nobody_can_explore_the_network_with_it(receivers: Receivers) -> None:
-    """One text for a name that leads inside and for one that leads nowhere."""
-    urls = ("https://nowhere.example/", "https://internal.example/", "https://both.example/", "https://10.0.0.1/")
-    assert len({await refusal(receivers, url) for url in urls}) == 1
+async def test_each_rule_has_its_words(receivers: Receivers) -> None:
+    """Names that do not resolve are told apart from those that are not public."""
+    told = {await refusal(receivers, urls.split()[0]) for urls in REFUSED.values()}
+    assert len(told) == len(REFUSED) == len(Objection) + 1
 
 
 @pytest.mark.parametrize(("url", "allowed"), WHEN_OPENED.items())
@@ -229,11 +267,15 @@ async def test_networks_that_the_operator_opens(url: str, allowed: bool, names: 
 async def test_a_name_that_changes_is_judged_where_it_is_dialled(receivers: Receivers, names: FakeNames) -> None:
     """Allowed when it was registered; by the time of an attempt it leads inside."""
     async with faking() as inside:
-        url = f"https://four.example:443/{inside.url.rpartition(':')[2]}"
-        await receivers.check(url)
-        for address in ("127.0.0.1", "::1", "10.1.2.3", "::ffff:127.0.0.1"):
-            names.table["four.example"] = [address]
-            assert await receivers.post(url, {}, b"", 0.0) == Failed("its name leads to no allowed address")
+        port = inside.url.rpartition(":")[2]
+        for name, addresses in (("four", ["127.0.0.1", "10.1.2.3"]), ("six", ["::1", "::ffff:127.0.0.1"])):
+            url = f"https://{name}.example:{port}/"
+            await receivers.check(url)
+            for address in addresses:
+                names.table[f"{name}.example"] = [address]
+                assert await receivers.post(url, {}, b"", 0.0) == Failed(f"its url {Objection.ADDRESS}")
+            names.table[f"{name}.example"] = []
+            assert await receivers.post(url, {}, b"", 0.0) == Failed("its name does not resolve")
         assert inside.asked == []
 
 
@@ -245,15 +287,28 @@ async def test_a_name_that_changes_within_an_opened_network(names: FakeNames) ->
         url = f"http://four.example:{port}/"
         await receivers.check(url)
         names.table["four.example"] = ["127.0.0.1"]
-        assert await receivers.post(url, {}, b"", 0.0) == Failed("its name leads to no allowed address")
+        assert await receivers.post(url, {}, b"", 0.0) == Failed(f"its url {Objection.SCHEME}")
         assert inside.asked == []
 
 
-async def test_an_attempt_tells_no_more_of_the_network(receivers: Receivers) -> None:
-    """One reason for a name that leads nowhere and for one that leads inside."""
-    urls = ("https://nowhere.example/", "https://internal.example/", "https://loopback6.example/", "https://10.0.0.1/")
-    reasons = {await receivers.post(url, {}, b"", 0.0) for url in urls}
-    assert reasons == {Failed("its name leads to no allowed address")}
+@pytest.mark.parametrize(
+    ("rule", "url"),
+    [(rule, url) for rule, urls in REFUSED.items() for url in urls.split() if "both" not in url],  # has a public one
+)
+async def test_an_attempt_says_the_same(receivers: Receivers, rule: str, url: str) -> None:
+    """Of a URL that was stored under another setting, or whose name has changed."""
+    outcome = await receivers.post(url, {}, b"", 0.0)
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("its name does not resolve" if rule == NAME else f"its url {rule}".rstrip("."))
+
+
+@pytest.mark.parametrize("port", [443, 1024, 65535])
+async def test_a_port_is_judged_where_it_is_dialled(port: int, receivers: Receivers) -> None:
+    """As the address is: only TLS makes a public address at this port allowed."""
+    assert receivers._refusal(PUBLIC, port, tls=True) is None
+    assert receivers._refusal(PUBLIC, port, tls=False) == Objection.SCHEME
+    assert receivers._refusal("10.0.0.1", port, tls=True) == Objection.ADDRESS
+    assert receivers._refusal(PUBLIC, port % 1000 % 443, tls=True) == Objection.PORT
 
 
 @pytest.mark.parametrize("scheme", ["http", "HTTP", "Http"])
@@ -270,11 +325,11 @@ async def test_https_in_whatever_case_is_dialled_as_such(receivers: Receivers, m
     """Not judged, when it is dialled, as the http that is allowed nowhere."""
     judged: list[bool] = []
 
-    def allows(rule: ReceiverRule, address: str, port: int, *, tls: bool) -> bool:
+    def refusal(rule: ReceiverRule, address: str, port: int, *, tls: bool) -> Objection:
         judged.append(tls)
-        return False
+        return Objection.ADDRESS
 
-    monkeypatch.setattr(ReceiverRule, "allows", allows)
+    monkeypatch.setattr(ReceiverRule, "refusal", refusal)
     await receivers.post("HTTPS://four.example/hook", {}, b"", 0.0)
     assert judged == [True]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from gateway.callbacks.receivers import Receivers
-from gateway.core.addresses import ReceiverRule
+from gateway.core.addresses import Objection, ReceiverRule
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from gateway.outbound.names import DIALLED
 from gateway.outbound.sessions import CONNECT_SECONDS
@@ -84,7 +85,12 @@ async def test_410_is_gone(receivers: Receivers, receiver: FakeUpstream) -> None
         (429, "7", 7),
         (503, "7", 7),
         (503, formatdate(NOW + 90, usegmt=True), 90),
+        (429, "0" * 300 + "7", 7),
+        (503, "9" * 400, float("inf")),
+        (503, "Fri, 31 Dec 9999 23:59:59 GMT", pytest.approx(2.5e11, rel=0.1)),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0),
         (429, "soon", None),
+        (429, "7" * 400 + "s", None),
         (429, "-1", None),
         (500, "7", None),
         (404, "7", None),
@@ -163,9 +169,9 @@ async def test_only_a_few_addresses_of_a_name_are_dialled() -> None:
         rule = receivers._rule
 
         class Watching(ReceiverRule, frozen=True):
-            def allows(self, address: str, port: int, *, tls: bool) -> bool:
+            def refusal(self, address: str, port: int, *, tls: bool) -> Objection | None:
                 dialled.add(address)
-                return rule.allows(address, port, tls=tls)
+                return rule.refusal(address, port, tls=tls)
 
         receivers._rule = Watching(rule.allowed)
         async with raw(silent) as url:
@@ -173,7 +179,7 @@ async def test_only_a_few_addresses_of_a_name_are_dialled() -> None:
         await receivers.check(f"http://many.example:{port}/")
         assert len(dialled) == 200
         dialled.clear()
-        assert await post(receivers, f"http://many.example:{port}") == Failed("the connection was not accepted")
+        assert await post(receivers, f"http://many.example:{port}") == Failed("the connection was refused")
         assert len(dialled) == DIALLED
 
 
@@ -184,11 +190,35 @@ async def test_a_name_that_is_not_answered(receivers: Receivers) -> None:
         assert await post(others, "https://x.broken.example") == Failed("its name could not be looked up")
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ECONNREFUSED, "the connection was refused"),
+        (errno.ENETUNREACH, "its network cannot be reached"),
+        (errno.EHOSTUNREACH, "its network cannot be reached"),
+        (errno.ECONNRESET, "the connection broke before an answer"),
+        (errno.ETIMEDOUT, "no connection within 5 seconds"),
+        (errno.EMFILE, "no connection could be made"),
+        (None, "no connection could be made"),
+    ],
+)
+async def test_why_there_is_no_connection(
+    receivers: Receivers, number: int | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words for each cause, without the address that the system's own words have."""
+
+    async def connect(*_: object, **_options: object) -> None:
+        raise OSError(number, "Connect call failed ('127.0.0.1', 9)")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+    assert await post(receivers, "http://127.0.0.1:9") == Failed(reason)
+
+
 async def test_nobody_listens(receivers: Receivers) -> None:
     """Refused, or without a name."""
     async with raw(silent) as url:
         pass
-    assert await post(receivers, url) == Failed("the connection was not accepted")
+    assert await post(receivers, url) == Failed("the connection was refused")
     async with naming() as names, Receivers.open((), [names.server]) as others:
         outcome = await others.post("https://nowhere.example/", {}, b"", NOW)
-    assert outcome == Failed("its name leads to no allowed address")
+    assert outcome == Failed("its name does not resolve")

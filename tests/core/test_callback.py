@@ -185,7 +185,14 @@ def test_a_clock_set_back_stops_nothing_for_ever() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
-    [(0.0, 1, 1.1), (7.0, 7, 7.4), (3600.0, 3600, 3800), (82290, 82290, 86400), (1e9, 86400, 86400)],
+    [
+        (0.0, 1, 1.1),
+        (7.0, 7, 7.4),
+        (3600.0, 3600, 3800),
+        (82290, 82290, 86400),
+        (1e9, 86400, 86400),
+        (float("inf"), 86400, 86400),
+    ],
 )
 def test_a_receiver_that_asks_for_time_gets_it(asked: float, least: float, most: float) -> None:
     """Up to a day in all, and without using up a try."""
