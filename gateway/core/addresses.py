@@ -197,11 +197,6 @@ def host_class(host: str) -> HostClass:
     return "onedrive" if _ONEDRIVE.search(name) else "other"
 
 
-def parent_domain(host: str) -> str:
-    """The last two labels of a DNS name, which usually have one owner."""
-    return ".".join(host.lower().rstrip(".").split(".")[-2:])
-
-
 def is_address(host: str) -> bool:
     return _parsed(host) is not None
 

@@ -1,7 +1,8 @@
 """DNS lookups of receivers' host names, on the event loop: a silent name server blocks no thread and no other lookup.
 
 Any client can make the gateway look up names of its choice. So a registration's lookup counts against a limit until it
-really ends, even after its caller has timed out, and each domain has a small limit of its own.
+really ends, even after its caller has timed out, and each registrable domain has a small limit of its own: whoever
+registered it answers for all names in it. The Public Suffix List says where it begins.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from functools import partial
 from typing import Any, Self
 
 import pycares
+from publicsuffixlist import PublicSuffixList
 
-from gateway.core.addresses import is_address, parent_domain
+from gateway.core.addresses import is_address
 
 LOOK_UP_SECONDS = 5.0
 CHECKS_AT_ONCE, CHECKS_PER_DOMAIN = 1000, 16
-"""Most concurrent lookups for registrations, overall and per domain. The limits on attempts bound their lookups."""
+"""Most concurrent lookups for registrations, overall and per registrable domain. Those of attempts are bounded by the
+limits on attempts."""
 DIALLED = 4
 """Most addresses of a name that an attempt dials: each may cost a socket."""
 RENEW_AFTER, RENEW_SECONDS = 1000, 60.0
@@ -49,6 +52,7 @@ class Names:
         self._newest: _Channel | None = None
         self._closed = False
         self._checks: Counter[str] = Counter()
+        self._suffixes: asyncio.Future[PublicSuffixList] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +66,7 @@ class Names:
         """All current addresses of a host, for a registration. Raises NoAddress or LookupTimeout."""
         if is_address(host):
             return [host]
-        domain = parent_domain(host)
+        domain = registrable_domain(host, await self._suffix_list())
         if self._checks.total() >= CHECKS_AT_ONCE or self._checks[domain] >= CHECKS_PER_DOMAIN:
             raise LookupTimeout("too many look-ups")
         lookup = self._look_up(host)
@@ -88,6 +92,12 @@ class Names:
             self._channels.add(self._newest)
         return self._newest.look_up(host)
 
+    async def _suffix_list(self) -> PublicSuffixList:
+        """The Public Suffix List, read by a thread when it is first needed: that takes 0.1 s."""
+        if self._suffixes is None:
+            self._suffixes = asyncio.get_running_loop().run_in_executor(None, PublicSuffixList)
+        return await asyncio.shield(self._suffixes)
+
     def _checked(self, domain: str, _: object) -> None:
         self._checks[domain] -= 1
         if not self._checks[domain]:
@@ -108,6 +118,15 @@ async def _addresses(lookup: asyncio.Future[_Answer]) -> list[str]:
     if not addresses:
         raise NoAddress("no address")
     return list(addresses)
+
+
+def registrable_domain(host: str, suffixes: PublicSuffixList) -> str:
+    """The part of a DNS name that one owner registered; the whole name if it is itself a public suffix.
+
+    Names below private suffixes, such as `github.io`, have an owner each.
+    """
+    name = host.lower().removesuffix(".")
+    return suffixes.privatesuffix(name) or name
 
 
 def few(addresses: Iterable[str]) -> list[str]:

@@ -12,7 +12,6 @@ from gateway.core.addresses import (
     is_loopback,
     is_public,
     origin,
-    parent_domain,
 )
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8", "64:ff9b::808:808"]
@@ -155,17 +154,3 @@ def test_an_origin_is_written_in_one_way(url: str) -> None:
 def test_origins(url: str, expected: str) -> None:
     """Scheme, host, and the port unless it is the scheme's own; never more of the URL."""
     assert origin(url) == expected
-
-
-@pytest.mark.parametrize(
-    ("host", "domain"),
-    [
-        ("a.b.EXAMPLE.com.", "example.com"),
-        ("example.com", "example.com"),
-        ("localhost", "localhost"),
-        ("x._y.example", "_y.example"),
-    ],
-)
-def test_the_domain_of_a_name(host: str, domain: str) -> None:
-    """Its last two labels."""
-    assert parent_domain(host) == domain

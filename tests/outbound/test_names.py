@@ -11,15 +11,26 @@ from pathlib import Path
 
 import anyio
 import pytest
+from publicsuffixlist import PublicSuffixList
 
 from gateway.callbacks.receivers import Receivers
 from gateway.core.errors import GatewayError
 from gateway.outbound import names as names_
-from gateway.outbound.names import CHECKS_PER_DOMAIN, DIALLED, LOOK_UP_SECONDS, LookupTimeout, Names, NoAddress, few
+from gateway.outbound.names import (
+    CHECKS_PER_DOMAIN,
+    DIALLED,
+    LOOK_UP_SECONDS,
+    LookupTimeout,
+    Names,
+    NoAddress,
+    few,
+    registrable_domain,
+)
 from tests.support.fake_names import FakeNames, naming
 
 pytestmark = pytest.mark.virtual_time
 
+SUFFIXES = PublicSuffixList()
 PUBLIC, PUBLIC6 = "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"
 TABLE = {
     "good.example": [PUBLIC],
@@ -135,6 +146,76 @@ async def test_a_domain_has_a_share(server: FakeNames) -> None:
         assert (await refused(receivers, "https://x.EVIL.test./"))[0] == 503
         assert now() == asked
         await receivers.check("https://good.example/")
+
+
+@pytest.mark.parametrize(
+    ("evil", "others"),
+    [
+        ("evil.co.uk", ["shop.co.uk", "evil.org.uk", "evil.uk"]),
+        ("evil.github.io", ["shop.github.io"]),
+        ("evil.azurewebsites.net", ["shop.azurewebsites.net"]),
+        ("evil.example", ["shop.example"]),
+    ],
+)
+async def test_the_owner_of_a_domain_shuts_out_nobody_else(evil: str, others: list[str], server: FakeNames) -> None:
+    """Not those who registered another name below the same suffix, be that a country's or a company's."""
+    server.table |= {name: [PUBLIC] for other in others for name in (other, f"hook.{other}")}
+    async with Receivers.open((), [server.server]) as receivers, anyio.create_task_group() as tasks:
+        for number in range(CHECKS_PER_DOMAIN):
+            tasks.start_soon(refused, receivers, f"https://{number}.hang.{evil}/")
+        await server.heard(f"{CHECKS_PER_DOMAIN - 1}.hang.{evil}")
+        for other in others:
+            await receivers.check(f"https://{other}/")
+            await receivers.check(f"https://hook.{other}/")
+        assert (await refused(receivers, f"https://x.{evil.upper()}./"))[0] == 503
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("a.b.EXAMPLE.com.", "example.com"),
+        ("example.com", "example.com"),
+        ("localhost", "localhost"),
+        ("x._y.example", "_y.example"),
+        ("a.b.shop.co.uk", "shop.co.uk"),
+        ("co.uk", "co.uk"),
+        ("me.github.io.", "me.github.io"),
+        ("github.io", "github.io"),
+        ("a.me.azurewebsites.net", "me.azurewebsites.net"),
+        ("a.b.c.ck", "b.c.ck"),
+        ("a.www.ck", "www.ck"),
+        ("a.b.xn--55qx5d.cn", "b.xn--55qx5d.cn"),
+        ("a..b", "a..b"),
+        ("", ""),
+    ],
+)
+def test_the_domain_of_a_name(host: str, domain: str) -> None:
+    """What one owner registered, by the list with its wildcards, exceptions, private and punycoded suffixes; two labels
+    below what it does not know.
+    """
+    assert registrable_domain(host, SUFFIXES) == domain
+
+
+async def test_the_list_is_read_once_and_not_by_the_loop(server: FakeNames, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask at once, and whoever has gone before it was read."""
+    read: asyncio.Future[PublicSuffixList] = asyncio.get_running_loop().create_future()
+    asked: list[object] = []
+
+    def run(_executor: object, function: object) -> asyncio.Future[PublicSuffixList]:
+        asked.append(function)
+        return read
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", run)
+    with Names([server.server]) as names:
+        gone, *waiting = [asyncio.create_task(names.check("good.example")) for _ in range(5)]
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        assert asked == [PublicSuffixList]
+        read.set_result(SUFFIXES)
+        assert await asyncio.gather(*waiting) == [[PUBLIC]] * 4
+        assert len(asked) == 1
 
 
 async def test_all_together_have_so_many_places(server: FakeNames, monkeypatch: pytest.MonkeyPatch) -> None:
