@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
 
-from gateway.core.job import STATUSES
+from gateway.core.job import STATUSES, known_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,11 +60,12 @@ def status_word(word: str | None) -> str | None:
     """
     if word is None:
         return None
+    if (known := known_status(word)) is not None:
+        return known
     spelt = {status.lower(): status for status in STATUSES}
-    near = get_close_matches(word.lower(), spelt, n=1)
-    if near and word.lower() not in spelt:
+    if near := get_close_matches(word.lower(), spelt, n=1):
         raise typer.BadParameter(f"{word!r} is not a status; did you mean {spelt[near[0]]}?", param_hint="--status")
-    return spelt.get(word.lower(), word)
+    return word
 
 
 def copy_path(item: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES
+from gateway.core.job import COMPLETED
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,7 +35,7 @@ REMEDIES = {
     "resourcemodified": "The item was changed meanwhile: start the copy again.",
     "servicenotavailable": "Try again later.",
     "unauthenticated": SIGN_IN_ANEW,
-    "cancelled": "Somebody cancelled it upstream: start it again if it is still wanted.",
+    **dict.fromkeys(("cancelled", "canceled"), "Somebody cancelled it upstream: start it again if it is still wanted."),
     "deletefailed": "See what is left in the target before you start it again.",
     # the gateway's own
     **{kind.code.lower(): kind.advice for kind in KINDS if kind.advice},
@@ -146,11 +147,13 @@ def known(state: State) -> str:
 
 def ending(state: State) -> str:
     """Return the final status of a job as a sentence; a failure includes its remedy."""
-    if state.get("status") == "completed":
-        found = state.get("resource") or state.get("resourceId")
-        return "The copy is complete" + (f": {clean(found)}" if found else ".")
     error = state.get("error")
     error = error if isinstance(error, dict) else {}
+    if state.get("status") in COMPLETED:
+        found = state.get("resource") or state.get("resourceId")
+        complete = "The copy is complete" + (" in part" if error else "")
+        complete += f": {clean(found)}" if found else "."
+        return f"{complete.rstrip('.')}. {error_words(error)}" if error else complete
     code = clean(error.get("code", "")) or clean(state.get("status", ""))
     message = clean(error.get("message", "")).rstrip(".")
     failed = f"{message} ({code})." if message else f"{code}."

@@ -19,6 +19,7 @@ import anyio
 from yarl import URL
 
 from gateway.core.errors import REQUEST_IN_PROGRESS
+from gateway.core.job import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ State = dict[str, Any]
 
 TERMINAL_EVENTS = frozenset({"completed", "failed"})
 UNREACHABLE = (aiohttp.ClientError, TimeoutError)
-ENDED = frozenset({"completed", "failed", "deleteFailed", "cancelled"})
+ENDED = frozenset({*COMPLETED, *FAILED})
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # temporary: the same request may succeed later
 CONNECT = 10.0  # seconds
 ANSWER = 90.0  # seconds; the gateway allows 60 for its copy request upstream, by default
@@ -235,7 +236,7 @@ def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
 
 def verdict(state: State) -> int:
     """Return the exit status for a final state: 0 completed, 1 failed, 3 lost track of."""
-    if state.get("status") == "completed":
+    if state.get("status") in COMPLETED:
         return 0
     error = state.get("error")
     return 3 if isinstance(error, dict) and error.get("origin") == "gateway" else 1

@@ -15,6 +15,7 @@ from rich.text import Text
 from gateway.cli.display import clean, console, known, percentage
 from gateway.cli.follow import ENDED, State
 from gateway.cli.jobs import PAGE, Jobs, Watch
+from gateway.core.job import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +134,8 @@ def heading(room: Layout) -> Text:
 def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     """Yield the lines of one job: its row, and its details below when they do not stand beside."""
     status, done = clean(state.get("status", "")), percentage(state)
-    style = {"completed": "green"}.get(status, "red" if status in ENDED else "cyan")
+    failed = status in FAILED
+    style = "red" if failed else "green" if status in COMPLETED else "cyan"
     cells = [
         (set_cell_size(clean(state.get("jobId", "")), JOB), ""),
         (set_cell_size(status, room.status), style),
@@ -145,7 +147,6 @@ def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     if room.age:
         cells.append((f"{age(state.get('at'), now):>{AGE}}", "dim"))
     line, words = _line(*cells), known(state)
-    failed = status in ENDED and status != "completed"
     left = room.width - line.cell_len - 1
     if words and room.beside and (cell_len(words) <= left or not failed):
         line.append(" ").append(words, "red" if failed else "dim")

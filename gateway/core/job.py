@@ -2,11 +2,12 @@
 
 Two rules. Every change of a job's state is in this file. A terminal state absorbs: no event follows it.
 
-    notStarted, inProgress, waiting, updating, deletePending, cancelPending, any unknown value      -> running
-    completed                                                                                       -> succeeded
-    failed, deleteFailed, cancelled                                                                 -> failed
+    RUNNING, any unknown value  -> progress
+    COMPLETED                   -> completed; after one of PARTIAL the state also says what was left out
+    FAILED                      -> failed
 
-Source of the status values: Graph's asyncJobStatus (beta reference) and OneDrive's AsyncJobStatus.
+Source of the status values: Graph's asyncJobStatus (beta reference), OneDrive's AsyncJobStatus, and the statuses of
+Graph's other long-running operations.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ import msgspec
 
 from gateway.core.errors import LOSSES, LostCode
 
-RUNNING = ("notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending")
-FAILED = ("failed", "deleteFailed", "cancelled")
-STATUSES = (*RUNNING, "completed", *FAILED)
+RUNNING = (
+    *("notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending"),
+    *("running", "accepted", "active", "draft", "activating", "unspecified", "unknown", "unknownFutureValue"),
+)
+PARTIAL = ("partiallySucceeded", "completedWithError", "completedWithErrors")
+COMPLETED = ("completed", *PARTIAL)
+FAILED = ("failed", "deleteFailed", "cancelled", "canceled", "submissionFailed", "invalid")
+STATUSES = (*RUNNING, *COMPLETED, *FAILED)
+
+_SPELLINGS = {word.lower(): word for word in STATUSES} | {"succeeded": "completed"}
 
 Kind = Literal["progress", "completed", "failed"]
 Origin = Literal["upstream", "gateway"]
@@ -53,7 +61,10 @@ class ErrorDetail(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a job failed. `origin` is `upstream` if the copy failed, `gateway` if the gateway lost track of the copy."""
+    """Why a job failed, or what a job that completed in part left out.
+
+    `origin` is `upstream` if the copy failed, `gateway` if the gateway lost track of the copy.
+    """
 
     code: str
     message: str
@@ -148,9 +159,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kind_of(status: str) -> Kind:
-    if status == "completed":
+    if status in COMPLETED:
         return "completed"
     return "failed" if status in FAILED else "progress"
+
+
+def known_status(word: str) -> str | None:
+    """A status in Graph's own spelling, whatever its case; `succeeded` is `completed`. None for an unknown one."""
+    return _SPELLINGS.get(word.strip().lower())
 
 
 def accepted(
@@ -182,7 +198,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
         status_description=answer.description,
         resource_id=resource_id,
         resource=resource,
-        error=_upstream_error(status, answer.error) if kind == "failed" else None,
+        error=_upstream_error(status, answer.error) if kind == "failed" or status in PARTIAL else None,
         at=old.at,
     )
     if new == old:

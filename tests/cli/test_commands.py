@@ -93,6 +93,10 @@ def test_targets_and_jobs_as_people_write_them() -> None:
 def test_how_an_end_is_told() -> None:
     """Completed with where, failed with why and what to do; the exit status says whose failure it was."""
     assert verdict({"status": "completed"}) == 0
+    partial = {"status": "partiallySucceeded", "error": {"code": "207", "message": "3 skipped", "origin": "upstream"}}
+    assert verdict(partial) == 0
+    assert ending(partial) == "The copy is complete in part. 207: 3 skipped"
+    assert ending({**partial, "resource": "/v1.0/x"}) == "The copy is complete in part: /v1.0/x. 207: 3 skipped"
     assert verdict({"status": "failed", "error": {"origin": "upstream"}}) == 1
     assert verdict({"status": "failed", "error": {"origin": "gateway"}}) == 3
     assert ending({"status": "completed", "resource": "/v1.0/x"}) == "The copy is complete: /v1.0/x"

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import LostCode
 from gateway.core.job import (
+    COMPLETED,
     FAILED,
+    PARTIAL,
     RUNNING,
+    STATUSES,
     Answer,
     Event,
     Job,
@@ -23,6 +26,7 @@ from gateway.core.job import (
     advance,
     iso,
     kind_of,
+    known_status,
     lose_track,
     reference,
 )
@@ -55,17 +59,26 @@ def test_a_job_begins_with_event_1() -> None:
     assert event.body() == b"event: progress\ndata: " + event.data + b"\n\n"
 
 
-@pytest.mark.parametrize("status", [*RUNNING, "completed", *FAILED, "paused"])
+@pytest.mark.parametrize("status", [*RUNNING, *COMPLETED, *FAILED, "paused"])
 def test_words_and_their_kinds(status: str) -> None:
-    """Ten words and any other: running, completed or failed."""
+    """Every word and any other: running, completed or failed."""
     job, events = advance(new(prefix="me/drive"), Answer(status=status, percentage=5.0), NOW + 1)
-    kind = "completed" if status == "completed" else "failed" if status in FAILED else "progress"
+    kind = "completed" if status in COMPLETED else "failed" if status in FAILED else "progress"
     assert kind_of(status) == kind
     assert [event.kind for event in events] == [kind]
     assert job.state.status == status
-    assert job.state.percentage_complete == (100.0 if status == "completed" else 5.0)
-    assert (job.state.error is not None) == (kind == "failed")
+    assert job.state.percentage_complete == (100.0 if kind == "completed" else 5.0)
+    assert (job.state.error is not None) == (kind == "failed" or status in PARTIAL)
     assert (job.monitor is None) == job.state.ended == (job.ended is not None)
+
+
+def test_words_in_any_case_come_out_in_graphs_spelling() -> None:
+    """One of them has another name: what siblings call succeeded is completed."""
+    for word in STATUSES:
+        assert {known_status(spelt) for spelt in (word, word.upper(), f" {word.lower()}\n")} == {word}
+    assert known_status("Succeeded") == "completed"
+    assert known_status("paused") is None
+    assert len(STATUSES) == len(set(STATUSES)) == len({*RUNNING, *COMPLETED, *FAILED})
 
 
 def test_an_event_only_when_something_changed() -> None:
@@ -126,8 +139,8 @@ def test_a_drive_once_named_still_holds_when_a_later_answer_leaves_it_out() -> N
     assert job.state.resource == "/v1.0/drives/b!1/items/01A"
 
 
-@pytest.mark.parametrize("ending", ["completed", *FAILED, *LOST])
-@pytest.mark.parametrize("after", [*RUNNING, "completed", *FAILED, "paused", *LOST])
+@pytest.mark.parametrize("ending", [*COMPLETED, *FAILED, *LOST])
+@pytest.mark.parametrize("after", [*RUNNING, *COMPLETED, *FAILED, "paused", *LOST])
 def test_a_terminal_state_absorbs(ending: str, after: str) -> None:
     """Nothing follows an end, whatever a monitor or the gateway says afterwards."""
 
@@ -231,6 +244,19 @@ def test_a_failed_job_without_a_reason_still_has_an_error() -> None:
     assert job.state.error == JobError("cancelled", "Upstream ended the copy as cancelled.", "upstream")
 
 
+def test_what_was_left_out_of_a_completed_job() -> None:
+    """Upstream's error, or its word; a job that completed as a whole has none."""
+    error = JobError("207", "3 items were skipped", "upstream")
+    job, (event,) = advance(new(), Answer(status="partiallySucceeded", error=error), NOW)
+    assert (event.kind, job.state.error, job.state.percentage_complete) == ("completed", error, 100.0)
+    job, _ = advance(new(), Answer(status="completedWithErrors"), NOW)
+    assert job.state.error == JobError(
+        "completedWithErrors", "Upstream ended the copy as completedWithErrors.", "upstream"
+    )
+    job, _ = advance(new(), Answer(status="completed", error=error), NOW)
+    assert job.state.error is None
+
+
 def test_times_and_references() -> None:
     """Times are UTC with milliseconds; a reference is short and is not the id."""
     assert iso(0) == "1970-01-01T00:00:00.000Z"
@@ -240,7 +266,7 @@ def test_times_and_references() -> None:
 
 ANSWERS = st.builds(
     Answer,
-    status=st.sampled_from([None, *RUNNING, "completed", *FAILED, "paused"]),
+    status=st.sampled_from([None, *RUNNING, *COMPLETED, *FAILED, "paused"]),
     percentage=st.none() | st.floats(0, 100),
     description=st.none() | st.text(max_size=3),
     resource_id=st.none() | st.just("01A"),

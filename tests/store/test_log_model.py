@@ -12,13 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.core.job import FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_track
+from gateway.core.job import COMPLETED, FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_track
 from gateway.store.sqlite import SQLiteStore
 from tests.support.stores import open_sqlite
 
 ANSWERS = st.builds(
     Answer,
-    status=st.sampled_from([*RUNNING, *RUNNING, "completed", *FAILED, "paused"]),
+    status=st.sampled_from([*RUNNING, *RUNNING, *COMPLETED, *FAILED, "paused"]),
     percentage=st.none() | st.floats(0, 100),
     resource_id=st.none() | st.just("01A"),
 )

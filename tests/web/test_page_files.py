@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.job import COMPLETED, STATUSES
 from gateway.web.page import PAGE, PARTS
 from tests.support.fake_upstream import faking
 from tests.support.harness import serving
@@ -33,6 +34,12 @@ def of(module: str, names: str) -> str:
 
 def test_all_its_files_are_served_and_no_other() -> None:
     assert {path.name for path in FOLDER.iterdir() if path.suffix not in ("", ".py")} == {PAGE, *PARTS}
+
+
+def test_it_knows_the_words_of_a_status() -> None:
+    """The same as the gateway, in the same order."""
+    page = node(of("words.js", "STATUSES, COMPLETED") + "console.log(JSON.stringify([STATUSES, COMPLETED]))")
+    assert page == [list(STATUSES), list(COMPLETED)]
 
 
 def test_it_names_no_address_outside() -> None:

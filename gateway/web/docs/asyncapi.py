@@ -20,7 +20,7 @@ from gateway.web.docs.openapi.schemas import schemas
 _ID = {"type": "string", "description": "the value to send as Last-Event-ID to resume after this event"}
 _DESCRIPTIONS = {
     "progress": "The state changed and the copy is running. Each event holds the whole state: the newest is enough.",
-    "completed": "The copy has completed. This is the last event of its job.",
+    "completed": "The copy has completed; with `error`, only in part. This is the last event of its job.",
     "failed": "The copy failed, or the gateway lost track of it: `error.origin` says which. This is the last event of "
     "its job.",
 }

@@ -5,7 +5,7 @@ import { code, element, say, show, tabs } from "./dom.js";
 import { short } from "./ids.js";
 import { timeLeft } from "./job.js";
 import { BASE, browser, curl, python, read } from "./lines.js";
-import { advice, duration, left, moment, percent, spoken } from "./words.js";
+import { advice, CANCELLED, duration, left, moment, percent, spoken } from "./words.js";
 
 const TONES = { unknown: "calm", completed: "good", failed: "bad", gone: "calm" };
 
@@ -177,22 +177,28 @@ function verdict({ phase, state }) {
     ];
   }
   if (phase === "completed") {
-    if (state.resource) {
-      return [
-        element("h4", {}, "The new item"),
-        element("p", {}, element("code", { class: "resource" }, state.resource)),
-      ];
-    }
-    const found = state.resourceId
-      ? ["Its id is ", element("code", { class: "resource" }, state.resourceId), "; upstream did not name its drive."]
-      : ["Upstream did not name the new item. Look in the target folder."];
-    return [element("h4", {}, "The new item"), element("p", {}, ...found)];
+    const leftOut = state.error ? [element("h4", {}, "What was left out"), ...reasons(state.error)] : [];
+    return [element("h4", {}, "The new item"), element("p", {}, ...item(state)), ...leftOut];
   }
   const { error } = state;
   const heading =
     error.origin === "gateway"
       ? "The gateway lost track of the copy"
-      : `The copy ${state.status === "cancelled" ? "was cancelled" : "failed"}`;
+      : `The copy ${CANCELLED.includes(state.status) ? "was cancelled" : "failed"}`;
+  return [
+    element("h4", {}, heading),
+    ...reasons(error),
+    element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(error)),
+  ];
+}
+
+function item({ resource, resourceId }) {
+  if (resource) return [element("code", { class: "resource" }, resource)];
+  if (!resourceId) return ["Upstream did not name the new item. Look in the target folder."];
+  return ["Its id is ", element("code", { class: "resource" }, resourceId), "; upstream did not name its drive."];
+}
+
+function reasons(error) {
   const details = (error.details ?? []).map((detail) =>
     element(
       "li",
@@ -203,10 +209,8 @@ function verdict({ phase, state }) {
     ),
   );
   return [
-    element("h4", {}, heading),
     element("p", { class: "message" }, error.message, " ", element("code", {}, error.code)),
     details.length > 0 ? element("ul", {}, ...details) : "",
-    element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(error)),
   ];
 }
 

@@ -4,12 +4,8 @@ import { idOf } from "./card.js";
 import { element, say, show } from "./dom.js";
 import { BASE } from "./lines.js";
 import { short } from "./ids.js";
-import { count, moment, percent, spoken } from "./words.js";
+import { COMPLETED, count, moment, percent, spoken, STATUSES } from "./words.js";
 
-const STATUSES = [
-  ["notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending"],
-  ["completed", "failed", "deleteFailed", "cancelled"],
-].flat();
 const PAGE = 50;
 
 export class Operator {
@@ -131,7 +127,7 @@ export class AllJobs {
   }
 
   #row(state) {
-    const tone = state.status === "completed" ? "good" : state.error ? "bad" : null;
+    const tone = COMPLETED.includes(state.status) ? "good" : state.error ? "bad" : null;
     return element(
       "li",
       { "data-job": state.jobId },

@@ -1,9 +1,23 @@
 // Texts for the user: statuses, times, and advice about errors.
 
+const RUNNING = [
+  ["notStarted", "inProgress", "waiting", "updating", "deletePending", "cancelPending"],
+  ["running", "accepted", "active", "draft", "activating", "unspecified", "unknown", "unknownFutureValue"],
+].flat();
+export const COMPLETED = ["completed", "partiallySucceeded", "completedWithError", "completedWithErrors"];
+export const CANCELLED = ["cancelled", "canceled"];
+export const STATUSES = [
+  ...RUNNING,
+  ...COMPLETED,
+  ...["failed", "deleteFailed", ...CANCELLED, "submissionFailed", "invalid"],
+];
+
+const CANCELLED_ADVICE = "A user or upstream cancelled the copy. Start it again if it is still wanted.";
 const ADVICE = {
   accessdenied: "The token may not read the item or may not write to the target. Start the copy with a token that may.",
   activitylimitreached: "Upstream is throttling requests. Start the copy again later.",
-  cancelled: "A user or upstream cancelled the copy. Start it again if it is still wanted.",
+  canceled: CANCELLED_ADVICE,
+  cancelled: CANCELLED_ADVICE,
   deletefailed: "Look in the target folder: an item that was to be deleted may still be there.",
   generalexception: "Upstream failed. Look in the target folder for items copied so far, then start the copy again.",
   itemnotfound: "Check the item and the target: one of them no longer exists.",

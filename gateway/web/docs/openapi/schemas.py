@@ -60,7 +60,7 @@ _STATE_PROPERTIES = {
     "statusDescription": "upstream's description of the status",
     "resourceId": "the id of the new item",
     "resource": "the path that reads the new item, through the gateway or at Graph",
-    "error": "why the job failed; every failed job has it",
+    "error": "why the job failed, or what it left out when it completed in part; every failed job has it",
     "trouble": "why nothing moves; it comes, changes and goes with an event each",
     "at": "when the gateway saw this state",
 }
@@ -80,7 +80,7 @@ def _states() -> dict[str, Any]:
     _, generated = msgspec.json.schema_components([State, JobError], ref_template="#/components/schemas/{name}")
     # Makes lists of the tuples that defaults are: a document has no tuples.
     components: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(generated))
-    components["JobError"] |= {"description": "Why a job failed."}
+    components["JobError"] |= {"description": "Why a job failed, or what a job that completed in part left out."}
     components["JobError"]["properties"]["origin"]["description"] = (
         "upstream: the copy failed; gateway: the gateway lost track of the copy, which may have gone on"
     )
