@@ -98,6 +98,10 @@ class Upstream:
             return None
         return Monitor(url, URL(url, encoded=True), self._polls[kind], f"{parts.hostname}:{port_of(parts)}")
 
+    def allows(self, url: str) -> bool:
+        """Whether a URL is on a host that may be asked for a job's status."""
+        return self.monitor(url) is not None
+
     async def start_copy(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """POST `body` to a raw path with its query, without retries. Raises NotSent or Broken."""
         sent: list[bool] = []

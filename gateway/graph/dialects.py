@@ -2,34 +2,30 @@
 
 The HTTP code alone does not determine the state: `completed` comes as 200, 202 and 303, `failed` as 200 and 500. So a
 known `status` in the body takes precedence over the code, except for codes about the monitor itself (401, 403, 404,
-410, 429). Strings from upstream are truncated, their control characters are replaced, and a string that would disclose
-the monitor URL is dropped.
+410, 429).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import unicodedata
+from collections.abc import Callable
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 
-from gateway.core.job import STATUSES, Answer, ErrorDetail, JobError, kind_of
+from gateway.core.job import PARTIAL, Answer, kind_of, known_status
+from gateway.graph.documents import BROKEN, TEXT_LIMIT, WORD_LIMIT, document, identity, text
+from gateway.graph.failures import error_codes, job_error
 from gateway.outbound.reply import Reply, retry_after
 
-TEXT_LIMIT = 1024
-WORD_LIMIT = 64
-DETAILS_LIMIT = 20
-
-_KNOWN = {word.lower(): word for word in STATUSES}
+_PERCENTAGES = ("percentageComplete", "percentComplete", "percentProgress")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LAST_ITEM = re.compile(r"/items(?:/|\(')([^/()']+)(?:'\))?/?$")
 _DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
 _ITEM_FACETS = ("file", "folder", "package", "parentReference")
-
+_PAGE = re.compile(r"/_(layouts|forms)/|\.(aspx|html?)$", re.IGNORECASE)
 
 _PLAIN = frozenset(
     code.lower()
@@ -78,53 +74,95 @@ class NoAnswer(msgspec.Struct, frozen=True):
 Observation = Answer | Lost | Throttled | NoAnswer
 
 
-def interpret(reply: Reply, monitor_url: str, now: float) -> Observation:
-    """The observation for a reply. `now`, in seconds since 1970, is used when `Retry-After` is a date."""
+def interpret(reply: Reply, monitor_url: str, now: float, *, allowed: Callable[[str], bool]) -> Observation:
+    """The observation for a reply.
+
+    `now`, in seconds since 1970, is used when `Retry-After` is a date. `allowed` says whether a URL is on a host that
+    may be asked.
+    """
     code = reply.code
     wait = retry_after(reply.headers, now)
     if code == 429:
         return Throttled(wait)
-    document = _document(reply.body)
+    doc = document(reply)
     if code in _LOST:
-        return Lost(_LOST[code], code == 410 or not _PLAIN.isdisjoint(_error_codes(document)), wait)
-    word = document.get("status")
-    status = _KNOWN.get(word.strip().lower()) if isinstance(word, str) else None
-    if status is None and "operationnotfound" in _error_codes(document):
+        return Lost(_LOST[code], code == 410 or not _PLAIN.isdisjoint(error_codes(doc)), wait)
+    status = _known_status(doc)
+    if status is None and "operationnotfound" in error_codes(doc):
         return Lost("monitorExpired", retry_after=wait)
+    if status is None and (code in (503, 509) or _is_throttle_page(reply)):
+        return Throttled(wait)
     if status is None and code == 303:
+        reason = _misleads(reply.headers.get("Location"), monitor_url, allowed)
+        if reason is not None:
+            return NoAnswer(reason, wait)
         status = "completed"
     if status is not None:
-        return _answer(document, status, reply, monitor_url, wait)
-    if code in (503, 509) or _is_throttle_page(reply):
-        return Throttled(wait)
-    answer = _without_known_status(document, reply, monitor_url, wait) if 200 <= code < 300 else None
+        return _answer(doc, status, reply, monitor_url, wait)
+    answer = _without_known_status(doc, reply, monitor_url, wait) if 200 <= code < 300 else None
     return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
 
 
+def has_known_status(reply: Reply) -> bool:
+    """Whether the body of a reply holds a known status, which takes precedence over a redirect."""
+    return _known_status(document(reply)) is not None
+
+
 def item_of(location: str) -> tuple[str, str | None] | None:
-    """The item id of a URL that ends in an item, and its drive id or None; None for any other URL."""
+    """The item id of a URL that ends in an item, and its drive id or None; None for any other URL.
+
+    `drives('me')`, as personal accounts write it, names no drive.
+    """
     try:
         path = urlsplit(location).path
     except ValueError:
         return None
+    for mark, escape in (("(", "%28"), (")", "%29"), ("'", "%27")):
+        path = path.replace(escape, mark)
     item = _LAST_ITEM.search(path)
     if item is None:
         return None
     drive = _DRIVE.search(path)
-    return unquote(item[1]), unquote(drive[1]) if drive else None
+    return unquote(item[1])[:TEXT_LIMIT], _drive(drive[1]) if drive else None
 
 
 def drive_of_path(path: object) -> str | None:
     """The drive id in a `parentReference.path` such as /drives/{id}/root:/Documents; else None."""
     if not isinstance(path, str):
         return None
-    found = re.match(r"/?drives/([^/]+)(?:/|$)", path)
-    return unquote(found[1]) if found else None
+    found = re.match(r"/?drives(?:/|\(')([^/()']+)(?:'\))?(?:/|$)", path)
+    return _drive(found[1]) if found else None
+
+
+def _drive(segment: str) -> str | None:
+    drive = unquote(segment)
+    return None if drive.lower() == "me" else drive
+
+
+def _known_status(doc: dict[str, Any]) -> str | None:
+    status = doc.get("status")
+    return known_status(status) if isinstance(status, str) else None
+
+
+def _misleads(location: str | None, monitor_url: str, allowed: Callable[[str], bool]) -> str | None:
+    """Why the target of a 303 says nothing about the copy; None when the copy is completed."""
+    if location is None:
+        return None
+    try:
+        url = urljoin(monitor_url, location)
+        path = unquote(urlsplit(url).path)
+    except ValueError:
+        return "HTTP 303 to no URL"
+    if _PAGE.search(path):
+        return "HTTP 303 to a page"
+    return None if item_of(url) or allowed(url) else "HTTP 303 to a host that is not allowed"
 
 
 def _without_known_status(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
     """A 2xx response without a known status: an unknown status, the finished item itself, or a percentage alone."""
-    unknown = _text(doc.get("status"), WORD_LIMIT, url)
+    unknown = text(doc.get("status"), WORD_LIMIT, url)
+    if unknown is not None and BROKEN in unknown:
+        unknown = None
     if unknown is not None or (reply.code == 202 and _percentage(doc) is not None):
         return _answer(doc, unknown, reply, url, wait)
     if isinstance(doc.get("id"), str) and any(facet in doc for facet in _ITEM_FACETS):
@@ -132,99 +170,45 @@ def _without_known_status(doc: dict[str, Any], reply: Reply, url: str, wait: flo
     return None
 
 
-def _error_codes(doc: dict[str, Any]) -> list[str]:
-    """Every error code of a document, in lower case: of `error`, OData 3's `odata.error`, and their neighbours."""
-    nested = doc.get("odata")
-    errors = [doc.get("error"), doc.get("odata.error"), nested.get("error") if isinstance(nested, dict) else None]
-    listed = [error.get("details") for error in errors if isinstance(error, dict)] + [doc.get("details")]
-    holders = [*errors, doc.get("resultInfo"), *(entries[0] for entries in listed if entries and type(entries) is list)]
-    found = [holder.get("code") for holder in holders if isinstance(holder, dict)] + [doc.get("errorCode")]
-    return [code.strip().lower() for code in found if isinstance(code, str)]
-
-
 def _is_throttle_page(reply: Reply) -> bool:
     return 300 <= reply.code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm")
 
 
 def _answer(doc: dict[str, Any], status: str | None, reply: Reply, url: str, wait: float | None) -> Answer:
-    resource_id = _text(doc.get("resourceId"), TEXT_LIMIT, url)
+    resource_id = identity(doc.get("resourceId"), url) or identity(doc.get("targetResourceId"), url)
     drive_id = None
-    for place in (doc.get("resourceLocation"), reply.headers.get("Location") if reply.code == 303 else None):
+    target = reply.headers.get("Location") if reply.code == 303 else None
+    for place in (doc.get("resourceLocation"), doc.get("targetResourceLocation"), target):
         found = item_of(place) if isinstance(place, str) else None
         if found is not None:
-            resource_id = resource_id or _text(found[0], TEXT_LIMIT, url)
-            drive_id = drive_id or _text(found[1], TEXT_LIMIT, url)
-    description = _text(doc.get("statusDescription"), TEXT_LIMIT, url)
+            resource_id = resource_id or text(found[0], TEXT_LIMIT, url)
+            drive_id = drive_id or text(found[1], TEXT_LIMIT, url)
+    told = status is not None and (kind_of(status) == "failed" or status in PARTIAL)
     return Answer(
         status=status,
         percentage=_percentage(doc),
-        operation=_text(doc.get("operation"), WORD_LIMIT, url),
-        description=description,
+        operation=text(doc.get("operation"), WORD_LIMIT, url),
+        description=text(doc.get("statusDescription"), TEXT_LIMIT, url),
         resource_id=resource_id,
         drive_id=drive_id,
-        error=_error(doc, status, description, url) if status and kind_of(status) == "failed" else None,
+        error=job_error(doc, status, url) if status is not None and told else None,
         retry_after=wait,
     )
 
 
 def _finished_item(item: dict[str, Any], url: str, wait: float | None) -> Answer:
     parent = item.get("parentReference")
-    drive = parent.get("driveId") if isinstance(parent, dict) else None
+    named = parent if isinstance(parent, dict) else {}
     return Answer(
         status="completed",
-        resource_id=_text(item["id"], TEXT_LIMIT, url),
-        drive_id=_text(drive, TEXT_LIMIT, url),
+        resource_id=identity(item["id"], url),
+        drive_id=identity(named.get("driveId"), url) or text(drive_of_path(named.get("path")), TEXT_LIMIT, url),
         retry_after=wait,
     )
 
 
-def _error(doc: dict[str, Any], status: str, description: str | None, url: str) -> JobError:
-    raw = doc.get("error")
-    error: dict[str, Any] = raw if isinstance(raw, dict) else {"message": raw}
-    listed = error.get("details") or doc.get("details")
-    details = tuple(
-        ErrorDetail(
-            code=_text(entry.get("code"), WORD_LIMIT, url),
-            message=_text(entry.get("message"), TEXT_LIMIT, url),
-            target=_text(entry.get("target"), TEXT_LIMIT, url),
-        )
-        for entry in (listed if isinstance(listed, list) else [])[:DETAILS_LIMIT]
-        if isinstance(entry, dict)
-    )
-    first = details[0] if details else ErrorDetail()
-    return JobError(
-        code=_text(error.get("code"), WORD_LIMIT, url)
-        or _text(doc.get("errorCode"), WORD_LIMIT, url)
-        or first.code
-        or status,
-        message=_text(error.get("message"), TEXT_LIMIT, url)
-        or description
-        or first.message
-        or f"Upstream ended the copy as {status} and gave no reason.",
-        origin="upstream",
-        details=details,
-    )
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body; an empty one when there is none.
-
-    The standard library's parser accepts NaN, which msgspec rejects and some serialisers write. With it, a NaN costs
-    one number and not the whole response.
-    """
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _percentage(doc: dict[str, Any]) -> float | None:
-    found = [_number(doc.get(name)) for name in ("percentageComplete", "percentComplete")]
+    found = [_number(doc.get(name)) for name in _PERCENTAGES]
     return max((number for number in found if number is not None), default=None)
 
 
@@ -238,30 +222,3 @@ def _number(value: object) -> float | None:
     if not 0 <= value <= 100 or not math.isfinite(value):
         return None
     return abs(float(value))  # -0.0 becomes 0.0
-
-
-def _text(value: object, limit: int, monitor_url: str) -> str | None:
-    if not isinstance(value, str) or not value or _discloses(value, monitor_url):
-        return None
-    cut = value[:limit]
-    if cut.isascii() and cut.isprintable():
-        return cut
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
-
-
-def _discloses(text: str, monitor_url: str) -> bool:
-    if not ("/" in text or "=" in text or "%" in text):
-        return False
-    parts = urlsplit(monitor_url)
-    tail = parts.path + (f"?{parts.query}" if parts.query else "")
-    secrets = [parts.netloc + parts.path]
-    if len(tail) >= 16:  # a short path such as /m/1 is no secret, and many strings contain it
-        secrets.append(tail)
-    decoded = unquote(text)
-    for form in (text, decoded, unquote(decoded)):
-        lower = form.lower()
-        if "tempauth=" in lower or "sig=" in lower:
-            return True
-        if any(secret.lower() in lower or unquote(secret).lower() in lower for secret in secrets):
-            return True
-    return False

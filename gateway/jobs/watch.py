@@ -226,7 +226,7 @@ class Watch:
 
     def _interpreted(self, reply: Reply, url: str) -> Observation:
         try:
-            return interpret(reply, url, self._context.clock())
+            return interpret(reply, url, self._context.clock(), allowed=self._context.upstream.allows)
         except Exception as error:  # noqa: BLE001 - the answer to one job must not end the process
             # Without a traceback, which may contain the monitor URL.
             log.error("answer_unreadable", job=self._reference, status=reply.code, error=type(error).__name__)  # noqa: TRY400

@@ -9,7 +9,10 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-_SECONDS = re.compile(r"\d+(\.\d+)?")
+LONGEST_WAIT = 86400.0
+"""Most seconds of a wait that a header asks for."""
+
+_SECONDS = re.compile(r"\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?)*", re.ASCII)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -38,14 +41,18 @@ def named_wait(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait. A date is compared with the response's own `Date`, so that neither clock need be right."""
+    """Seconds to wait, at most `LONGEST_WAIT`.
+
+    A date is compared with the response's own `Date`, so that neither clock need be right.
+    """
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        return float(value)
+        # Proxies join two headers of a name with a comma: both are kept by the longer wait.
+        return min(max(map(float, value.split(","))), LONGEST_WAIT)
     until = _date(value)
     if until is None:
         return None
-    return max(0.0, until - (_date(headers.get("Date", "")) or now))
+    return min(max(0.0, until - (_date(headers.get("Date", "")) or now)), LONGEST_WAIT)
 
 
 def _date(value: str) -> float | None:

@@ -21,8 +21,12 @@ BARE = "https://api.onedrive.com/monitor/4A3407B5-88FC-4504-8B21-0AABD3412717"
 NOW = 1_790_000_000.0
 
 
+def everywhere(_url: str) -> bool:
+    return True
+
+
 def interpreted(document: Any, url: str = URL, code: int = 200) -> Answer:
-    answer = interpret(Reply(code, CIMultiDict(), json.dumps(document).encode()), url, NOW)
+    answer = interpret(Reply(code, CIMultiDict(), json.dumps(document).encode()), url, NOW, allowed=everywhere)
     assert isinstance(answer, Answer)
     return answer
 
@@ -68,7 +72,7 @@ WHY: list[tuple[dict[str, Any], str, str]] = [
     ({"error": {"code": "a", "message": "m"}, "errorCode": "b", "statusDescription": "s"}, "a", "m"),
     ({"error": {"message": "m"}, "errorCode": "b"}, "b", "m"),
     ({"error": {"code": "", "message": "m"}, "errorCode": "b"}, "b", "m"),
-    ({"error": {"code": 7, "message": 7}, "errorCode": "b", "statusDescription": "s"}, "b", "s"),
+    ({"error": {"code": 7, "message": 7}, "errorCode": "b", "statusDescription": "s"}, "7", "s"),
     ({"errorCode": "b", "statusDescription": "s"}, "b", "s"),
     ({"errorCode": "b", "error": {"details": [{"code": "c", "message": "d"}]}}, "b", "d"),
     ({"error": {"message": "m", "details": [{"code": "c", "message": "d"}, {"code": "e"}]}}, "c", "m"),
@@ -122,6 +126,11 @@ PLACES: list[Any] = [
     lambda text: {"status": "failed", "errorCode": text},
     lambda text: {"status": "failed", "error": text},
     lambda text: {"status": "failed", "error": {"code": text, "message": text}},
+    lambda text: {"status": "failed", "odata.error": {"code": text, "message": {"lang": "en", "value": text}}},
+    lambda text: {"status": "failed", "error": json.dumps({"code": text, "message": text})},
+    lambda text: {"status": "failed", "errorMessage": text, "statusDetail": text},
+    lambda text: {"status": "partiallySucceeded", "resultInfo": {"code": text, "message": text}},
+    lambda text: {"status": "completed", "targetResourceId": quote(text, safe="")},
     lambda text: {"status": "failed", "error": {"details": [{"code": text, "message": text, "target": text}]}},
 ]
 
@@ -148,7 +157,7 @@ def test_texts_that_give_a_credential_away_are_dropped(text: str) -> None:
 @pytest.mark.parametrize("text", DISGUISES)
 def test_no_place_of_an_answer_lets_a_credential_through(place: Any, text: str) -> None:
     """Whatever field upstream puts it in, the state that readers get does not hold it."""
-    observed = interpret(Reply(200, CIMultiDict(), json.dumps(place(text)).encode()), URL, NOW)
+    observed = interpret(Reply(200, CIMultiDict(), json.dumps(place(text)).encode()), URL, NOW, allowed=everywhere)
     assert not leaks(msgspec.json.encode(observed))
     if isinstance(observed, Answer):
         assert not leaks(state_after(observed))
@@ -161,7 +170,7 @@ def test_a_redirects_target_gives_no_credential_away() -> None:
         f"https://x/items/01A?tempauth=abc&next={quote(URL)}",
         f"https://x/items/{quote(URL, safe='')}",
     ):
-        observed = interpret(Reply(303, CIMultiDict({"Location": location}), b""), URL, NOW)
+        observed = interpret(Reply(303, CIMultiDict({"Location": location}), b""), URL, NOW, allowed=everywhere)
         assert isinstance(observed, Answer)
         assert observed.status == "completed"
         assert not leaks(state_after(observed))
@@ -223,6 +232,7 @@ def test_no_disguise_gets_the_monitor_through(text: str) -> None:
 NAMES = [
     *("status", "error", "errorCode", "details", "percentageComplete", "percentComplete", "resourceId", "message"),
     *("code", "id", "file", "parentReference", "driveId", "resourceLocation", "statusDescription", "operation"),
+    *("odata.error", "odata", "resultInfo", "errorMessage", "value", "percentProgress", "targetResourceId", "path"),
 ]
 DATES = st.lists(
     st.sampled_from(
@@ -235,7 +245,8 @@ LEAVES = (
     | st.floats()
     | st.integers()
     | st.text(max_size=30)
-    | st.sampled_from([URL, "https://x/drives/1/items/01A", "completed", "failed", "paused"])
+    | st.sampled_from([URL, "https://x/drives/1/items/01A", "completed", "failed", "paused", "partiallySucceeded"])
+    | st.sampled_from(['{"error":{"code":"x"}}', '{"message":{"value":"y"}}', 10**400])
 )
 DOCUMENTS = st.recursive(
     LEAVES,
@@ -248,15 +259,17 @@ DOCUMENTS = st.recursive(
     st.integers(100, 599) | st.sampled_from([200, 202, 303, 429, 500, 503]),
     st.dictionaries(
         st.sampled_from(["Retry-After", "Location", "Date", "RateLimit-Remaining", "RateLimit-Reset", "Content-Type"]),
-        st.text(max_size=40) | DATES | st.sampled_from(["0", "41", "9" * 400, "1.5", URL]),
+        st.text(max_size=40)
+        | DATES
+        | st.sampled_from(["0", "41", "9" * 400, "1.5", URL, "a;charset=utf-16", "a;charset=idna"]),
     ),
     st.binary(max_size=200) | DOCUMENTS | DOCUMENTS.map(lambda body: body[: len(body) // 2]),
 )
 def test_nothing_makes_it_fail_or_give_the_url_away(code: int, headers: dict[str, str], body: bytes) -> None:
     """Whatever comes is some observation within the contract's bounds, can be shown, and does not hold the URL."""
-    observed = interpret(Reply(code, CIMultiDict(headers), body), URL, NOW)
+    observed = interpret(Reply(code, CIMultiDict(headers), body), URL, NOW, allowed=everywhere)
     assert isinstance(observed, Answer | Lost | NoAnswer | Throttled)
-    assert observed.retry_after is None or observed.retry_after >= 0
+    assert observed.retry_after is None or 0 <= observed.retry_after <= 86400
     assert b"4A3407B5" not in msgspec.json.encode(observed)
     if isinstance(observed, Answer):
         assert observed.percentage is None or 0 <= observed.percentage <= 100
