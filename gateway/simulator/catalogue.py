@@ -49,6 +49,7 @@ Select a scenario by the copied item's id, by the last segment of its path, or b
   seconds=N   how long the copy takes (now {seconds:g})
   steps=N     number of steps in which its percentage rises (now {steps})
   every=N     for a scenario "at first and at every other poll": at the first of every N polls (1: at each)
+  window=N    for a scenario "for the first … s": how long its fault lasts, in seconds
 
 By default a copy plays "{scenario}" under Graph's rules for name conflicts. When a scenario is selected, the copied
 item and the target need not exist, and a name that is taken gets a number.
@@ -58,8 +59,6 @@ The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFol
 Groups and sites have b!library with /Shared (01LIBRARYSHARED). A copy to b!full is 507.
 
 Recorded requests: curl {origin}/record     Clear the record: curl -X DELETE {origin}/record
-
-The numbers in brackets are the behaviours in the facts sheet that a scenario plays.
 """
 LONGEST = 31 * 86400.0  # seconds
 MOST_STEPS = 1_000_000
@@ -70,7 +69,7 @@ def scenario_table() -> str:
     lines = []
     for title, chapter in CHAPTERS:
         lines += ["", title, ""]
-        lines += [f"  {s.name:<22} {_summary(s)} [{', '.join(map(str, s.numbers))}]" for s in chapter]
+        lines += [f"  {s.name:<22} {_summary(s)}" for s in chapter]
     return "\n".join([*lines[1:], ""])
 
 
@@ -82,17 +81,20 @@ def page(origin: str, scenario: str, seconds: float, steps: int, more: str = "")
 
 def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str, Any]:
     """Return the content of the root page as an object for JSON."""
+    parameters = "seconds={seconds}&steps={steps}&every={every}&window={window}"
     return {
         "default": {"scenario": scenario, "seconds": seconds, "steps": steps},
-        "copy": f"{origin}/v1.0/me/drive/items/{{scenario}}/copy?seconds={{seconds}}&steps={{steps}}&every={{every}}",
+        "copy": f"{origin}/v1.0/me/drive/items/{{scenario}}/copy?{parameters}",
         "record": f"{origin}/record",
         "scenarios": [
-            {"name": s.name, "summary": _summary(s), "numbers": s.numbers, "every": s.every} for s in SCENARIOS.values()
+            {"name": s.name, "summary": _summary(s), "every": s.every, "window": s.window} for s in SCENARIOS.values()
         ],
     }
 
 
 def _summary(scenario: Scenario) -> str:
+    if scenario.window:
+        return f"{scenario.summary[:-1]}, for the first {scenario.window:g} s."
     return f"{scenario.summary[:-1]}, at first and at every other poll." if scenario.every > 1 else scenario.summary
 
 
@@ -104,6 +106,7 @@ class Choice:
     seconds: float
     steps: int
     every: int
+    window: float
     behaviour: str  # @microsoft.graph.conflictBehavior
     named: bool  # whether the caller selected the scenario
 
@@ -112,11 +115,17 @@ def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]
     """Return the arguments unchanged. Raises ValueError, which names the invalid one."""
     if scenario not in SCENARIOS:
         raise ValueError(f"There is no scenario {scenario!r}; GET / lists them all.")
-    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
-        raise ValueError(f"seconds is {seconds!r}; it must be a number from 0 to {LONGEST:.0f}.")
+    within("seconds", seconds)
     if not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"steps is {steps!r}; it must be a whole number from 1 to {MOST_STEPS}.")
     return scenario, seconds, steps
+
+
+def within(name: str, seconds: float) -> float:
+    """Return a time unchanged. Raises ValueError, which calls it `name`, when it is no time a copy may take."""
+    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+        raise ValueError(f"{name} is {seconds!r}; it must be a number from 0 to {LONGEST:.0f}.")
+    return seconds
 
 
 def choose(query: str, address: Address, scenario: str, seconds: float, steps: int) -> Choice:
@@ -134,7 +143,8 @@ def choose(query: str, address: Address, scenario: str, seconds: float, steps: i
         every = int(parameters.get("every", SCENARIOS[name].every))
         if every < 1:
             raise ValueError("every must be a whole number from 1 on.")  # noqa: TRY301
+        window = within("window", float(parameters.get("window", SCENARIOS[name].window)))
     except ValueError as error:
         raise GraphError(400, "invalidRequest", str(error)) from None
     behaviour = parameters.get("@microsoft.graph.conflictBehavior", "fail")
-    return Choice(SCENARIOS[name], seconds, steps, every, behaviour, bool(named))
+    return Choice(SCENARIOS[name], seconds, steps, every, window, behaviour, bool(named))

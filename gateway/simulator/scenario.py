@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DOCUMENTED_NAME = "Copy of LargeFolder1"
 DOCUMENTED_ID = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
 DOCUMENTED_SIZE = 12019
+HOP = "/_hop/"  # in front of a monitor's path: the same monitor, after redirects
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,15 @@ class Copy:
     seconds: float
     steps: int
     every: int  # a fault occurs at the first of every this many polls
+    window: float  # seconds from the start, for a fault that passes
 
     @property
     def monitor_path(self) -> str:
         return f"/_api/v2.0/monitor/{self.operation}?tempauth={self.token}"
+
+    def at_hop(self, hop: int) -> str:
+        """Return the path of the monitor's place after `hop` redirects."""
+        return f"{HOP}{hop}{self.monitor_path}"
 
     @property
     def monitor_url(self) -> str:
@@ -68,6 +74,7 @@ class Moment:
     waited: float = float("inf")  # seconds since the previous poll
     bound: float = 0.0  # Retry-After of the previous response, in seconds
     end_seen: bool = False  # whether a poll after the end was answered before
+    hop: int = 0  # 1 after the first redirect to the monitor's next place
 
     @property
     def done(self) -> bool:
@@ -89,6 +96,11 @@ class Moment:
     def troubled(self) -> bool:
         """Whether a scenario with `every` has its fault at this poll."""
         return (self.poll - 1) % self.copy.every == 0
+
+    @property
+    def early(self) -> bool:
+        """Whether a scenario with `window` has its fault at this time."""
+        return self.elapsed < self.copy.window
 
 
 Start = Callable[[Copy], Answer | GraphError]
@@ -132,11 +144,11 @@ class Scenario:
 
     name: str
     summary: str
-    numbers: tuple[int, ...]  # behaviours in the project's facts sheet, section 9
     monitor: Monitor = plain
     start: Start = accepted
     refusal: GraphError | None = None  # the response to POST and GET; no copy is started
     every: int = 1
+    window: float = 0.0  # seconds from the start for which the fault lasts
     lands: bool = True  # the copy creates an item
     at_once: bool = False  # … already before the response to the POST
     strays: bool = False  # … beside its source, whatever target was requested

@@ -221,6 +221,7 @@ class Simulator:
             seconds=choice.seconds,
             steps=choice.steps,
             every=choice.every,
+            window=choice.window,
         )
         answer = scenario.start(copy)
         monitor = failed_by_name if made.clash else scenario.monitor

@@ -135,94 +135,81 @@ def _without_percent(moment: Moment) -> Answer:
     return completed(moment) if moment.done else document(202, {"operation": "ItemCopy", "status": "inProgress"})
 
 
-def _twice(name: str, summary: str, numbers: tuple[int, ...], answer: Answer) -> Scenario:
-    return Scenario(name, summary, numbers, troubled(_always(answer)), every=2)
+def _twice(name: str, summary: str, answer: Answer) -> Scenario:
+    return Scenario(name, summary, troubled(_always(answer)), every=2)
 
 
 def _accident(name: str, summary: str, delivery: Delivery) -> Scenario:
-    return Scenario(name, summary, (23,), troubled(_delivered(delivery)), every=2)
+    return Scenario(name, summary, troubled(_delivered(delivery)), every=2)
 
 
 THROTTLING = (
-    Scenario("throttled", "429 with Retry-After 41 at first, and 315 for a poll before that time.", (21,), _throttled),
-    _twice("retry-after", "429 with Retry-After: 1.", (21,), document(429, THROTTLED, {"Retry-After": "1"})),
-    _twice("retry-after-none", "429 without Retry-After.", (21,), document(429, THROTTLED)),
-    _twice(
-        "retry-after-garbage", "429 with Retry-After: soon.", (21,), document(429, THROTTLED, {"Retry-After": "soon"})
-    ),
-    _twice("retry-after-negative", "429 with Retry-After: -5.", (21,), document(429, THROTTLED, {"Retry-After": "-5"})),
+    Scenario("throttled", "429 with Retry-After 41 at first, and 315 for a poll before that time.", _throttled),
+    _twice("retry-after", "429 with Retry-After: 1.", document(429, THROTTLED, {"Retry-After": "1"})),
+    _twice("retry-after-none", "429 without Retry-After.", document(429, THROTTLED)),
+    _twice("retry-after-garbage", "429 with Retry-After: soon.", document(429, THROTTLED, {"Retry-After": "soon"})),
+    _twice("retry-after-negative", "429 with Retry-After: -5.", document(429, THROTTLED, {"Retry-After": "-5"})),
     _twice(
         "retry-after-long",
         "429 with Retry-After: 86400000.",
-        (21,),
         document(429, THROTTLED, {"Retry-After": "86400000"}),
     ),
-    Scenario(
-        "retry-after-date", "503 with Retry-After as a date, two seconds ahead.", (21,), troubled(_dated), every=2
-    ),
+    Scenario("retry-after-date", "503 with Retry-After as a date, two seconds ahead.", troubled(_dated), every=2),
     Scenario(
         "retry-after-running",
         "202 with Retry-After: 2 in every response while it runs.",
-        (21,),
         lambda m: plain(m) if m.done else Answer(202, running(m).body, headers={"Retry-After": "2"}),
     ),
     _twice(
         "rate-limit",
         "429 with RateLimit-Reset: 31 and no Retry-After.",
-        (21,),
         document(429, THROTTLED, {"RateLimit-Limit": "1200", "RateLimit-Remaining": "0", "RateLimit-Reset": "31"}),
     ),
-    _twice("busy", "503 with Retry-After: 1.", (21,), document(503, BUSY, {"Retry-After": "1"})),
-    _twice("busy-bare", "503 without Retry-After.", (21,), document(503, BUSY)),
-    _twice("timeout-504", "504 in HTML.", (21,), Answer(504, PAGE, HTML)),
-    _twice("bandwidth-509", "509, the bandwidth limit is exceeded.", (21,), document(509, THROTTLED)),
-    Scenario("throttle-page", "302 to an error page in HTML.", (22,), troubled(_throttle_page), every=2),
+    _twice("busy", "503 with Retry-After: 1.", document(503, BUSY, {"Retry-After": "1"})),
+    _twice("busy-bare", "503 without Retry-After.", document(503, BUSY)),
+    _twice("timeout-504", "504 in HTML.", Answer(504, PAGE, HTML)),
+    _twice("bandwidth-509", "509, the bandwidth limit is exceeded.", document(509, THROTTLED)),
+    Scenario("throttle-page", "302 to an error page in HTML.", troubled(_throttle_page), every=2),
 )
 
 BROKEN = (
-    Scenario("redirect-foreign", "302 to another host, which refuses every token.", (18,), troubled(_foreign), every=2),
-    Scenario("redirect-foreign-item", "Ends with 303 to an item on another host.", (18,), ending(_foreign_end)),
+    Scenario("redirect-foreign", "302 to another host, which refuses every token.", troubled(_foreign), every=2),
+    Scenario("redirect-foreign-item", "Ends with 303 to an item on another host.", ending(_foreign_end)),
     Scenario(
         "redirect-broken-item",
         "Ends with 303 to /drives('me')/items(''), which does not exist.",
-        (19,),
         ending(_broken_item),
     ),
-    Scenario("expired-404", "The monitor is 404 from half-way on.", (20,), _gone(404)),
-    Scenario("expired-410", "The monitor is 410 from half-way on.", (20,), _gone(410)),
+    Scenario("expired-404", "The monitor is 404 from half-way on.", _gone(404)),
+    Scenario("expired-410", "The monitor is 410 from half-way on.", _gone(410)),
     Scenario(
         "expired-after",
         "404 after the final status was reported.",
-        (20,),
         lambda m: document(404, GONE) if m.end_seen else plain(m),
     ),
-    _twice("glitch-404", "Temporary 404.", (20,), document(404, GONE)),
+    _twice("glitch-404", "Temporary 404.", document(404, GONE)),
     Scenario(
         "unauthorized",
         "401 from the start, although no token was sent.",
-        (17,),
         _always(document(401, UNAUTHENTICATED)),
     ),
-    Scenario("forbidden", "403 from the start.", (17,), _always(document(403, DENIED))),
-    _twice("glitch-401", "Temporary 401.", (17,), document(401, UNAUTHENTICATED)),
-    _twice("unauthorized-html", "401 in HTML.", (23,), Answer(401, PAGE, HTML)),
-    _twice("html", "200 with a page in HTML.", (23,), Answer(200, PAGE, HTML)),
-    _twice("error-500", "500 in HTML.", (23,), Answer(500, PAGE, HTML)),
-    _twice("empty-200", "200 with an empty body.", (23,), Answer(200, b"", None)),
-    _twice("empty-202", "202 with an empty body.", (23,), Answer(202, b"", TEXT)),
+    Scenario("forbidden", "403 from the start.", _always(document(403, DENIED))),
+    _twice("glitch-401", "Temporary 401.", document(401, UNAUTHENTICATED)),
+    _twice("unauthorized-html", "401 in HTML.", Answer(401, PAGE, HTML)),
+    _twice("html", "200 with a page in HTML.", Answer(200, PAGE, HTML)),
+    _twice("error-500", "500 in HTML.", Answer(500, PAGE, HTML)),
+    _twice("empty-200", "200 with an empty body.", Answer(200, b"", None)),
+    _twice("empty-202", "202 with an empty body.", Answer(202, b"", TEXT)),
     Scenario(
         "text-plain",
         "The right JSON under text/plain.",
-        (23,),
         lambda m: Answer(plain(m).status, plain(m).body, TEXT),
     ),
-    _twice(
-        "cut-json", "JSON that stops in the middle.", (23,), Answer(202, b'{"operation":"ItemCopy","percentageCompl')
-    ),
-    _twice("not-an-object", "JSON, but a list.", (23,), Answer(202, b'["inProgress"]')),
-    _twice("deep-json", "JSON nested 100,000 levels deep.", (23,), Answer(202, b"[" * 100_000)),
-    _twice("not-utf8", "A body that is not UTF-8.", (23,), Answer(202, b'{"status":"inProgress\xff\xfe"}')),
-    Scenario("huge", "A state of 8 MiB.", (23,), troubled(_huge), every=2),
+    _twice("cut-json", "JSON that stops in the middle.", Answer(202, b'{"operation":"ItemCopy","percentageCompl')),
+    _twice("not-an-object", "JSON, but a list.", Answer(202, b'["inProgress"]')),
+    _twice("deep-json", "JSON nested 100,000 levels deep.", Answer(202, b"[" * 100_000)),
+    _twice("not-utf8", "A body that is not UTF-8.", Answer(202, b'{"status":"inProgress\xff\xfe"}')),
+    Scenario("huge", "A state of 8 MiB.", troubled(_huge), every=2),
     _accident("drip", "A body sent one byte at a time.", Delivery.DRIP),
     _accident("hang", "The monitor accepts the request and never responds.", Delivery.HANG),
     _accident("hang-body", "The headers are sent, the body never is.", Delivery.HANG_BODY),
@@ -232,67 +219,51 @@ BROKEN = (
     Scenario(
         "connect-refused",
         "Connections to Location's host are refused.",
-        (23,),
         start=lambda c: accepted_at(c.origins.refusing + c.monitor_path),
     ),
     Scenario(
         "connect-hang",
         "Connections to Location's host are never completed.",
-        (23,),
         start=lambda c: accepted_at(c.origins.silent + c.monitor_path),
     ),
 )
 
 ODD = (
-    Scenario("percent-fraction", "The percentage goes from 0 to 1.", (24,), _fraction),
-    Scenario(
-        "percent-zero", "The percentage is 0.0 all the way.", (24,), _shows(lambda _: {"percentageComplete": 0.0})
-    ),
-    Scenario("percent-missing", "No percentage.", (24,), _without_percent),
-    Scenario("percent-null", "The percentage is null.", (24,), _shows(lambda _: {"percentageComplete": None})),
-    Scenario(
-        "percent-text", "The percentage is a string.", (24,), _shows(lambda m: {"percentageComplete": str(m.percent)})
-    ),
-    Scenario(
-        "percent-over", "The percentage exceeds 100.", (24,), _shows(lambda m: {"percentageComplete": m.percent * 2})
-    ),
-    Scenario(
-        "percent-falling", "The percentage falls.", (24,), _shows(lambda m: {"percentageComplete": 100 - m.percent})
-    ),
-    Scenario("percent-nan", "The percentage is NaN.", (24,), _shows(lambda _: {"percentageComplete": float("nan")})),
-    Scenario("percent-negative", "The percentage is -1.", (24,), _shows(lambda _: {"percentageComplete": -1})),
+    Scenario("percent-fraction", "The percentage goes from 0 to 1.", _fraction),
+    Scenario("percent-zero", "The percentage is 0.0 all the way.", _shows(lambda _: {"percentageComplete": 0.0})),
+    Scenario("percent-missing", "No percentage.", _without_percent),
+    Scenario("percent-null", "The percentage is null.", _shows(lambda _: {"percentageComplete": None})),
+    Scenario("percent-text", "The percentage is a string.", _shows(lambda m: {"percentageComplete": str(m.percent)})),
+    Scenario("percent-over", "The percentage exceeds 100.", _shows(lambda m: {"percentageComplete": m.percent * 2})),
+    Scenario("percent-falling", "The percentage falls.", _shows(lambda m: {"percentageComplete": 100 - m.percent})),
+    Scenario("percent-nan", "The percentage is NaN.", _shows(lambda _: {"percentageComplete": float("nan")})),
+    Scenario("percent-negative", "The percentage is -1.", _shows(lambda _: {"percentageComplete": -1})),
     Scenario(
         "percent-wrong-type",
         "The percentage is an object.",
-        (24,),
         _shows(lambda m: {"percentageComplete": {"value": m.percent}}),
     ),
     Scenario(
         "percent-twins",
         "percentComplete runs ahead of percentageComplete.",
-        (24,),
         _shows(lambda m: {"percentageComplete": round(m.percent / 2, 1), "percentComplete": m.percent}),
     ),
-    Scenario(
-        "status-case", "InProgress and Completed, with capitals.", (25,), _worded(run="InProgress", end="Completed")
-    ),
-    Scenario("status-unknown", "The unknown status paused for a while.", (25,), _paused),
-    Scenario("status-missing", "No status while it runs.", (25,), _wordless),
+    Scenario("status-case", "InProgress and Completed, with capitals.", _worded(run="InProgress", end="Completed")),
+    Scenario("status-unknown", "The unknown status paused for a while.", _paused),
+    Scenario("status-missing", "No status while it runs.", _wordless),
     Scenario(
         "stuck",
         "inProgress at 56 % forever.",
-        (26,),
         lambda m: running(m, percentageComplete=min(m.percent, 56.0)),
         lands=False,
     ),
     Scenario(
         "stuck-not-started",
         "notStarted forever.",
-        (26,),
         lambda m: running(m, status="notStarted", percentageComplete=0.0),
         lands=False,
     ),
-    Scenario("skewed-date", "The Date header is two years ahead.", (34,), _skewed),
-    Scenario("doubled-keys", "Duplicate keys; the last one counts.", (34,), _doubled),
-    Scenario("byte-order-mark", "A byte order mark before the JSON.", (34,), _marked),
+    Scenario("skewed-date", "The Date header is two years ahead.", _skewed),
+    Scenario("doubled-keys", "Duplicate keys; the last one counts.", _doubled),
+    Scenario("byte-order-mark", "A byte order mark before the JSON.", _marked),
 )
