@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import http
 import json
 import socket
 import struct
@@ -22,6 +23,8 @@ HTML = "text/html; charset=utf-8"
 TEXT = "text/plain"
 HANG = 3600.0  # longest duration of a hanging response, in seconds
 DRIP = 0.5  # seconds between two bytes
+FLOOD = 2**16  # bytes of a response without end that are written at once
+FLOOD_PAUSE = 0.01  # seconds between two such writes
 
 
 class Delivery(enum.Enum):
@@ -34,6 +37,10 @@ class Delivery(enum.Enum):
     TRUNCATE = "half of the announced length, then a regular close"
     RESET = "the connection is reset before a byte was sent"
     RESET_BODY = "the connection is reset in the middle of the body"
+    INTERIM = "interim responses, without end"
+    HEADERS = "headers, without end"
+    ENDLESS = "a body without end"
+    BYTES = "the head as it is, whatever a server would refuse to send; then a regular close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +109,8 @@ async def send(
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_length = len(answer.body)
     response.force_close()
-    if answer.delivery is Delivery.HANG:
-        await _wait(closing, HANG)
-    if answer.delivery in (Delivery.HANG, Delivery.RESET):
-        _reset(request)
+    if answer.delivery in _RAW:
+        await _raw(request, answer, headers, closing)
         return response
     await response.prepare(request)
     if answer.delivery is Delivery.DRIP:
@@ -120,6 +125,53 @@ async def send(
         if answer.delivery is Delivery.RESET_BODY:
             _reset(request)
     return response
+
+
+_FLOODS = {
+    Delivery.INTERIM: (b"", b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    Delivery.HEADERS: (b"HTTP/1.1 202 Accepted\r\n", b"X-Flood: " + b"x" * 100 + b"\r\n"),
+    Delivery.ENDLESS: (b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n\r\n", b" " * 100),
+}
+"""What is sent first, and then over and over."""
+
+
+_RAW = {*_FLOODS, Delivery.BYTES, Delivery.HANG, Delivery.RESET}
+
+
+async def _raw(request: web.Request, answer: Answer, headers: Mapping[str, str], closing: asyncio.Event) -> None:
+    """Use the connection without the server, which then finds it closed."""
+    if answer.delivery is Delivery.BYTES:
+        _write(request, answer, headers)
+        return
+    if answer.delivery is Delivery.HANG:
+        await _wait(closing, HANG)
+    elif answer.delivery in _FLOODS:
+        await _flood(request, *_FLOODS[answer.delivery], closing)
+    _reset(request)
+
+
+async def _flood(request: web.Request, head: bytes, more: bytes, closing: asyncio.Event) -> None:
+    transport = request.transport
+    if transport is None:
+        return
+    transport.write(head)
+    block = more * (FLOOD // len(more))
+    while not transport.is_closing():
+        if transport.get_write_buffer_size() < FLOOD:
+            transport.write(block)
+        if await _wait(closing, FLOOD_PAUSE):
+            return
+
+
+def _write(request: web.Request, answer: Answer, headers: Mapping[str, str]) -> None:
+    """Write a response as bytes: what is not ASCII in a header is UTF-8, a lone surrogate such as U+DCFC a byte."""
+    lines = [f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"Content-Length: {len(answer.body)}", "Connection: close"]
+    head = "".join(f"{line}\r\n" for line in lines) + "\r\n"
+    if request.transport is not None:
+        request.transport.write(head.encode(errors="surrogateescape") + answer.body)
+        request.transport.close()
 
 
 async def _wait(closing: asyncio.Event, seconds: float) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from gateway.simulator.answers import GraphError
+from gateway.simulator.lies import LYING
 from gateway.simulator.normal import NORMAL, REFUSALS
+from gateway.simulator.redirects import REDIRECTS
+from gateway.simulator.scenario import within
+from gateway.simulator.shapes import ENCODED, SHAPES
 from gateway.simulator.starts import STARTS
 from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
 
@@ -24,8 +27,12 @@ CHAPTERS = (
     ("Refused immediately", REFUSALS),
     ("Problems with the POST and its Location", STARTS),
     ("Throttling", THROTTLING),
-    ("Monitors that break, expire or redirect to wrong places", BROKEN),
+    ("Monitors that break or expire", BROKEN),
+    ("Hosts that lie for a while", LYING),
+    ("Redirects", REDIRECTS),
     ("Unusual states", ODD),
+    ("Status words, errors and ids of other operations", SHAPES),
+    ("Encodings", ENCODED),
 )
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
 
@@ -60,7 +67,6 @@ Groups and sites have b!library with /Shared (01LIBRARYSHARED). A copy to b!full
 
 Recorded requests: curl {origin}/record     Clear the record: curl -X DELETE {origin}/record
 """
-LONGEST = 31 * 86400.0  # seconds
 MOST_STEPS = 1_000_000
 
 
@@ -119,13 +125,6 @@ def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]
     if not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"steps is {steps!r}; it must be a whole number from 1 to {MOST_STEPS}.")
     return scenario, seconds, steps
-
-
-def within(name: str, seconds: float) -> float:
-    """Return a time unchanged. Raises ValueError, which calls it `name`, when it is no time a copy may take."""
-    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
-        raise ValueError(f"{name} is {seconds!r}; it must be a number from 0 to {LONGEST:.0f}.")
-    return seconds
 
 
 def choose(query: str, address: Address, scenario: str, seconds: float, steps: int) -> Choice:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from gateway.simulator.answers import TEXT, Answer, GraphError, document
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 DOCUMENTED_NAME = "Copy of LargeFolder1"
 DOCUMENTED_ID = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
 DOCUMENTED_SIZE = 12019
+LONGEST = 31 * 86400.0  # seconds
+SAFE = "".join(map(chr, range(0x21, 0x7F)))  # in a path: it stays as it is
 HOP = "/_hop/"  # in front of a monitor's path: the same monitor, after redirects
 
 
@@ -101,6 +105,34 @@ class Moment:
     def early(self) -> bool:
         """Whether a scenario with `window` has its fault at this time."""
         return self.elapsed < self.copy.window
+
+
+def within(name: str, seconds: float) -> float:
+    """Return a time unchanged. Raises ValueError, which calls it `name`, when it is no time a copy may take."""
+    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+        raise ValueError(f"{name} is {seconds!r}; it must be a number from 0 to {LONGEST:.0f}.")
+    return seconds
+
+
+def unhopped(target: str) -> tuple[str, int]:
+    """Return the first place of a monitor, and after how many redirects it was asked."""
+    if not target.startswith(HOP):
+        return target, 0
+    hop, slash, rest = target.removeprefix(HOP).partition("/")
+    return slash + rest, int(hop) if hop.isdecimal() else 0
+
+
+def spellings(path: str) -> set[str]:
+    """Return a raw path of a Location as clients may ask for it: spaces and what is not ASCII are encoded.
+
+    Of bytes that are not UTF-8 some clients encode each, others what it is in Latin-1.
+    """
+    raw = path.encode(errors="surrogateescape")
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return {quote(raw, safe=SAFE), quote(raw.decode("latin-1"), safe=SAFE)}
+    return {quote(raw, safe=SAFE)}
 
 
 Start = Callable[[Copy], Answer | GraphError]

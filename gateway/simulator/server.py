@@ -18,11 +18,14 @@ from aiohttp import web
 from gateway.simulator.answers import HTML, Answer, GraphError, document, send
 from gateway.simulator.catalogue import Choice, checked, choose, listing, page
 from gateway.simulator.drives import Address, Tree, address, new_id
+from gateway.simulator.lies import HELP as LIE_HELP
+from gateway.simulator.lies import PATH as LIE
+from gateway.simulator.lies import Lie, lie
 from gateway.simulator.normal import LOGIN, failed_by_name
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
 from gateway.simulator.rules import Plan, not_found, plan, source_item
-from gateway.simulator.scenario import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins
+from gateway.simulator.scenario import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins, spellings, unhopped
 from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class Simulator:
         self._monitors: dict[str, Operation] = {}  # by path with query
         self._monitor_paths: set[str] = set()
         self._numbers: Counter[tuple[str, str]] = Counter()
+        self._lie: Lie | None = None
         self._closing = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -112,8 +116,9 @@ class Simulator:
         asked = RecordedRequest(self.clock(), now.isoformat(), request.method, path, query, headers, body)
         self.requests.append(asked)
         echoed: dict[str, str] = {}
-        if target in self._monitors:
-            answer = self._monitor(self._monitors[target], asked, now)
+        place, hop = unhopped(target)
+        if place in self._monitors:
+            answer = self._monitor(self._monitors[place], asked, now, hop)
         elif path.startswith(("/v1.0/", "/beta/")):
             request_id = str(uuid.uuid4())
             echoed = {"request-id": request_id, "client-request-id": headers.get("client-request-id", request_id)}
@@ -141,15 +146,30 @@ class Simulator:
                     "requests": [recorded.as_json() for recorded in self.requests],
                 },
             )
+        if path == LIE:
+            return self._lie_control(request)
         if path != "/":
             return None
         facts = (f"{request.scheme}://{request.host}", self.scenario, self.seconds, self.steps)
         if "application/json" in request.headers.get("Accept", ""):
             return document(200, listing(*facts))
-        receiver = "" if self.receiver is None else HELP.format(origin=facts[0])
-        return Answer(200, page(*facts, receiver).encode(), TEXT_PAGE)
+        more = LIE_HELP if self.receiver is None else f"{LIE_HELP}\n{HELP}"
+        return Answer(200, page(*facts, more.format(origin=facts[0])).encode(), TEXT_PAGE)
 
-    def _monitor(self, operation: Operation, asked: RecordedRequest, now: datetime) -> Answer:
+    def _lie_control(self, request: web.Request) -> Answer:
+        if request.method == "DELETE":
+            self._lie = None
+            return Answer(204, content_type=None)
+        now = self.clock()
+        if request.method == "POST":
+            try:
+                self._lie = lie(request.query_string, now)
+            except GraphError as error:
+                return error.answer(datetime.now(UTC), str(uuid.uuid4()), "")
+        left = 0.0 if self._lie is None else max(0.0, self._lie.until - now)
+        return document(200, {"answer": self._lie.name if self._lie and left else None, "seconds": left})
+
+    def _monitor(self, operation: Operation, asked: RecordedRequest, now: datetime, hop: int) -> Answer:
         asked.kind = "monitor"
         asked.operation = operation.copy.operation
         if asked.authorized != operation.scenario.bearer:
@@ -157,6 +177,8 @@ class Simulator:
             return document(401, UNAUTHENTICATED)
         if asked.method not in ("GET", "HEAD"):
             return document(405, {"error": {"code": "invalidRequest", "message": "A monitor is only read."}})
+        if self._lie is not None and asked.at >= self._lie.until:
+            self._lie = None
         waited = asked.at - operation.polled[-1] if operation.polled else float("inf")
         operation.polls += 1
         operation.polled.append(asked.at)
@@ -168,11 +190,12 @@ class Simulator:
             waited,
             operation.bound,
             operation.end_seen,
+            hop,
         )
-        answer = operation.monitor(moment)
+        answer = operation.monitor(moment) if self._lie is None else self._lie.answer
         wait = answer.headers.get("Retry-After", "")
         operation.bound = float(wait) if wait.isdecimal() else 0.0
-        operation.end_seen = operation.end_seen or moment.done
+        operation.end_seen = operation.end_seen or (moment.done and self._lie is None)
         return answer
 
     def _graph(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
@@ -240,9 +263,9 @@ class Simulator:
             parts = urlsplit(operation.location or "")
         except ValueError:
             return
-        if parts.path:
-            self._monitors[f"{parts.path}?{parts.query}" if parts.query else parts.path] = operation
-            self._monitor_paths.add(parts.path)
+        for path in spellings(parts.path) if parts.path else ():
+            self._monitors[f"{path}?{parts.query}" if parts.query else path] = operation
+            self._monitor_paths.add(path)
 
     def _resource_id(self, made: Plan) -> str:
         if made.children_only:

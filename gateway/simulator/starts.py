@@ -40,6 +40,22 @@ def _too_many(copy: Copy) -> Answer:
     return accepted(copy)
 
 
+def _raw(name: str, summary: str, *, path: str = "", request_id: str | None = None) -> Scenario:
+    """Return a scenario whose 202 no well-behaved server sends: `path` stands before the monitor's own."""
+
+    def start(copy: Copy) -> Answer:
+        headers = {"Location": copy.origins.monitor + path + copy.monitor_path}
+        if request_id is not None:
+            headers["request-id"] = request_id
+        return Answer(202, content_type=TEXT, headers=headers, delivery=Delivery.BYTES)
+
+    return Scenario(name, summary, start=start)
+
+
+def _cut(copy: Copy) -> Answer:
+    return Answer(202, b"x" * 4096, TEXT, {"Location": copy.monitor_url}, Delivery.RESET_BODY)
+
+
 def _said(error: GraphError) -> Start:
     return lambda _: error
 
@@ -85,6 +101,12 @@ STARTS = (
         "https://contoso.sharepoint.com@attacker.example",
     ),
     _located("location-file", "Location is a file URL.", "file://"),
+    _raw("location-utf-8", "Location is not ASCII, in raw UTF-8.", path="/sites/B\u00fccher"),
+    _raw("location-latin-1", "Location is not ASCII, in raw ISO-8859-1.", path="/sites/B\udcfccher"),
+    _raw("location-space", "Location holds a space.", path="/sites/My Books"),
+    _raw("request-id-control", "202 whose request-id holds control characters.", request_id="a\x01b\x7fc"),
+    _raw("request-id-bytes", "202 whose request-id is neither ASCII nor UTF-8.", request_id="a\u65e5b\udcff"),
+    Scenario("post-202-cut", "202 with Location, whose body breaks off.", start=_cut),
     Scenario("location-garbage", "Location is not a URL.", start=_answered(accepted_at("http://[not a url"))),
     _runs_anyway(
         "post-404-runs",

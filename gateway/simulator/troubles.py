@@ -7,7 +7,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.simulator.answers import HTML, TEXT, Answer, Delivery, document, encoded
-from gateway.simulator.scenario import Monitor, Scenario, accepted_at, completed, ending, plain, running
+from gateway.simulator.scenario import Monitor, Scenario, accepted_at, completed, plain, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,20 +66,6 @@ def _huge(moment: Moment) -> Answer:
 
 def _gone(status: int) -> Monitor:
     return lambda moment: document(status, GONE) if moment.part >= 0.5 else running(moment)
-
-
-def _foreign(moment: Moment) -> Answer:
-    return Answer(302, b"", TEXT, {"Location": f"{moment.copy.origins.foreign}/_foreign/{moment.copy.operation}"})
-
-
-def _foreign_end(moment: Moment) -> Answer:
-    copy = moment.copy
-    location = f"{copy.origins.foreign}/_foreign/drives/{copy.drive_id}/items/{copy.resource_id}?tempauth={copy.token}"
-    return Answer(303, b"", TEXT, {"Location": location})
-
-
-def _broken_item(moment: Moment) -> Answer:
-    return Answer(303, b"", TEXT, {"Location": f"{moment.copy.origins.graph}/v1.0/drives('me')/items('')"})
 
 
 def _throttle_page(moment: Moment) -> Answer:
@@ -165,6 +151,11 @@ THROTTLING = (
         "429 with RateLimit-Reset: 31 and no Retry-After.",
         document(429, THROTTLED, {"RateLimit-Limit": "1200", "RateLimit-Remaining": "0", "RateLimit-Reset": "31"}),
     ),
+    _twice(
+        "retry-after-digits",
+        "429 with Retry-After of 400 digits.",
+        document(429, THROTTLED, {"Retry-After": "9" * 400}),
+    ),
     _twice("busy", "503 with Retry-After: 1.", document(503, BUSY, {"Retry-After": "1"})),
     _twice("busy-bare", "503 without Retry-After.", document(503, BUSY)),
     _twice("timeout-504", "504 in HTML.", Answer(504, PAGE, HTML)),
@@ -173,13 +164,6 @@ THROTTLING = (
 )
 
 BROKEN = (
-    Scenario("redirect-foreign", "302 to another host, which refuses every token.", troubled(_foreign), every=2),
-    Scenario("redirect-foreign-item", "Ends with 303 to an item on another host.", ending(_foreign_end)),
-    Scenario(
-        "redirect-broken-item",
-        "Ends with 303 to /drives('me')/items(''), which does not exist.",
-        ending(_broken_item),
-    ),
     Scenario("expired-404", "The monitor is 404 from half-way on.", _gone(404)),
     Scenario("expired-410", "The monitor is 410 from half-way on.", _gone(410)),
     Scenario(
@@ -216,6 +200,9 @@ BROKEN = (
     _accident("truncated", "The connection is closed before the announced length is reached.", Delivery.TRUNCATE),
     _accident("reset", "The connection is reset instead of a response.", Delivery.RESET),
     _accident("reset-body", "The connection is reset in the middle of the body.", Delivery.RESET_BODY),
+    _accident("interim-flood", "Interim responses (102, 103) without end.", Delivery.INTERIM),
+    _accident("header-flood", "Headers without end.", Delivery.HEADERS),
+    _accident("endless-body", "A body without end.", Delivery.ENDLESS),
     Scenario(
         "connect-refused",
         "Connections to Location's host are refused.",

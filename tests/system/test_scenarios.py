@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.job import kind_of
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.support.harness import TOKEN, serving, tail
 
@@ -22,10 +23,24 @@ glitch-401 unauthorized-html html error-500 empty-200 empty-202 text-plain cut-j
 huge drip hang hang-body truncated reset
 reset-body percent-fraction percent-zero percent-missing percent-null percent-text
 percent-over percent-falling percent-nan percent-negative percent-wrong-type percent-twins status-case status-unknown
-status-missing skewed-date doubled-keys byte-order-mark"""
+status-missing skewed-date doubled-keys byte-order-mark
+succeeded other-words percent-progress target-resource id-encoded id-later
+lying-401 lying-401-text lying-403 lying-404 lying-404-html late-404
+redirect-foreign-state redirect-me-item redirect-elsewhere redirect-denied redirect-login redirect-throttle
+redirect-foreign-page moved-301 moved-302 moved-307 moved-308 moved-thrice moved-303
+interim-flood header-flood endless-body gzip deflate deflate-raw gzip-bomb gzip-cut coding-unknown
+charset-latin-1 charset-windows charset-utf-16 charset-utf-16-le charset-quoted charset-unknown charset-unnamed
+location-utf-8 location-latin-1 location-space request-id-control request-id-bytes post-202-cut"""
 
 COMPLETED = _COMPLETED.split()
 
+PARTIAL = {  # status, code
+    "partially-succeeded": ("partiallySucceeded", "207"),
+    "completed-with-error": ("completedWithError", "accessDenied"),
+    "completed-with-errors": ("completedWithErrors", "completedWithErrors"),
+}
+
+SHAREPOINT = "-2130575338, SPException"
 FAILED = {  # code, origin, status
     "failed": ("nameAlreadyExists", "upstream", "failed"),
     "failed-202": ("nameAlreadyExists", "upstream", "failed"),
@@ -44,7 +59,22 @@ FAILED = {  # code, origin, status
     "forbidden": ("monitorUnauthorized", "gateway", "failed"),
     "connect-refused": ("monitorUnreachable", "gateway", "failed"),
     "connect-hang": ("monitorUnreachable", "gateway", "failed"),
-    "succeeded": ("deadlineExceeded", "gateway", "failed"),
+    "canceled": ("canceled", "upstream", "canceled"),
+    "submission-failed": ("submissionFailed", "upstream", "submissionFailed"),
+    "invalid": ("invalid", "upstream", "invalid"),
+    "error-odata": (SHAREPOINT, "upstream", "failed"),
+    "error-odata-nested": (SHAREPOINT, "upstream", "failed"),
+    "error-number": ("5", "upstream", "failed"),
+    "error-string": ("failed", "upstream", "failed"),
+    "error-json-string": ("quotaLimitReached", "upstream", "failed"),
+    "error-message": ("AccessDenied", "upstream", "failed"),
+    "error-result": ("500", "upstream", "failed"),
+    "moved-failed": ("accessDenied", "upstream", "failed"),
+    "moved-too-far": ("monitorUnreachable", "gateway", "failed"),
+    "moved-ring": ("monitorUnreachable", "gateway", "failed"),
+    "doubtful-401": ("monitorUnauthorized", "gateway", "failed"),
+    "doubtful-404": ("monitorExpired", "gateway", "failed"),
+    "retry-after-digits": ("deadlineExceeded", "gateway", "failed"),
     "stuck": ("deadlineExceeded", "gateway", "failed"),
     "stuck-not-started": ("deadlineExceeded", "gateway", "failed"),
     "retry-after-long": ("deadlineExceeded", "gateway", "failed"),
@@ -76,7 +106,7 @@ REFUSED = {  # the status of the POST, and the code where it is the gateway's ow
 
 def test_no_scenario_is_left_out() -> None:
     """Each has its row, and one only."""
-    assert sorted([*COMPLETED, *FAILED, *REFUSED]) == sorted(SCENARIOS)
+    assert sorted([*COMPLETED, *PARTIAL, *FAILED, *REFUSED]) == sorted(SCENARIOS)
 
 
 def simulator() -> Simulator:
@@ -94,7 +124,7 @@ async def play(name: str, folder: Path) -> tuple[list[dict[str, Any]], Simulator
             assert again.status == 204
         assert [int(event.id) for event in seen] == list(range(1, len(seen) + 1))
         assert {event.name for event in seen[:-1]} == {"progress"}
-        assert seen[-1].name == ("completed" if seen[-1].data["status"] == "completed" else "failed")
+        assert seen[-1].name == kind_of(seen[-1].data["status"])
         shown = [event.data["percentageComplete"] for event in seen]
         assert shown == sorted(shown)
         assert all(0 <= percentage <= 100 for percentage in shown)
@@ -111,11 +141,24 @@ async def test_it_completes(name: str, tmp_path: Path) -> None:
     last = seen[-1]
     assert (last["status"], last["percentageComplete"]) == ("completed", 100.0)
     assert "error" not in last
-    told = name not in ("no-resource", "redirect-broken-item")
+    told = name not in ("no-resource", "redirect-broken-item", "redirect-elsewhere")
     if told:
         (operation,) = upstream.operations.values()
         assert last["resourceId"] == operation.copy.resource_id
         assert last["resource"].endswith(f"/items/{last['resourceId']}")
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+async def test_it_completes_in_part(name: str, tmp_path: Path) -> None:
+    """One completed event at 100 with upstream's word, its item, and what was left out."""
+    status, code = PARTIAL[name]
+    seen, upstream = await play(name, tmp_path)
+    (operation,) = upstream.operations.values()
+    last = seen[-1]
+    assert (last["status"], last["percentageComplete"]) == (status, 100.0)
+    assert last["resourceId"] == operation.copy.resource_id
+    assert (last["error"]["code"], last["error"]["origin"]) == (code, "upstream")
+    assert last["error"]["message"]
 
 
 @pytest.mark.parametrize("name", FAILED)
@@ -145,6 +188,21 @@ async def test_it_is_not_started(name: str, tmp_path: Path) -> None:
             assert b"may be running" in body
         assert len(upstream.asked("copy")) == 1
         assert not upstream.polls()
+
+
+@pytest.mark.parametrize(
+    "lie", ["401", "401-plain", "401-text", "403", "404", "404-html", "404-plain", "429", "500", "503", "hang", "reset"]
+)
+async def test_a_host_that_lies_for_a_while_costs_no_job(lie: str, tmp_path: Path) -> None:
+    """Jobs that were well before it begins complete after it, whatever it says to all of them."""
+    async with running(simulator()) as upstream, serving(upstream.url, tmp_path, **LIMITS) as gateway:
+        jobs = [await gateway.copy("/v1.0/me/drive/items/copy") for _ in range(4)]
+        await asyncio.sleep(4)
+        async with gateway.session.post(f"{upstream.url}/lie?seconds=45&answer={lie}") as response:
+            assert response.status == 200
+        for job in jobs:
+            *_, last = await tail(gateway.session, job["events"])
+            assert (last.name, last.data["status"]) == ("completed", "completed")
 
 
 async def test_the_exchange_of_the_source_document(tmp_path: Path) -> None:
