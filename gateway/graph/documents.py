@@ -60,7 +60,7 @@ def text(value: object, limit: int, monitor_url: str) -> str | None:
 def word(value: object, monitor_url: str) -> str | None:
     """As `text`, for a code, which may be a number; at most `WORD_LIMIT` characters."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_CODE:
-        value = f"{value:g}" if isinstance(value, float) else str(value)
+        value = str(int(value) if value == int(value) else value)
     return text(value, WORD_LIMIT, monitor_url)
 
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.errors import JOB_NOT_FOUND, GatewayError, StoreUnavailable, invalid, unavailable
+from gateway.core.job import known_status
 from gateway.jobs.schedule import retry_hint
 from gateway.membership import Runtime
 from gateway.store import Store
@@ -58,7 +59,7 @@ class JobRoutes:
         limit = query.get("limit", "50")
         if not re.fullmatch(r"\d{1,3}", limit) or not 1 <= int(limit) <= MOST_JOBS:
             raise invalid(f"limit must be a whole number from 1 to {MOST_JOBS}.")
-        status = storable(query["status"]) if "status" in query else None
+        status = known_status(query["status"]) or storable(query["status"]) if "status" in query else None
         try:
             found, following = await self._store.page(limit=int(limit), status=status, before=query.get("cursor"))
         except ValueError:

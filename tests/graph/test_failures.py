@@ -28,6 +28,8 @@ SHAPES: list[tuple[dict[str, Any], str, str]] = [
     ({"errorCode": -2147024894}, "-2147024894", UNTOLD),
     ({"error": {"code": 500.0, "message": "m"}}, "500", "m"),
     ({"error": {"code": 12.5}}, "12.5", UNTOLD),
+    ({"error": {"code": -2147024894.0}}, "-2147024894", UNTOLD),
+    ({"error": {"code": float("inf")}}, "failed", UNTOLD),
     ({"error": {"code": True, "message": True}}, "failed", UNTOLD),
     ({"error": {"code": float("nan")}}, "failed", UNTOLD),
     ({"error": {"code": 10**400}}, "failed", UNTOLD),

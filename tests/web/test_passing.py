@@ -159,8 +159,9 @@ async def test_jobs_are_listed_newest_first(tmp_path: Path) -> None:
         assert seen == started[::-1]
         async with gateway.session.delete(f"{gateway.url}/jobs/{started[2]}", headers=OPERATOR):
             pass
-        async with gateway.session.get(f"{gateway.url}/jobs?status=failed", headers=OPERATOR) as response:
-            assert [job["jobId"] for job in (await response.json())["value"]] == [started[2]]
+        for word in ("failed", "FAILED"):
+            async with gateway.session.get(f"{gateway.url}/jobs?status={word}", headers=OPERATOR) as response:
+                assert [job["jobId"] for job in (await response.json())["value"]] == [started[2]]
         for wrong in ("limit=0", "limit=201", "limit=x", "limit=-1", "cursor=nonsense"):
             async with gateway.session.get(f"{gateway.url}/jobs?{wrong}", headers=OPERATOR) as response:
                 assert response.status == 400
