@@ -33,6 +33,7 @@ STATUSES = (*RUNNING, *COMPLETED, *FAILED)
 _SPELLINGS = {word.lower(): word for word in STATUSES} | {"succeeded": "completed"}
 
 Kind = Literal["progress", "completed", "failed"]
+_KINDS: dict[str, Kind] = {**dict.fromkeys(COMPLETED, "completed"), **dict.fromkeys(FAILED, "failed")}
 Origin = Literal["upstream", "gateway"]
 TroubleCode = Literal["throttled", "unreachable", "doubted"]
 
@@ -159,9 +160,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kind_of(status: str) -> Kind:
-    if status in COMPLETED:
-        return "completed"
-    return "failed" if status in FAILED else "progress"
+    return _KINDS.get(status, "progress")
 
 
 def known_status(word: str) -> str | None:

@@ -232,6 +232,9 @@ class Counting:
     def __init__(self) -> None:
         self.polls = 0
 
+    def allows(self, _url: str) -> bool:
+        return False
+
     async def poll(self, _monitor: Monitor, _headers: Mapping[str, str]) -> Reply:
         self.polls += 1
         return Reply(202, CIMultiDict(), b'{"status":"inProgress"}')
