@@ -13,13 +13,13 @@ from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self, get_origin
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, Network, host_pattern, is_loopback, split
+from gateway.core.database_url import parse as parse_database_url
 from gateway.core.errors import StoreRefused
 
 PREFIX = "GATEWAY_"
@@ -29,18 +29,19 @@ UNIT = "of seconds"
 MAKE_A_KEY = "at least 16 characters, such as openssl rand -hex 16 makes"
 COMMANDS = frozenset({f"{PREFIX}URL"})
 """Environment variables that only the client commands read."""
+CREDENTIAL = "a credential"
+"""In a field's metadata: its value is a URL that may hold a password anywhere, and is never shown."""
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False), UNIT]
 List = Annotated[tuple[str, ...], NoDecode]
 
 _HIDDEN = "<not shown: it may hold a secret>"
 _LONGEST_SHOWN = 100
-_SECRET = re.compile(r"@|passw|secret|token|key=", re.IGNORECASE)
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
-_DATABASE_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:(?P<port>[0-9]*))?")
-_DATABASE_URL = (
-    "postgresql://user:password@host:5432/database; in a password, / is %2F, # is %23, ? is %3F and % is %25"
+_SECRET = re.compile(
+    r"@|passw|secret|token|key=|^\s*(?!(https?|ftp|sqlite):)[a-z0-9+.-]*:/|://[^/?#]*:(?!\d{1,5}([/?#]|$))",
+    re.IGNORECASE,
 )
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""What looks like a secret, and URLs that may hold a password: of other schemes, or without the @ behind it."""
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 
 
 class SettingsError(Exception):
@@ -61,12 +62,12 @@ class Settings(BaseSettings):
     upstream_url: str = Field(
         "https://graph.microsoft.com", description="base URL of Graph, above /v1.0 and /beta; http only on loopback"
     )
-    store_url: str = Field(
+    store_url: Annotated[str, CREDENTIAL] = Field(
         "",
         description="sqlite:///path for one process, by default in the user's state folder; "
         "postgresql://… for any number of processes",
     )
-    listen_url: str | None = Field(
+    listen_url: Annotated[str | None, CREDENTIAL] = Field(
         None, description="direct PostgreSQL URL, for LISTEN, when the store's URL leads through a pooler"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -174,7 +175,7 @@ class Settings(BaseSettings):
     @classmethod
     def _store(cls, value: str) -> str:
         if value.startswith(POSTGRES):
-            return database_url(value)
+            return _checked_database(value)
         if value and (not value.startswith("sqlite:///") or len(value) == len("sqlite:///")):
             raise ValueError(
                 "must be sqlite:///relative.db, sqlite:////absolute/path.db or postgresql://user:password@host/database"
@@ -186,7 +187,7 @@ class Settings(BaseSettings):
     def _listen(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(POSTGRES):
             raise ValueError("must be postgresql://user:password@host/database, PostgreSQL itself and no pooler")
-        return value and database_url(value)
+        return value and _checked_database(value)
 
     @field_validator("monitor_hosts")
     @classmethod
@@ -275,9 +276,8 @@ def _conflicts(given: Mapping[str, Any]) -> dict[str, str]:
 def problem_text(problem: Mapping[str, Any], field: FieldInfo) -> str:
     """The message for one of pydantic's errors: the expected value, and the value found."""
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"must be {_wanted(field)}"
-    if get_origin(field.annotation) is tuple or message.endswith(
-        MAKE_A_KEY
-    ):  # a list names its wrong parts; a key is secret
+    # A list names its wrong parts; a key is secret.
+    if get_origin(field.annotation) is tuple or message.endswith(MAKE_A_KEY) or CREDENTIAL in field.metadata:
         return message
     return f"{message} (it is {safe_repr(problem['input'])})"
 
@@ -316,18 +316,9 @@ def place_to_listen(host: str) -> str:
     return host
 
 
-def database_url(url: str) -> str:
-    """Validate a PostgreSQL URL. Raises ValueError."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(f"cannot be read; write {_DATABASE_URL}") from None
-    hosts = [_DATABASE_HOST.fullmatch(host) for host in parts.netloc.rpartition("@")[2].split(",")]
-    readable = all(host and (not host["port"] or 0 < int(host["port"]) < 65536) for host in hosts)
-    if not readable or parts.fragment:
-        raise ValueError(f"names no host and port; write {_DATABASE_URL}")
-    if not {*parse_qs(parts.query).get("sslmode", [])} <= {*_SSL_MODES}:
-        raise ValueError(f"has an sslmode that is none of {', '.join(_SSL_MODES)}")
+def _checked_database(url: str) -> str:
+    """The URL unchanged. Raises ValueError."""
+    parse_database_url(url)
     return url
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 from importlib.resources import files
-from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
 
+from gateway.core.database_url import parse
 from gateway.core.errors import StoreRefused
-from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Connection, is_temporary
+from gateway.store.postgres.connecting import UnusableFile, arguments
+from gateway.store.postgres.pool import FAULTS, Connection, is_temporary
 from gateway.store.sealing import Cipher, DecryptionFailed
 from gateway.telemetry.logs import EventLog
 
@@ -28,8 +30,8 @@ PATIENCE = 30.0
 _AGAIN = 0.5
 _LOCK = 0x47574159
 _LIMITS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
-_LASTING = ("28", "3D")
-"""SQLSTATE classes of errors that waiting does not resolve: wrong credentials, no such database."""
+_LASTING = ("28", "3D", "08P01")
+"""SQLSTATEs of errors that waiting does not resolve: wrong credentials, no such database, a refused parameter."""
 _TABLES = ("meta", "jobs", "events", "keys", "callbacks", "gateways")
 
 log = EventLog("gateway.store")
@@ -64,13 +66,14 @@ class Database:
             except FAULTS as error:
                 state = getattr(error, "sqlstate", None) or ""
                 permanent = not is_temporary(error)
-                if permanent or state.startswith(_LASTING) or anyio.current_time() + _AGAIN > until:
+                lasting = state.startswith(_LASTING) or isinstance(error, ssl.SSLError)
+                if permanent or lasting or anyio.current_time() + _AGAIN > until:
                     what = "used" if permanent else "reached"
                     raise StoreRefused(
-                        f"The store {database.place} cannot be {what}: {_reason(error)}. {_remedy(state)}"
+                        f"The store {database.place} cannot be {what}: {_reason(error)}. {_remedy(error, state)}"
                     ) from None
                 if not waited:
-                    log.warning("store_awaited", place=database.place)
+                    log.warning("store_awaited", place=database.place, error=_reason(error))
                     waited = True
                 await anyio.sleep(_AGAIN)
             else:
@@ -79,8 +82,7 @@ class Database:
     @property
     def place(self) -> str:
         """The URL without user, password and parameters, for messages."""
-        parts = urlsplit(self.url)
-        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return parse(self.url).place
 
     async def _check(self, secret_key: str | None) -> None:
         """Check and prepare the database in one transaction, so that a failed attempt can be repeated."""
@@ -99,11 +101,17 @@ class Database:
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         try:
-            return await asyncpg.connect(self.listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
-        except ValueError:
+            for url in {self.url, self.listen_url}:
+                arguments(url)
+            return await asyncpg.connect(**arguments(self.listen_url), statement_cache_size=0)
+        except UnusableFile as error:
+            raise StoreRefused(f"The store {self.place} cannot be reached: {error}.") from None
+        except asyncpg.InterfaceError as error:
+            if not isinstance(error, ValueError):
+                raise
             raise StoreRefused(
-                f"The store {self.place} cannot be reached: its URL cannot be read. "
-                "Write /, ?, # and @ in user and password as %2F, %3F, %23 and %40."
+                f"The store {self.place} cannot be reached: a parameter of its URL, or a variable PG… of the "
+                "environment that stands for one, cannot be used."
             ) from None
 
     async def _prepare(self, connection: Connection, secret_key: str | None) -> None:
@@ -192,8 +200,14 @@ def _reason(error: Exception) -> str:
     return message.splitlines()[0].rstrip(".") if message else "it does not answer"
 
 
-def _remedy(state: str) -> str:
+def _remedy(error: Exception, state: str) -> str:
     """The advice to the operator for a failure with this SQLSTATE; `state` is empty when there is none."""
+    if isinstance(error, ssl.SSLError):
+        return "Name the certificate that signed the server's with sslrootcert in GATEWAY_STORE_URL."
+    if isinstance(error, ConnectionError) and "SSL upgrade" in str(error):
+        return "Let it use TLS (ssl = on), or lower the sslmode in GATEWAY_STORE_URL."
+    if state in ("08P01", "42704", "22023"):
+        return "Correct the options in GATEWAY_STORE_URL; a pooler has to allow them (ignore_startup_parameters)."
     if state.startswith("28"):
         return "Set the user and the password that it takes in GATEWAY_STORE_URL."
     if state.startswith("3D"):

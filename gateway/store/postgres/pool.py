@@ -17,6 +17,7 @@ import asyncpg
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.availability import Availability
+from gateway.store.postgres.connecting import arguments
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -29,7 +30,6 @@ MOST = 500
 """Most items per batch."""
 PATIENCE = 5.0
 """Timeout of a statement or transaction in seconds, including the wait for a connection."""
-CONNECT_SECONDS = 4.0
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """Exceptions of a connection. asyncpg raises InternalClientError when a connection breaks at an unexpected moment."""
 SESSION = {
@@ -60,14 +60,14 @@ class Pool:
     @asynccontextmanager
     async def open(cls, url: str, *, through_pooler: bool, size: int = SIZE) -> AsyncIterator[Pool]:
         """A pool of up to `size` connections, which are opened when they are needed."""
+        given = arguments(url)
+        given["server_settings"] |= {} if through_pooler else SESSION
         pool = asyncpg.create_pool(
-            url,
+            **given,
             min_size=0,
             max_size=size,
             max_queries=1 << 40,  # never replace a connection after a number of queries
-            timeout=CONNECT_SECONDS,
             statement_cache_size=0 if through_pooler else 100,
-            server_settings={} if through_pooler else SESSION,
             reset=_no_reset,
         )
         async with _opened(pool):

@@ -15,7 +15,8 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.postgres.pool import CONNECT_SECONDS, FAULTS, Pool, fault_text
+from gateway.store.postgres.connecting import arguments
+from gateway.store.postgres.pool import FAULTS, Pool, fault_text
 from gateway.telemetry.logs import EventLog
 
 GATHER = 0.01
@@ -40,7 +41,7 @@ class Wakeups:
         self, pool: Pool, listen_url: str, me: Callable[[], str], on_wakeup: Callable[[str, str], None]
     ) -> None:
         self._pool = pool
-        self._listen_url = listen_url
+        self._arguments = arguments(listen_url)
         self._me = me
         self._on_wakeup = on_wakeup
         self._pending: dict[str, None] = {}
@@ -84,7 +85,7 @@ class Wakeups:
         while True:
             try:
                 connection = await asyncpg.connect(
-                    self._listen_url, timeout=CONNECT_SECONDS, statement_cache_size=0, command_timeout=CHECK_EVERY
+                    **self._arguments, statement_cache_size=0, command_timeout=CHECK_EVERY
                 )
             except FAULTS as error:
                 log.warning("listening_interrupted", error=fault_text(error))
