@@ -123,7 +123,7 @@ def _connection_class(database: DatabaseURL) -> type[asyncpg.Connection[asyncpg.
     if not options:
         return asyncpg.Connection
 
-    class Connection(asyncpg.Connection[asyncpg.Record]):
+    class Connection(asyncpg.Connection):
         __slots__ = ()
 
         def __init__(self, protocol: Any, transport: Any, *others: Any, **named: Any) -> None:
