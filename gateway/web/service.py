@@ -24,7 +24,7 @@ class ServiceRoutes:
         return json_answer({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
-        """Whether copies can be started: 503 while the gateway shuts down or its store is unavailable."""
+        """Whether copies can be started: 503 while the gateway shuts down, or its store is away or its file is gone."""
         if self._tails.draining:
             raise unavailable("The gateway is shutting down.", 1)
         await self._store.ping()
