@@ -86,12 +86,15 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Graph's asyncJobStatus plus `jobId`, `trouble` and `at` (ISO 8601, UTC, the time of this state's event)."""
+    """Graph's asyncJobStatus plus `jobId`, `at` (ISO 8601, UTC, the time of this state's event), `label`, the name for
+    people, and `trouble`.
+    """
 
     job_id: str
     operation: str
     status: str
     percentage_complete: float
+    label: str | None = None
     status_description: str | None = None
     resource_id: str | None = None
     resource: str | None = None
@@ -113,12 +116,15 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `version` is the API version of the copy request. `drive_id` is the target drive, None if unknown. `prefix` is the
     path of the source drive in the request. `trace` is the trace context of the request, None without tracing.
+    `item_id` is the item of the request when the job changes that item itself, so that it is the result of a job whose
+    monitor names none.
     """
 
     version: str = "v1.0"
     drive_id: str | None = None
     prefix: str | None = None
     trace: str | None = None
+    item_id: str | None = None
 
     def resource(self, item_id: str, drive_id: str | None) -> str | None:
         """The path of an item, in `drive_id` if that is known; None when neither a drive nor the prefix is known."""
@@ -169,10 +175,16 @@ def known_status(word: str) -> str | None:
 
 
 def accepted(
-    job_id: str, *, monitor: str | None, target: Target, now: float, operation: str = "ItemCopy"
+    job_id: str,
+    *,
+    monitor: str | None,
+    target: Target,
+    now: float,
+    operation: str = "ItemCopy",
+    label: str | None = None,
 ) -> tuple[Job, list[Event]]:
     """A new job and its first event, number 1."""
-    state = State(job_id=job_id, operation=operation, status="notStarted", percentage_complete=0.0, at="")
+    state = State(job_id=job_id, operation=operation, status="notStarted", percentage_complete=0.0, label=label, at="")
     job = Job(id=job_id, created=now, target=target, monitor=monitor, state=state, seq=0)
     return _moved(job, state, now)
 
@@ -185,7 +197,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     status = answer.status or old.status
     kind = kind_of(status)
     percentage = 100.0 if kind == "completed" else max(old.percentage_complete, answer.percentage or 0.0)
-    resource_id = answer.resource_id or old.resource_id
+    resource_id = answer.resource_id or old.resource_id or (job.target.item_id if kind == "completed" else None)
     resource = old.resource  # the drive of an earlier answer stays valid when a later answer omits it
     if resource_id and (resource_id != old.resource_id or answer.drive_id):
         resource = job.target.resource(resource_id, answer.drive_id)
@@ -194,6 +206,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
         operation=answer.operation or old.operation,
         status=status,
         percentage_complete=percentage,
+        label=old.label,
         status_description=answer.description,
         resource_id=resource_id,
         resource=resource,

@@ -1,4 +1,4 @@
-"""HTTP client of Microsoft Graph: start a copy, read an item, poll a monitor.
+"""HTTP client of Microsoft Graph: start a copy or a sibling of it, read an item, poll a monitor.
 
 No exception of aiohttp leaves this module: its message holds the whole URL, and a monitor URL is a credential.
 Redirects are never followed, cookies never kept, proxies never taken from the environment.
@@ -102,14 +102,16 @@ class Upstream:
         """Whether a URL is on a host that may be asked for a job's status."""
         return self.monitor(url) is not None
 
-    async def start_copy(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """POST `body` to a raw path with its query, without retries. Raises NotSent or Broken."""
+    async def start(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        """Send a request to a raw path with its query, once; `body` may be None. Raises NotSent or Broken."""
         sent: list[bool] = []
         try:
-            async with self._graph.post(
+            async with self._graph.request(
+                method,
                 URL(self._base + path, encoded=True),
                 data=body,
                 headers=headers,
+                skip_auto_headers=("Content-Type",),  # a request without a body has none
                 allow_redirects=False,
                 trace_request_ctx=sent,
             ) as response:

@@ -126,6 +126,18 @@ def item_of(location: str) -> tuple[str, str | None] | None:
     return unquote(item[1])[:TEXT_LIMIT], _drive(drive[1]) if drive else None
 
 
+def finished_item(location: str) -> Answer | None:
+    """The answer for a started job whose `Location` is the finished item itself; None for any other URL."""
+    found = item_of(location)
+    if found is None:
+        return None
+    return Answer(
+        status="completed",
+        resource_id=_text(found[0], TEXT_LIMIT, location),
+        drive_id=_text(found[1], TEXT_LIMIT, location),
+    )
+
+
 def drive_of_path(path: object) -> str | None:
     """The drive id in a `parentReference.path` such as /drives/{id}/root:/Documents; else None."""
     if not isinstance(path, str):

@@ -1,7 +1,9 @@
-"""The start of a copy: the rules around the one POST that must never be repeated blindly.
+"""The start of a copy or of a sibling (move, archive, …): the rules around the one request that must never be repeated
+blindly.
 
 The caller gets one of three answers: the copy was refused and does not run; it runs, and this is its job; or its
-outcome is unknown (`outcomeUnknown`), and then neither the gateway nor an SDK may repeat the POST by itself.
+outcome is unknown (`outcomeUnknown`), and then neither the gateway nor an SDK may repeat the request by itself. A
+sibling may also be done at once: upstream's answer is then passed back, and there is no job.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from gateway.core.errors import (
     outcome_unknown,
     unavailable,
 )
-from gateway.core.job import Answer, Event, Job, Target, advance, reference
-from gateway.core.keys import fingerprint, idempotency_id, new_callback_id, new_job_id
+from gateway.core.job import Event, Job, Target, advance, reference
+from gateway.core.keys import idempotency_id, new_callback_id, new_job_id
 from gateway.graph.client import Broken, NotSent, Upstream
-from gateway.graph.dialects import drive_of_path, item_of
+from gateway.graph.dialects import finished_item
+from gateway.graph.items import OPERATIONS
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
+from gateway.jobs.request import CopyRequest
 from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
@@ -51,42 +55,9 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 log = EventLog("gateway.copies")
 
 
-class CopyRequest(msgspec.Struct, frozen=True):
-    """A checked copy request.
-
-    `path` is the raw path with its query. `headers` go upstream unchanged, except for the trace context. `trace` is the
-    trace context of the request itself; None while tracing is off.
-    """
-
-    version: str
-    prefix: str
-    path: str
-    body: bytes
-    headers: Mapping[str, str]
-    idempotency_key: str | None = None
-    callback: CallbackRequest | None = None
-    trace: str | None = None
-
-    def mark(self) -> bytes:
-        """The fingerprint that tells this request from another one under the same idempotency key."""
-        asked = self.callback
-        also = [] if asked is None else [asked.url, ",".join(asked.events)]
-        if asked is not None and asked.own_secret:
-            also.append(f"Gateway-Callback-Secret: {asked.secret}")
-        return fingerprint(self.path.encode(), self.body, *(part.encode() for part in also))
-
-    def target(self) -> Target:
-        """The place of the result: the drive that the body names, else the drive of the request."""
-        parent = msgspec.json.decode(self.body).get("parentReference")
-        named = parent if isinstance(parent, dict) else {}
-        drive = named.get("driveId")
-        if not isinstance(drive, str) or not drive:
-            drive = drive_of_path(named.get("path"))
-        return Target(version=self.version, drive_id=drive, prefix=self.prefix, trace=self.trace)
-
-
-class Refused(Exception):
-    """Upstream refused the copy; its reply goes to the caller under `status`.
+class Answered(Exception):
+    """Upstream answered without a job: it refused the request, or a sibling of a copy was done at once. Its reply goes
+    to the caller under `status`.
 
     After a 500 or a 504 the copy `may_run`. Those come back as 502, since SDKs repeat a POST after them by themselves.
     """
@@ -94,24 +65,26 @@ class Refused(Exception):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.code)
         self.reply = reply
+        self.refused = reply.code >= 400
         self.may_run = reply.code in (500, 504)
         self.status = 502 if self.may_run else reply.code
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A started job. `upstream` holds the headers of upstream's answer; it is empty for a `repeated` request and for a
-    monitor URL of the caller's own.
+    """A started job, `age` seconds ago. `upstream` holds the headers of upstream's answer; it is empty for a `repeated`
+    request and for a monitor URL of the caller's own.
     """
 
     job: Job
     upstream: Mapping[str, str] = {}
     callback: Callback | None = None
     repeated: bool = False
+    age: float = 0.0
 
 
 def _had_no_effect(error: BaseException) -> bool:
     """Whether a request that failed with this error certainly started nothing."""
-    if isinstance(error, Refused):
+    if isinstance(error, Answered):
         return 400 <= error.reply.code < 500 or error.reply.code == 503
     return isinstance(error, StoreUnavailable) or (
         isinstance(error, GatewayError) and error.kind.ends_copy and not error.kind.may_run
@@ -148,18 +121,21 @@ class Copies:
         self._metrics.watch("jobs_limit", lambda: max_jobs)
 
     async def start(self, request: CopyRequest) -> Started:
-        """Start a copy upstream and watch it. Raises Refused, GatewayError, or StoreUnavailable before it is sent."""
+        """Start a copy upstream and watch it. Raises Answered, GatewayError, or StoreUnavailable before it is sent."""
         outcome = "failed"
         try:
             started = await self._once(request)
-        except Refused as refused:
-            reply, ids = refused.reply, request_ids(refused.reply.headers)
-            if refused.may_run:
+        except Answered as answered:
+            reply, ids = answered.reply, request_ids(answered.reply.headers)
+            if answered.may_run:
                 outcome = OUTCOME_UNKNOWN.code
                 log.warning("copy_unknown", status=reply.code, **_id_fields(ids))
-            else:
+            elif answered.refused:
                 outcome = "refused"
                 log.info("copy_refused", status=reply.code, **_id_fields(ids))
+            else:
+                outcome = "answered"
+                log.info("copy_answered", status=reply.code, **_id_fields(ids))
             raise
         except GatewayError as error:
             outcome = error.kind.code
@@ -187,7 +163,8 @@ class Copies:
         earlier = await self._keys.reserve(key, request.mark())
         if earlier is not None:
             callbacks = await self._store.callbacks(earlier.id)
-            return Started(earlier, callback=next((one for one in callbacks if one.with_copy), None), repeated=True)
+            callback = next((one for one in callbacks if one.with_copy), None)
+            return Started(earlier, callback=callback, repeated=True, age=self._clock() - earlier.created)
         try:
             return await self._start(request, key)
         except BaseException as error:
@@ -196,13 +173,18 @@ class Copies:
         finally:
             self._keys.leave(key)
 
-    async def watch(self, monitor_url: str, target: Target, operation: str) -> Job:
+    async def watch(self, monitor_url: str, target: Target, operation: str, label: str | None) -> Job:
         """Watch a monitor URL that the caller already holds. Raises GatewayError (400, 503) or StoreUnavailable."""
         if self._upstream.monitor(monitor_url) is None:
             raise GatewayError(MONITOR_URL_NOT_ALLOWED)
         with self._place():
             job, events = jobs.accepted(
-                new_job_id(), monitor=monitor_url, target=target, now=self._clock(), operation=operation
+                new_job_id(),
+                monitor=monitor_url,
+                target=target,
+                now=self._clock(),
+                operation=operation,
+                label=label,
             )
             await self._store.create(job, events, None)
             self._poller.watch(job)
@@ -268,16 +250,18 @@ class Copies:
             self._none_left.set()
 
     async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
-        with self._tracing.calling("POST", "{item}/copy", under=request.trace, server=self._upstream.origin) as span:
+        calling, template = self._tracing.calling, request.item.template
+        with calling(request.method, template, under=request.trace, server=self._upstream.origin) as span:
             try:
-                reply = await self._upstream.start_copy(request.path, request.body, span.along(request.headers))
+                headers = span.along(request.headers)
+                reply = await self._upstream.start(request.method, request.path, request.body, headers)
             except NotSent:
                 raise GatewayError(UPSTREAM_UNREACHABLE) from None
             except Broken:
                 raise GatewayError(OUTCOME_UNKNOWN) from None
             span.answered(reply.code)
-        if reply.code >= 400:
-            raise Refused(reply)
+        if reply.code >= 400 or (request.item.action != "copy" and reply.code != 202):
+            raise Answered(reply)
         try:
             return await self._take_on(request, key, reply)
         except GatewayError as error:
@@ -312,12 +296,19 @@ class Copies:
         url = self._upstream.resolve(location)
         if url is None:
             raise not_a_job("Upstream's Location is no URL.")
-        item = item_of(url)
-        if item is None and self._upstream.monitor(url) is None:
+        finished = finished_item(url)
+        if finished is None and self._upstream.monitor(url) is None:
             raise GatewayError(MONITOR_HOST_NOT_ALLOWED)
-        job, events = jobs.accepted(new_job_id(), monitor=url, target=request.target(), now=now)
-        if item is not None:
-            job, last = advance(job, Answer(status="completed", resource_id=item[0], drive_id=item[1]), now)
+        job, events = jobs.accepted(
+            new_job_id(),
+            monitor=url,
+            target=request.target(),
+            now=now,
+            operation=OPERATIONS[request.item.action],
+            label=request.shown_label(),
+        )
+        if finished is not None:
+            job, last = advance(job, finished, now)
             return job, [*events, *last]
         return job, events
 

@@ -30,7 +30,14 @@ from gateway.core.job import Job, reference
 from gateway.telemetry.logs import EventLog
 
 HOST_CLASSES = ("graph", "sharepoint", "onedrive", "other")
-COPY_OUTCOMES = ("started", "repeated", "refused", *sorted({kind.code for kind in KINDS if kind.ends_copy}), "failed")
+COPY_OUTCOMES = (
+    "started",
+    "repeated",
+    "refused",
+    "answered",
+    *sorted({kind.code for kind in KINDS if kind.ends_copy}),
+    "failed",
+)
 POLL_OUTCOMES = ("answered", "throttled", "lost", "timed_out", "no_answer")
 STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained", "failed")
 REFUSALS = ("full", "draining", "store")

@@ -49,7 +49,9 @@ REQUEST_HEADERS = (
     "Gateway-Callback-Events",
     "Gateway-Callback-Secret",
     "Gateway-Callback-Url",
+    "Gateway-Label",
     "Idempotency-Key",
+    "If-Match",
     "If-None-Match",
     "Last-Event-ID",
     "Prefer",
@@ -76,7 +78,7 @@ _SANDBOX = {"Content-Security-Policy": "sandbox"}
 
 class RequestMiddleware:
     """The outermost layer: gives each request its ids and each response the common headers, counts the request, and
-    logs one line. Only POST and DELETE have a span: a GET may be a stream, or come every second.
+    logs one line. Only POST, PATCH and DELETE have a span: a GET may be a stream, or come every second.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
@@ -98,7 +100,7 @@ class RequestMiddleware:
         own = [(name.encode(), value.encode()) for name, value in ids.items()]
         scope["gateway.ids"] = ids
         method = scope["method"]
-        span = (self._tracing if method in ("POST", "DELETE") else OFF).serving(method, asked)
+        span = (self._tracing if method in ("POST", "PATCH", "DELETE") else OFF).serving(method, asked)
         scope["gateway.span"] = span
 
         async def start(message: Message) -> None:
@@ -136,7 +138,7 @@ class Cors(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=REQUEST_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
@@ -198,8 +200,8 @@ async def on_fault(request: Request, _error: Exception) -> Response:
 
 
 def passed_back(reply: Reply, status: int) -> Response:
-    """Upstream's refusal with its body and some of its headers; `status` may differ from upstream's."""
-    return Response(reply.body, status, _kept(reply.headers, _REFUSAL_HEADERS))
+    """Upstream's answer with its body and some of its headers; `status` may differ from upstream's."""
+    return Response(reply.body, status, _kept(reply.headers, _ITEM_HEADERS))
 
 
 class PassedOn(Response):

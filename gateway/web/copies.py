@@ -1,9 +1,12 @@
-"""Graph's own requests, forwarded: start a copy, read an item. And the watch of a monitor URL that the caller has."""
+"""Graph's own requests, forwarded: start a copy or a sibling of it (move, archive, …), read an item. And the watch of a
+monitor URL that the caller has.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,7 +18,10 @@ from gateway.core.errors import invalid
 from gateway.core.job import Job, Target
 from gateway.core.keys import job_key
 from gateway.graph import items
-from gateway.jobs.copies import Copies, CopyRequest, Refused, Started
+from gateway.graph.items import ItemRequest
+from gateway.jobs.copies import Answered, Copies, Started
+from gateway.jobs.request import LONGEST_LABEL, CopyRequest, is_label
+from gateway.jobs.schedule import retry_hint
 from gateway.web.answers import PassedOn, json_answer, passed_back
 from gateway.web.requests import Access, PublicUrl, body_of, json_object
 
@@ -23,8 +29,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
 _CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events", "Gateway-Callback-Secret")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
-_FORWARDED = {"read": "{item}", "copy": "{item}/copy"}
-FORWARDED = tuple(f"/{version}/{rest}" for version in ("v1.0", "beta") for rest in _FORWARDED.values())
+_SIBLING_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-Match")
+_WITHOUT_BODY = ("archive", "unarchive")
+FORWARDED = tuple(f"/{version}/{items.template(action)}" for version in ("v1.0", "beta") for action in items.OPERATIONS)
 """The route names of Graph's requests in metrics and logs."""
 
 
@@ -47,30 +54,18 @@ class CopyRoutes:
         self._secret = secret
 
     async def graph(self, request: Request) -> Response:
-        """Start a copy, or read an item. Raises GatewayError."""
+        """Start a copy or a sibling of it, or read an item. Raises GatewayError."""
         path = request.scope["raw_path"].decode("latin-1")
         asked = items.parse(request.method, path)
-        request.scope["gateway.route"] = f"/{asked.version}/{_FORWARDED[asked.action]}"
-        if query := request.scope["query_string"]:
-            path += "?" + query.decode("latin-1")
+        request.scope["gateway.route"] = f"/{asked.version}/{asked.template}"
+        query = request.scope["query_string"].decode("latin-1")
+        path = f"{asked.path}?{query}" if query else asked.path
         if asked.action == "read":
             return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
-        callback = callback_request_from_headers(
-            *(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS)
-        )
-        body = await body_of(request)
-        json_object(body)
-        headers = _taken(request, _UPSTREAM_HEADERS)
-        headers["Content-Type"] = request.headers.get("Content-Type", "application/json")
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
         try:
-            started = await self._copies.start(
-                CopyRequest(asked.version, asked.prefix, path, body, headers, key, callback, _trace(request))
-            )
-        except Refused as refused:
-            return passed_back(refused.reply, refused.status)
+            started = await self._copies.start(await _checked(request, asked, path))
+        except Answered as answered:
+            return passed_back(answered.reply, answered.status)
         return self._accepted(request, started)
 
     async def watch(self, request: Request) -> Response:
@@ -80,12 +75,12 @@ class CopyRoutes:
         url = wanted.get("monitorUrl")
         if not isinstance(url, str):
             raise invalid("monitorUrl must be a text: the URL that upstream gave in Location.")
-        for name, limit in (("operation", 64), ("driveId", 256)):
+        for name, limit in (("operation", 64), ("driveId", 256), ("label", LONGEST_LABEL)):
             value = wanted.get(name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()):
                 raise invalid(f"{name} must be a text of 1 to {limit} printable characters, or be left out.")
         target = Target(drive_id=wanted.get("driveId"), trace=_trace(request))
-        job = await self._copies.watch(url, target, wanted.get("operation") or "ItemCopy")
+        job = await self._copies.watch(url, target, wanted.get("operation") or "ItemCopy", wanted.get("label"))
         return self._accepted(request, Started(job))
 
     def _accepted(self, request: Request, started: Started) -> Response:
@@ -98,11 +93,61 @@ class CopyRoutes:
         if started.callback is not None:
             content["callback"] = as_registered(started.callback)
         request.scope["gateway.span"].of_job(job.id)
-        answer = json_answer(content, 202, {"Location": location})
+        headers = {"Location": location}
+        if started.repeated and job.state.ended:
+            answer = json_answer(content, 200, headers)
+        else:
+            answer = json_answer(content, 202, headers | {"Retry-After": str(retry_hint(started.age))})
         for name in ("request-id", "client-request-id"):
             if name in started.upstream:
                 answer.headers[name] = started.upstream[name]
         return answer
+
+
+async def _checked(request: Request, asked: ItemRequest, path: str) -> CopyRequest:
+    """The request for a copy or a sibling of it. Raises GatewayError."""
+    callback = callback_request_from_headers(
+        *(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS)
+    )
+    body: bytes | None = await body_of(request)
+    if not body and asked.action in _WITHOUT_BODY:
+        body, content = None, {}
+    else:
+        content = json_object(body or b"")
+    if asked.action == "move" and not isinstance(content.get("parentReference"), dict):
+        raise items.not_forwarded("PATCH without a parentReference in its body")
+    headers = _taken(request, _UPSTREAM_HEADERS if asked.action == "copy" else _SIBLING_HEADERS)
+    kind = request.headers.get("Content-Type", None if body is None else "application/json")
+    if kind is not None:
+        headers["Content-Type"] = kind
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
+    return CopyRequest(
+        method=request.method,
+        item=asked,
+        path=path,
+        body=body,
+        content=content,
+        headers=headers,
+        idempotency_key=key,
+        callback=callback,
+        label=_label(request),
+        trace=_trace(request),
+    )
+
+
+def _label(request: Request) -> str | None:
+    """The value of `Gateway-Label`: UTF-8 if its bytes are, else Latin-1. Raises GatewayError."""
+    label = _taken(request, ("Gateway-Label",)).get("Gateway-Label")
+    if label is None:
+        return None
+    with suppress(UnicodeDecodeError):
+        label = label.encode("latin-1").decode()
+    label = label.strip(" \t")  # the parser leaves what HTTP allows behind a value
+    if not is_label(label):
+        raise invalid(f"Gateway-Label must be 1 to {LONGEST_LABEL} printable characters. Nothing was started.")
+    return label
 
 
 def _trace(request: Request) -> str | None:

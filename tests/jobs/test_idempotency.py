@@ -27,10 +27,11 @@ async def again(gateway: Running, upstream: FakeUpstream) -> tuple[int, Any]:
 
 
 async def test_a_repeat_shows_the_first_job(tmp_path: Path) -> None:
-    """The same URL and jobKey, and the state as it is now; nothing is started."""
+    """The same URL and jobKey, and the state as it is now: 202 while it runs, 200 afterwards; nothing is started."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         _, first, headers = await post(gateway, Idempotency_Key="k")
-        _, second = await again(gateway, upstream)
+        status, second = await again(gateway, upstream)
+        assert status == 202
         assert (second["jobId"], second["jobKey"], second["events"]) == (
             first["jobId"],
             first["jobKey"],
@@ -39,12 +40,20 @@ async def test_a_repeat_shows_the_first_job(tmp_path: Path) -> None:
         upstream.on_poll = answering(lambda: web.json_response({"status": "completed"}))
         await tail(gateway.session, first["events"])
         status, third, repeated = await post(gateway, Idempotency_Key="k")
-        assert (status, third["status"]) == (202, "completed")
+        assert (status, third["status"], third["jobKey"]) == (200, "completed", first["jobKey"])
         assert repeated["Location"] == headers["Location"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"path": "/v1.0/me/drive/items/2/copy"}, {"path": "/v1.0/me/drive/items/1/copy?a=1"}, {"data": b"{ }"}]
+    "change",
+    [
+        {"path": "/v1.0/me/drive/items/2/copy"},
+        {"path": "/v1.0/me/drive/items/1/copy?a=1"},
+        {"path": "/v1.0/me/drive/items/1/archive"},
+        {"data": b"{ }"},
+        {"Gateway_Label": "a"},
+        {"Gateway_Callback_Url": "https://1.1.1.1/"},
+    ],
 )
 async def test_another_request_under_the_key(change: dict[str, Any], tmp_path: Path) -> None:
     """422, and nothing is started."""

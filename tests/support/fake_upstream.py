@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from tests.support.harness import TOKEN
 
+STARTS = ("POST", "PATCH")
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -31,7 +32,7 @@ class FakeUpstream:
         self.asked.append((request.method, request.raw_path, CIMultiDict(request.headers), body))
         if request.path.startswith("/monitor/"):
             return await self.on_poll(request)
-        return await (self.on_copy if request.method == "POST" else self.on_item)(request)
+        return await (self.on_copy if request.method in STARTS else self.on_item)(request)
 
     async def accept(self, _request: web.Request) -> web.StreamResponse:
         self.jobs += 1
@@ -44,7 +45,7 @@ class FakeUpstream:
         return web.json_response({"status": "inProgress"}, status=202)
 
     def copies(self) -> int:
-        return sum(method == "POST" for method, *_ in self.asked)
+        return sum(method in STARTS for method, *_ in self.asked)
 
     def polls(self) -> int:
         return sum(path.startswith("/monitor/") for _, path, *_ in self.asked)

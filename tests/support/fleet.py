@@ -97,7 +97,7 @@ class Fleet:
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with self.session.post(f"{url}{FOLDER}/copy", json={"name": name}, headers=headers) as response:
                     body: dict[str, Any] = await response.json()
-                if response.status == 202:
+                if response.status in (200, 202):  # 200: a repeat, and its job has ended
                     return body
                 if body["error"]["code"] == "outcomeUnknown":
                     return None
