@@ -133,8 +133,8 @@ def finished_item(location: str) -> Answer | None:
         return None
     return Answer(
         status="completed",
-        resource_id=_text(found[0], TEXT_LIMIT, location),
-        drive_id=_text(found[1], TEXT_LIMIT, location),
+        resource_id=text(found[0], TEXT_LIMIT, location),
+        drive_id=text(found[1], TEXT_LIMIT, location),
     )
 
 

@@ -13,6 +13,7 @@ from gateway.simulator.normal import NORMAL, REFUSALS
 from gateway.simulator.redirects import REDIRECTS
 from gateway.simulator.scenario import within
 from gateway.simulator.shapes import ENCODED, SHAPES
+from gateway.simulator.siblings import SIBLINGS
 from gateway.simulator.starts import STARTS
 from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
 
@@ -33,6 +34,7 @@ CHAPTERS = (
     ("Unusual states", ODD),
     ("Status words, errors and ids of other operations", SHAPES),
     ("Encodings", ENCODED),
+    ("Moves, archives and labels, for which all the others play, too", SIBLINGS),
 )
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
 
@@ -60,6 +62,10 @@ Select a scenario by the copied item's id, by the last segment of its path, or b
 
 By default a copy plays "{scenario}" under Graph's rules for name conflicts. When a scenario is selected, the copied
 item and the target need not exist, and a name that is taken gets a number.
+
+Moves (PATCH with a parentReference), /archive, /unarchive and /assignSensitivityLabel are played, too. Any scenario
+gives them its monitor; without one a move and a file's archive are done at once. A folder's archive requires
+Prefer: respond-async.
 
 The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFolder1 (01MOWKYVLARGEFOLDER1),
 /report.docx (01MOWKYVREPORT), /Photos (D4648F06C91D9D3D!54927) and /Private (01MOWKYVPRIVATE: 403).

@@ -21,7 +21,7 @@ _ITEM = re.compile(
     r"/(?:(?P<owner>me|users/[^/]+|groups/[^/]+|sites/[^/]+)/)?drive(?:s/(?P<drive>[^/]+))?"
     r"/(?:root|items/(?P<id>[^/:]+))"
     r"(?::/(?P<path>[^:]+):?)?"
-    r"(?P<copy>/(?:microsoft\.graph\.)?copy)?"
+    r"(?:/(?:microsoft\.graph\.)?(?P<action>copy|archive|unarchive|assignSensitivityLabel))?"
 )
 _REFERENCE = re.compile(
     r"/?(?:me/)?drive(?:s/(?P<drive>[^/:]+))?/(?:root|items/(?P<id>[^/:]+))(?::(?P<path>(?:/[^:]*)?):?)?"
@@ -120,6 +120,13 @@ class Tree:
         if item.parent is not None:
             del item.parent.children[item.name.lower()]
 
+    def move(self, item: Item, target: Item, name: str) -> None:
+        """Move an item with its descendants into `target`, a folder of the same drive."""
+        if item.parent is not None and item.parent.children.get(item.name.lower()) is item:
+            del item.parent.children[item.name.lower()]
+        item.parent, item.name = target, name
+        self.create(item)
+
     def copy(self, source: Item, target: Item, *, identity: str, name: str, **facts: Any) -> Item:
         """Copy `source` and its descendants into `target`; `facts` are further fields of the new item."""
         inside = list(source.children.values())  # taken before: the copy may become one of them
@@ -154,7 +161,7 @@ class Address:
     drive: str
     id: str | None  # None and "root" mean the drive's root
     path: tuple[str, ...] = ()
-    copy: bool = False
+    action: str = ""  # copy, archive, unarchive, assignSensitivityLabel; empty for the item itself
 
     @property
     def leaf(self) -> str:
@@ -172,7 +179,7 @@ def address(raw_path: str) -> Address | None:
     else:
         drive = LIBRARY if found["owner"].startswith(("groups/", "sites/")) else PERSONAL
     identity = unquote(found["id"]) if found["id"] else None
-    return Address(found["version"], drive, identity, _segments(found["path"]), bool(found["copy"]))
+    return Address(found["version"], drive, identity, _segments(found["path"]), found["action"] or "")
 
 
 def reference(path: str, drive: str) -> Address | None:

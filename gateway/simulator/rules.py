@@ -1,4 +1,4 @@
-"""Graph's rules for a copy: immediate refusals, the target, and the name of the new item."""
+"""Graph's rules for a copy and its siblings: immediate refusals, the target, and the name of the new item."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.simulator.answers import GraphError
+from gateway.simulator.answers import Answer, GraphError, document
 from gateway.simulator.drives import FULL, Address, Item, Tree, reference
 from gateway.simulator.scenario import DOCUMENTED_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.simulator.catalogue import Choice
 
 BEHAVIOURS = ("fail", "rename", "replace")
@@ -18,7 +20,7 @@ BEHAVIOURS = ("fail", "rename", "replace")
 
 @dataclass(slots=True)
 class Plan:
-    """A copy that was accepted: what is copied, and to where."""
+    """A copy, or a sibling of one, that was accepted: what is copied, and to where."""
 
     source: Item
     target: Item
@@ -73,6 +75,74 @@ def plan(tree: Tree, address: Address, body: bytes, choice: Choice, now: float) 
     elif strict and choice.behaviour == "fail":
         made.clash = not target.children.keys().isdisjoint(source.children)
     return made
+
+
+def _plan_move(tree: Tree, address: Address, body: bytes, choice: Choice, now: float) -> Plan:
+    """Return the plan of a move, which stays within its drive. Raises GraphError for a refusal."""
+    request = _request(body)
+    source = source_item(tree, address, choice, now)
+    if source.parent is None:
+        raise _invalid("Cannot move the root folder.")
+    if (request.get("parentReference") or {}).get("id") == "root":
+        raise _invalid("A move names its target by an id other than root, or by a path.")
+    targets = [_folder(tree, named, now, make=choice.named) for named in _targets(source, address, request, choice)]
+    target = targets[-1]
+    if target.drive != source.drive:
+        raise _invalid("An item cannot be moved to another drive.")
+    above: Item | None = target
+    while above is not None:
+        if above is source:
+            raise _invalid("An item cannot be moved into itself.")
+        above = above.parent
+    if source.shut or target.shut:
+        raise GraphError(403, "accessDenied", "Access denied")
+    name = request.get("name") or source.name
+    if target.children.get(name.lower()) not in (None, source):
+        raise GraphError(409, "nameAlreadyExists", "The specified item name already exists.")
+    return Plan(source, target, name)
+
+
+def change(
+    tree: Tree, address: Address, headers: Mapping[str, str], body: bytes, choice: Choice, now: float
+) -> Answer | Plan:
+    """Return the answer to a move, an archive or a label that is done at once, else its plan.
+
+    `headers` have names in lower case; `now` is a time of the simulator's clock. Raises GraphError for a refusal.
+    """
+    if not address.action:
+        return _move(tree, address, headers, body, choice, now)
+    item = source_item(tree, address, choice, now)
+    if item.shut:
+        raise GraphError(403, "accessDenied", "Access denied")
+    if address.action == "assignSensitivityLabel":
+        if item.parent is None:
+            raise _invalid("Cannot label the root folder.")
+        if not isinstance(_request(body).get("sensitivityLabelId"), str):
+            raise _invalid("The sensitivityLabelId is no text.")
+        return Plan(item, item, item.name)
+    asynchronous = "respond-async" in headers.get("prefer", "").lower()
+    if item.folder and not asynchronous:
+        raise _invalid("A folder requires the header Prefer: respond-async.")
+    if item.folder:
+        return Plan(item, item, item.name)
+    if asynchronous:
+        raise GraphError(400, "notSupported", "Prefer: respond-async is not supported for a file.")
+    if address.action == "archive":
+        return Answer(204, content_type=None)
+    value = item.document(now)
+    return document(200, value | {"file": value["file"] | {"archiveStatus": "reactivating"}})
+
+
+def _move(
+    tree: Tree, address: Address, headers: Mapping[str, str], body: bytes, choice: Choice, now: float
+) -> Answer | Plan:
+    made = _plan_move(tree, address, body, choice, now)
+    if headers.get("if-match", "*") not in ("*", made.source.etag):
+        raise GraphError(412, "resourceModified", "ETag does not match current item's value")
+    if choice.named:
+        return made
+    tree.move(made.source, made.target, made.name)
+    return document(200, made.source.document(now), {"ETag": made.source.etag})
 
 
 def _check_children_only(source: Item, request: dict[str, Any], *, wanted: bool) -> None:

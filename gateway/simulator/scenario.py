@@ -49,6 +49,7 @@ class Copy:
     steps: int
     every: int  # a fault occurs at the first of every this many polls
     window: float  # seconds from the start, for a fault that passes
+    kind: str = "ItemCopy"  # the operation that its monitor names
 
     @property
     def monitor_path(self) -> str:
@@ -150,13 +151,14 @@ def accepted_at(location: str) -> Answer:
 
 def running(moment: Moment, **changes: object) -> Answer:
     """Return the 202 of a running copy; `changes` replace or add fields."""
-    state = {"operation": "ItemCopy", "percentageComplete": moment.percent, "status": "inProgress"}
+    state = {"operation": moment.copy.kind, "percentageComplete": moment.percent, "status": "inProgress"}
     return document(202, state | changes)
 
 
 def completed(moment: Moment, status: int = 202, **changes: object) -> Answer:
     """Return the response of a completed copy; `changes` replace or add fields."""
-    state = {"percentageComplete": 100.0, "resourceId": moment.copy.resource_id, "status": "completed"}
+    result = {"resourceId": moment.copy.resource_id} if moment.copy.resource_id else {}
+    state = {"percentageComplete": 100.0, **result, "status": "completed"}
     return document(status, state | changes)
 
 

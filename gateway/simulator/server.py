@@ -24,8 +24,18 @@ from gateway.simulator.lies import Lie, lie
 from gateway.simulator.normal import LOGIN, failed_by_name
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
-from gateway.simulator.rules import Plan, not_found, plan, source_item
-from gateway.simulator.scenario import DOCUMENTED_ID, DOCUMENTED_NAME, Copy, Moment, Origins, spellings, unhopped
+from gateway.simulator.rules import Plan, change, not_found, plan, source_item
+from gateway.simulator.scenario import (
+    DOCUMENTED_ID,
+    DOCUMENTED_NAME,
+    Copy,
+    Moment,
+    Origins,
+    accepted,
+    spellings,
+    unhopped,
+)
+from gateway.simulator.siblings import KINDS
 from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
 
 if TYPE_CHECKING:
@@ -90,7 +100,7 @@ class Simulator:
         return app
 
     def asked(self, kind: str) -> list[RecordedRequest]:
-        """Return the recorded requests of a kind (copy, item, monitor, foreign, other), oldest first."""
+        """Return the recorded requests of a kind, oldest first; `RecordedRequest` lists the kinds."""
         return [request for request in self.requests if request.kind == kind]
 
     def polls(self, operation: str | None = None) -> list[RecordedRequest]:
@@ -204,16 +214,21 @@ class Simulator:
             if asked.path.endswith("/drives('me')/items('')"):
                 return GraphError(400, "BadRequest", "API not found")
             return GraphError(400, "BadRequest", "Resource not found for the segment.")
-        asked.kind = "copy" if found.copy else "item"
+        asked.kind = found.action or ("move" if asked.method == "PATCH" else "item")
         if not asked.authorized:
             headers = {"WWW-Authenticate": LOGIN}
             return GraphError(401, "InvalidAuthenticationToken", "Access token is empty.", headers=headers)
-        if asked.method != ("POST" if found.copy else "GET"):
+        if asked.method not in (("POST",) if found.action else ("GET", "PATCH")):
             return GraphError(405, "BadRequest", "The HTTP method is not supported for the request URL.")
         choice = choose(asked.query, found, self.scenario, self.seconds, self.steps)
         if choice.scenario.refusal is not None:
             return choice.scenario.refusal
-        return self._copy(request, asked, found, choice) if found.copy else self._item(asked, found, choice)
+        if asked.kind == "item":
+            return self._item(asked, found, choice)
+        if asked.kind == "copy":
+            return self._start(request, asked, found, choice, plan(self.tree, found, asked.body, choice, asked.at))
+        made = change(self.tree, found, asked.headers, asked.body, choice, asked.at)
+        return made if isinstance(made, Answer) else self._start(request, asked, found, choice, made)
 
     def _item(self, asked: RecordedRequest, found: Address, choice: Choice) -> Answer:
         item = source_item(self.tree, found, choice, asked.at)
@@ -225,11 +240,11 @@ class Simulator:
             return Answer(304, content_type=None, headers=headers)
         return document(200, item.document(asked.at), headers)
 
-    def _copy(
-        self, request: web.Request, asked: RecordedRequest, found: Address, choice: Choice
+    def _start(
+        self, request: web.Request, asked: RecordedRequest, found: Address, choice: Choice, made: Plan
     ) -> Answer | GraphError:
         scenario = choice.scenario
-        made = plan(self.tree, found, asked.body, choice, asked.at)
+        kind, start = KINDS[asked.kind]
         self._numbers[scenario.name, found.drive] += 1
         copy = Copy(
             operation=str(uuid.uuid4()),
@@ -239,21 +254,24 @@ class Simulator:
             origins=self._origins(request),
             source_id=made.source.id,
             drive_id=made.target.drive,
-            resource_id=self._resource_id(made),
+            resource_id=self._resource_id(asked.kind, made),
             name=made.name,
             seconds=choice.seconds,
             steps=choice.steps,
             every=choice.every,
             window=choice.window,
+            kind=kind,
         )
-        answer = scenario.start(copy)
+        answer = start(copy) if scenario.start is accepted else scenario.start(copy)
         monitor = failed_by_name if made.clash else scenario.monitor
         operation = Operation(copy, scenario, monitor, asked.at)
         self.operations[copy.operation] = operation
         asked.operation = copy.operation
         if isinstance(answer, Answer) and answer.status == 202:
             self._open_monitor(operation, answer)
-        if scenario.lands and not made.clash:
+        if asked.kind == "move" and scenario.lands:
+            self.tree.move(made.source, made.target, made.name)
+        elif asked.kind == "copy" and scenario.lands and not made.clash:
             self._land(made, copy, scenario, asked.at)
         return answer
 
@@ -267,7 +285,10 @@ class Simulator:
             self._monitors[f"{path}?{parts.query}" if parts.query else path] = operation
             self._monitor_paths.add(path)
 
-    def _resource_id(self, made: Plan) -> str:
+    def _resource_id(self, kind: str, made: Plan) -> str:
+        """The id that the monitor tells at the end; empty when it tells none."""
+        if kind != "copy":
+            return made.source.id if kind == "move" else ""
         if made.children_only:
             return made.target.id
         if made.name == DOCUMENTED_NAME and not self.tree.holds(DOCUMENTED_ID):
@@ -335,7 +356,7 @@ class RecordedRequest:
     query: str
     headers: Mapping[str, str]  # names in lower case
     body: bytes
-    kind: str = "other"  # copy, item, monitor, foreign, other
+    kind: str = "other"  # copy, move, archive, unarchive, assignSensitivityLabel, item, monitor, foreign, other
     operation: str | None = None  # of the copy that it started or polled
     status: int | None = None  # None until the response is known
 

@@ -30,7 +30,8 @@ redirect-foreign-state redirect-me-item redirect-elsewhere redirect-denied redir
 redirect-foreign-page moved-301 moved-302 moved-307 moved-308 moved-thrice moved-303
 interim-flood header-flood endless-body gzip deflate deflate-raw gzip-bomb gzip-cut coding-unknown
 charset-latin-1 charset-windows charset-utf-16 charset-utf-16-le charset-quoted charset-unknown charset-unnamed
-location-utf-8 location-latin-1 location-space request-id-control request-id-bytes post-202-cut"""
+location-utf-8 location-latin-1 location-space request-id-control request-id-bytes post-202-cut
+move archive-file"""
 
 COMPLETED = _COMPLETED.split()
 
@@ -83,6 +84,7 @@ FAILED = {  # code, origin, status
 REFUSED = {  # the status of the POST, and the code where it is the gateway's own
     **{f"rejected-{name}": (400, None) for name in ("root", "children", "name", "400", "huge")},
     **{f"rejected-{code}": (code, None) for code in (401, 403, 404, 409, 423, 429, 501, 503, 507)},
+    "label-encrypted": (423, None),
     "rejected-500": (502, None),
     "rejected-504": (502, None),
     "rejected-html": (502, None),
@@ -203,6 +205,74 @@ async def test_a_host_that_lies_for_a_while_costs_no_job(lie: str, tmp_path: Pat
         for job in jobs:
             *_, last = await tail(gateway.session, job["events"])
             assert (last.name, last.data["status"]) == ("completed", "completed")
+
+
+SIBLINGS: dict[str, tuple[str, str, Any]] = {  # method, what follows the item, and the body of each
+    "ItemMove": ("PATCH", "", {"parentReference": {"path": "/drive/root:/Documents"}}),
+    "ItemArchive": ("POST", "/archive", None),
+    "ItemUnarchive": ("POST", "/microsoft.graph.unarchive", None),
+    "AssignSensitivityLabel": ("POST", "/assignSensitivityLabel", {"sensitivityLabelId": ""}),
+}
+
+
+@pytest.mark.parametrize("operation", SIBLINGS)
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("move", "completed"),
+        ("phases", "completed"),
+        ("throttled", "completed"),
+        ("failed", "failed"),
+        ("cancelled", "cancelled"),
+    ],
+)
+async def test_a_sibling_of_a_copy(operation: str, name: str, last: str, tmp_path: Path) -> None:
+    """Its own name in every event, one end, and the item as its result, which is read here."""
+    method, end, body = SIBLINGS[operation]
+    async with running(simulator()) as upstream, serving(upstream.url, tmp_path, **LIMITS) as gateway:
+        url = f"{gateway.url}/v1.0/me/drive/items/{name}{end}"
+        headers = {**TOKEN, "Prefer": "respond-async"}
+        async with gateway.session.request(method, url, json=body, headers=headers) as response:
+            job = await response.json()
+            assert response.status == 202, job
+        seen = [event.data for event in await tail(gateway.session, job["events"])]
+        assert {state["operation"] for state in seen} == {operation}
+        assert [state["status"] for state in seen].count(last) == 1
+        assert seen[-1]["status"] == last
+        assert not any(polled.authorized for polled in upstream.polls())
+        if last == "completed":
+            assert seen[-1]["resource"] == f"/v1.0/me/drive/items/{name}"
+            async with gateway.session.get(gateway.url + seen[-1]["resource"], headers=TOKEN) as response:
+                assert (await response.json())["id"] == name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "prefer", "status"),
+    [
+        ("PATCH", "01MOWKYVREPORT", {"parentReference": {"id": "01MOWKYVDOCUMENTS"}, "name": "b"}, "", 200),
+        ("PATCH", "01MOWKYVREPORT", {"parentReference": {"driveId": "b!library"}}, "", 400),
+        ("POST", "01MOWKYVREPORT/archive", None, "", 204),
+        ("POST", "01MOWKYVREPORT/unarchive", None, "", 200),
+        ("POST", "01MOWKYVLARGEFOLDER1/archive", None, "", 400),
+        ("POST", "label-encrypted/assignSensitivityLabel", {"sensitivityLabelId": "x"}, "respond-async", 423),
+    ],
+)
+async def test_a_sibling_that_is_done_or_refused_at_once(
+    method: str, path: str, body: Any, prefer: str, status: int, tmp_path: Path
+) -> None:
+    """What upstream answers, and no job."""
+    async with running(simulator()) as upstream, serving(upstream.url, tmp_path) as gateway:
+        answers = []
+        headers = {**TOKEN, "Prefer": prefer} if prefer else TOKEN
+        for base in (gateway.url, upstream.url):  # a second move or archive changes nothing more
+            url = f"{base}/v1.0/me/drive/items/{path}"
+            async with gateway.session.request(method, url, json=body, headers=headers) as response:
+                value = await response.json() if response.status != 204 else {}
+                value.get("error", {}).pop("innerError", None)
+                answers.append((response.status, value, response.headers.get("ETag")))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == status
+        assert not upstream.operations
 
 
 async def test_the_exchange_of_the_source_document(tmp_path: Path) -> None:
