@@ -15,6 +15,7 @@ from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.core import errors
+from gateway.graph.items import OPERATIONS as OPERATION_NAMES
 from gateway.graph.items import parse
 from gateway.store import CALLBACKS_PER_JOB
 from gateway.web.answers import EXPOSED_HEADERS, REQUEST_HEADERS
@@ -95,16 +96,26 @@ def test_every_form_of_an_item_is_forwarded(operation: Operation, version: str) 
     """What the document offers, the gateway takes."""
     for owners in ("users", "groups", "sites"):
         path = operation.path.replace("{version}", version).replace("{owners}", owners)
-        action = parse(operation.method, re.sub(r"\{\w+\}", "x", path)).action
-        assert action == ("copy" if operation.method == "POST" else "read")
+        (actions,) = [one["schema"]["enum"] for one in operation.parameters if one["name"] == "action"] or [[""]]
+        for action in actions:
+            found = parse(operation.method, re.sub(r"\{\w+\}", "x", path.replace("{action}", action)))
+            wanted = {"POST": action.removeprefix("microsoft.graph.") or "copy", "GET": "read", "PATCH": "move"}
+            assert found.action == wanted[operation.method]
+
+
+def test_every_sibling_of_a_copy_is_in_it() -> None:
+    """Each in both spellings."""
+    (parameter,) = [one for one in DOCUMENT["components"]["parameters"].values() if one["name"] == "action"]
+    actions = OPERATION_NAMES.keys() - {"copy", "move"}
+    assert set(parameter["schema"]["enum"]) == {*actions, *(f"microsoft.graph.{action}" for action in actions)}
 
 
 def test_every_form_of_an_item_is_in_it() -> None:
-    """The forms of the interface's own page, each to read and to copy in both spellings."""
+    """The forms of the interface's own page, each to read, to move, to copy in both spellings, and to change."""
     drives = ["me/drive", "me/drives/{driveId}", "drives/{driveId}"]
     drives += ["{owners}/{ownerId}/drive", "{owners}/{ownerId}/drives/{driveId}"]
     places = ["items/{itemId}", "root", "items/{itemId}:/{pathBelowItem}:", "root:/{pathBelowRoot}:"]
-    ends = ["", "/copy", "/microsoft.graph.copy"]
+    ends = ["", "/copy", "/microsoft.graph.copy", "/{action}"]
     assert {one.path for one in ITEMS} == {
         f"/{{version}}/{drive}/{place}{end}" for drive in drives for place in places for end in ends
     }

@@ -40,6 +40,16 @@ async def test_an_item_is_passed_on(tmp_path: Path) -> None:
         assert "X-No" not in headers
 
 
+@pytest.mark.parametrize("path", ["root:/a.docx:/", "root:/a.docx:", "items/1/", "root/"])
+async def test_a_slash_at_the_end_is_dropped(path: str, tmp_path: Path) -> None:
+    """One, before the query; libraries build such paths."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        url = URL(f"{gateway.url}/v1.0/me/drive/{path}?$select=id/", encoded=True)
+        async with gateway.session.get(url, headers=TOKEN) as response:
+            assert response.status == 200
+        assert upstream.asked[0][1] == f"/v1.0/me/drive/{path.removesuffix('/')}?$select=id/"
+
+
 @pytest.mark.parametrize("status", [204, 302, 304, 401, 404, 429, 500, 503])
 async def test_any_status_of_an_item_comes_back(status: int, tmp_path: Path) -> None:
     """Redirects are not followed, failures are upstream's own."""
@@ -260,6 +270,12 @@ async def test_browsers_of_allowed_origins(tmp_path: Path) -> None:
             assert response.status == 200
             assert response.headers["Access-Control-Allow-Origin"] == origin
             assert "Access-Control-Allow-Credentials" not in response.headers
+        move = preflight | {
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": "authorization,gateway-label,if-match",
+        }
+        async with gateway.session.options(f"{gateway.url}/v1.0/me/drive/items/1", headers=move) as response:
+            assert response.status == 200
         wrong = {**preflight, "Origin": "https://evil.example.com"}
         async with gateway.session.options(f"{gateway.url}/jobs", headers=wrong) as response:
             assert response.status == 400

@@ -13,7 +13,7 @@ from gateway.web.docs.openapi.schemas import schemas
 _DESCRIPTION = """\
 Starts Microsoft Graph's copies with Graph's own requests, polls their monitors, and pushes every status change as \
 Server-Sent Events and as signed callbacks (webhooks) until the copy has ended. Every job gets exactly one terminal \
-event.
+event. The same goes for what else has a monitor of the same kind: moves, archives and sensitivity labels.
 
 Anyone who has a job's URL can follow the job. Changing a job requires its `jobKey`; listing jobs requires the \
 operator key. Starting a copy and reading an item require the caller's token for Graph.
@@ -30,7 +30,7 @@ INFO = {
     "license": {"name": "MIT", "identifier": "MIT"},
 }
 _TAGS = {
-    "Copies": "Graph's own requests: start a copy, read an item.",
+    "Copies": "Graph's own requests: start a copy or a sibling of it, read an item.",
     "Jobs": "The copies that the gateway watches, and their state.",
     "Streams": "Every status change of a job, pushed as Server-Sent Events.",
     "Callbacks": "Signed webhooks to a URL that the caller names.",

@@ -1,11 +1,13 @@
-"""The OpenAPI document's part on copies and items: Graph's own routes, for every form of an item's address."""
+"""The OpenAPI document's part on copies, their siblings and items: Graph's own routes, for every form of an item's
+address.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gateway.web.docs.openapi.components import UPSTREAM_HEADERS, body, errors, json_answer, or_upstream, parameter, ref
-from gateway.web.docs.openapi.schemas import NEW_CALLBACK, SECRET, just_started
+from gateway.web.docs.openapi.schemas import COMPLETED, NEW_CALLBACK, SECRET, just_started
 
 _DRIVES = {
     "MyDrive": "me/drive",
@@ -20,6 +22,7 @@ _PLACES = {
     "PathBelowItem": ("items/{itemId}:/{pathBelowItem}:", ("itemId", "pathBelowItem")),
     "PathBelowRoot": ("root:/{pathBelowRoot}:", ("pathBelowRoot",)),
 }
+_ACTIONS = ("archive", "unarchive", "assignSensitivityLabel")
 _MORE_SEGMENTS = "; it may have several segments, each percent-encoded, separated by /"
 PARAMETERS = {
     "version": parameter("version", "path", "Graph's version", "v1.0", required=True, enum=["v1.0", "beta"]),
@@ -54,6 +57,14 @@ PARAMETERS = {
         required=True,
         pattern="^[A-Za-z0-9][A-Za-z0-9 _.-]*$",
     ),
+    "action": parameter(
+        "action",
+        "path",
+        "what to do with the item; in either spelling",
+        "assignSensitivityLabel",
+        required=True,
+        enum=[spelling + action for action in _ACTIONS for spelling in ("", "microsoft.graph.")],
+    ),
     "conflictBehavior": parameter(
         "@microsoft.graph.conflictBehavior",
         "query",
@@ -85,6 +96,17 @@ PARAMETERS = {
         SECRET,
         pattern="^whsec_[A-Za-z0-9+/]+=*$",
     ),
+    "Gateway-Label": parameter(
+        "Gateway-Label",
+        "header",
+        "names the job for people, 1 to 128 printable characters; by default the body's `name`",
+        "Quarterly report",
+        minLength=1,
+        maxLength=128,
+    ),
+    "If-Match": parameter(
+        "If-Match", "header", "the ETag that the item must have; passed on to upstream", '"{01MOWKYVREPORT},1"'
+    ),
     "If-None-Match": parameter(
         "If-None-Match", "header", "the ETag of the version that the caller has", '"{01MOWKYVREPORT},1"'
     ),
@@ -101,6 +123,12 @@ _TOKEN: list[dict[str, list[str]]] = [{"callerToken": []}]
 _PASSED_ON = [ref("parameters", name) for name in ("Prefer", "client-request-id", "traceparent", "tracestate")]
 _READ = "Read an item upstream"
 _COPY = "Start a copy upstream and watch it"
+_AS_A_COPY = (
+    "What upstream answers with a monitor becomes a job, as for a copy; any other answer comes back as it is, so that "
+    "what is done at once is upstream's own `200` or `204`."
+)
+_MOVE = "Move an item within its drive"
+_CHANGE = "Archive, unarchive or label an item"
 
 
 def paths() -> dict[str, Any]:
@@ -114,7 +142,13 @@ def paths() -> dict[str, Any]:
             found[f"{path}/copy"] = {"parameters": parts, "post": _copy(f"copy{drive}{place}")}
             bound = {"parameters": parts, "post": _copy(f"boundCopy{drive}{place}")}
             found[f"{path}/microsoft.graph.copy"] = bound
-            found[path] = {"parameters": parts, "get": _read(f"read{drive}{place}")}
+            found[path] = {
+                "parameters": parts,
+                "get": _read(f"read{drive}{place}"),
+                "patch": _move(f"move{drive}{place}"),
+            }
+            changed = {"parameters": [*parts, ref("parameters", "action")], "post": _change(f"change{drive}{place}")}
+            found[f"{path}/{{action}}"] = changed
     return found
 
 
@@ -125,6 +159,7 @@ def responses(base: str) -> dict[str, Any]:
         ref("schemas", "Accepted"),
         "started; follow the job at `events`. The request ids are upstream's",
         "Location",
+        "Retry-After",
         started=started,
         withCallback={**started, "callback": NEW_CALLBACK},
     )
@@ -149,7 +184,33 @@ def responses(base: str) -> dict[str, Any]:
         },
     }
     watched = {**accepted, "description": "watched; follow the job at `events`"}
-    return {"CopyAccepted": accepted, "Watched": watched, "PassedOn": passed_on, "Item": item}
+    repeated = json_answer(
+        ref("schemas", "Accepted"),
+        "a repeat under its `Idempotency-Key`: the first job, which has ended",
+        "Location",
+        ended={**started, **COMPLETED},
+    )
+    repeated["headers"] |= passed_on["headers"]  # the answers to a sibling have one entry for both kinds of 200
+    done = {
+        **repeated,
+        "description": f"done at once: upstream's own answer, and no job; or {repeated['description']}",
+        "content": repeated["content"] | {"*/*": {}},
+    }
+    done["content"]["application/json"] = {
+        "schema": {"anyOf": [ref("schemas", "Accepted"), ref("schemas", "DriveItem")]},
+        "examples": {
+            "done": {"value": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1"}},
+            **repeated["content"]["application/json"]["examples"],
+        },
+    }
+    return {
+        "CopyAccepted": accepted,
+        "Repeated": repeated,
+        "Done": done,
+        "Watched": watched,
+        "PassedOn": passed_on,
+        "Item": item,
+    }
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -174,26 +235,58 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _copy(name: str) -> dict[str, Any]:
-    also = (
+    return _start(
+        name,
+        _COPY,
+        "Graph's own request, with the caller's token, which is not stored. It is sent upstream once "
+        "and never repeated blindly: `outcomeUnknown` means that the copy may or may not be running. Upstream's 500 "
+        "and 504 are returned as 502, because SDKs repeat requests on 500 and 504 by themselves.",
+        "Copy",
         "conflictBehavior",
+        **{"200": ref("responses", "Repeated")},
+    )
+
+
+def _move(name: str) -> dict[str, Any]:
+    return _start(
+        name, _MOVE, f"Graph's own request, a PATCH with a `parentReference`. {_AS_A_COPY}", "Move", "If-Match"
+    )
+
+
+def _change(name: str) -> dict[str, Any]:
+    return _start(
+        name,
+        _CHANGE,
+        f"Graph's own requests. {_AS_A_COPY} A folder is archived with `Prefer: respond-async`, a file without; "
+        "`assignSensitivityLabel` needs a body, the others none.",
+        "Label",
+        "If-Match",
+    )
+
+
+def _start(name: str, summary: str, description: str, request: str, *also: str, **responses: Any) -> dict[str, Any]:
+    """An operation that may start a job. `request` names its body, `also` its own parameters; `responses` are its own,
+    by default those of a sibling of a copy.
+    """
+    passed_on = ref("responses", "PassedOn")
+    of_gateway = (
         "Idempotency-Key",
+        "Gateway-Label",
         "Gateway-Callback-Url",
         "Gateway-Callback-Events",
         "Gateway-Callback-Secret",
     )
-    passed_on = ref("responses", "PassedOn")
     return {
         "operationId": name,
         "tags": ["Copies"],
-        "summary": _COPY,
-        "description": "Graph's own request, with the caller's token, which is not stored. It is sent upstream once "
-        "and never repeated blindly: `outcomeUnknown` means that the copy may or may not be running. Upstream's 500 "
-        "and 504 are returned as 502, because SDKs repeat requests on 500 and 504 by themselves.",
-        "parameters": [*(ref("parameters", name) for name in also), *_PASSED_ON],
-        "requestBody": ref("requestBodies", "Copy"),
+        "summary": summary,
+        "description": description,
+        "parameters": [*(ref("parameters", name) for name in (*also, *of_gateway)), *_PASSED_ON],
+        "requestBody": ref("requestBodies", request),
         "callbacks": {"told": ref("callbacks", "NamedInHeader")},
         "security": _TOKEN,
         "responses": {
+            **(responses or {"200": ref("responses", "Done"), "2XX": passed_on, "3XX": passed_on}),
             "202": ref("responses", "CopyAccepted"),
             "4XX": passed_on,
             "5XX": passed_on,
@@ -222,5 +315,15 @@ REQUEST_BODIES = {
         ref("schemas", "Copy"),
         byPath={"parentReference": {"path": "/drive/root:/Documents"}, "name": "Copy of LargeFolder1"},
         byId={"parentReference": {"driveId": "b!personal", "id": "01MOWKYVDOCUMENTS"}, "name": "Another copy"},
+    ),
+    "Move": body(
+        ref("schemas", "Move"),
+        byPath={"parentReference": {"path": "/drive/root:/Documents"}},
+        byId={"parentReference": {"id": "01MOWKYVDOCUMENTS"}, "name": "Renamed"},
+    ),
+    "Label": body(
+        ref("schemas", "Label"),
+        label={"sensitivityLabelId": "5feba255-812e-446a-ac59-a7044ef827b5", "assignmentMethod": "standard"},
     )
+    | {"required": False},
 }

@@ -15,6 +15,7 @@ RUNNING = {
     "operation": "ItemCopy",
     "status": "inProgress",
     "percentageComplete": 27.8,
+    "label": "Copy of LargeFolder1",
     "at": "2026-11-22T21:40:01.123Z",
 }
 STARTED = {**RUNNING, "status": "notStarted", "percentageComplete": 0.0}
@@ -54,12 +55,14 @@ _TIME = {"type": "string", "format": "date-time"}
 _URL = {"type": "string", "format": "uri"}
 _STATE_PROPERTIES = {
     "jobId": "the job's id, as in its URL",
-    "operation": "upstream's name of the operation, such as ItemCopy",
+    "operation": "upstream's name of the operation, such as ItemCopy, or ItemMove, ItemArchive, ItemUnarchive, "
+    "AssignSensitivityLabel",
+    "label": "the job's name for people: the caller's Gateway-Label, else the new item's name",
     "status": "upstream's status; an unknown status means that the job is running",
     "percentageComplete": "the progress in percent; it never falls",
     "statusDescription": "upstream's description of the status",
-    "resourceId": "the id of the new item",
-    "resource": "the path that reads the new item, through the gateway or at Graph",
+    "resourceId": "the id of the new item, or of the one that was changed",
+    "resource": "the path that reads that item, through the gateway or at Graph",
     "error": "why the job failed, or what it left out when it completed in part; every failed job has it",
     "trouble": "why nothing moves; it comes, changes and goes with an event each",
     "at": "when the gateway saw this state",
@@ -87,7 +90,7 @@ def _states() -> dict[str, Any]:
     state = components["State"]
     trouble = components["Trouble"]
     for schema, optional in (
-        *((state, name) for name in ("statusDescription", "resourceId", "resource", "error", "trouble")),
+        *((state, name) for name in ("label", "statusDescription", "resourceId", "resource", "error", "trouble")),
         (trouble, "retryAt"),
     ):
         kinds = schema["properties"][optional].pop("anyOf")
@@ -104,7 +107,7 @@ def _states() -> dict[str, Any]:
     state["properties"]["at"] |= _TIME
     for name, description in _STATE_PROPERTIES.items():
         state["properties"][name]["description"] = description
-    state["description"] = "The state of a job: Graph's asyncJobStatus, with `jobId` and `at`."
+    state["description"] = "The state of a job: Graph's asyncJobStatus, with `jobId`, `at` and `label`."
     state["examples"] = [RUNNING, COMPLETED, FAILED]
     return components
 
@@ -212,6 +215,21 @@ _REQUESTS = {
         parentReference=_object("the target folder", "", [], driveId=TEXT, id=TEXT, path=TEXT),
         name={**TEXT, "description": "the new item's name; by default the original's"},
     ),
+    "Move": _object(
+        "The body of Graph's request to move an item; the gateway passes it on unchanged.",
+        "parentReference",
+        [{"parentReference": {"path": "/drive/root:/Documents"}}],
+        parentReference=_object("the target folder, in the item's own drive", "", [], id=TEXT, path=TEXT),
+        name={**TEXT, "description": "the item's new name; by default the one that it has"},
+    ),
+    "Label": _object(
+        "The body of Graph's request to label an item; the gateway passes it on unchanged.",
+        "",
+        [{"sensitivityLabelId": ""}],
+        sensitivityLabelId={**TEXT, "description": "the label's id; empty to remove the label"},
+        assignmentMethod=TEXT,
+        justificationText=TEXT,
+    ),
     "DriveItem": _object(
         "An item as upstream returned it.",
         "",
@@ -231,6 +249,7 @@ _REQUESTS = {
             "description": "the operation that it monitors; ItemCopy by default",
         },
         driveId={**TEXT, "minLength": 1, "maxLength": 256, "description": "the id of the drive that gets the new item"},
+        label={**TEXT, "minLength": 1, "maxLength": 128, "description": "the job's name for people; printable"},
     ),
     "CallbackToRegister": _object(
         "A callback (webhook) to register: the receiver's URL, and the events to send to it.",
@@ -250,7 +269,7 @@ _REQUESTS = {
 def _responses(base: str) -> dict[str, Any]:
     return {
         "Accepted": {
-            "description": "A new job, with the URL to follow it and the key to change it.",
+            "description": "A job, with the URL to follow it and the key to change it.",
             "allOf": [
                 ref("schemas", "State"),
                 _object(
