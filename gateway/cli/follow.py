@@ -225,7 +225,8 @@ async def start(
 
 def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
     words = answer_text(response, answer)
-    if response.status == 202 and "Location" in response.headers and "jobId" in json_object(answer):
+    # 200: a repeat, after whose lost answer the copy has already ended
+    if response.status in (200, 202) and "Location" in response.headers and "jobId" in json_object(answer):
         return str(response.url.join(URL(response.headers["Location"], encoded=True)))
     if 400 <= response.status < 500:
         raise RefusedError(words)
