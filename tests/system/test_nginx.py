@@ -236,8 +236,8 @@ def unknown(answer: httpx.Response) -> None:
 
 @pytest.mark.parametrize("http2", [False, True])
 async def test_no_gateway_answers(http2: bool, tmp_path: Path) -> None:
-    """A stream is told to come back, whatever it was opened with; a POST gets 502, anything else 503; and of the paths,
-    which are capabilities, nothing is in the logs.
+    """A stream is told to come back, whatever it was opened with; POST and PATCH get 502, anything else 503; and of the
+    paths, which are capabilities, nothing is in the logs.
     """
     with Nginx(tmp_path, (free_port(), free_port())) as nginx:
         async with nginx.client(http2=http2) as client:
@@ -251,6 +251,7 @@ async def test_no_gateway_answers(http2: bool, tmp_path: Path) -> None:
             answer = await client.head("/jobs/secret-job/events")
             assert (answer.status_code, answer.content) == (200, b"")
             unknown(await client.post(f"{FOLDER}/copy", json=COPY_BODY, headers=TOKEN))
+            unknown(await client.patch(FOLDER, json=COPY_BODY, headers=TOKEN))
             unknown(await client.post("/jobs/secret-job/callbacks", json={}))
             for method, path in (("GET", "/jobs/secret-job"), ("DELETE", "/jobs/secret-job"), ("GET", FOLDER)):
                 answer = await client.request(method, path)
