@@ -94,7 +94,9 @@ class Keys:
                 return job
         if known.outcome == "inFlight" and known.elsewhere:
             raise GatewayError(REQUEST_IN_PROGRESS)
-        raise outcome_unknown("The first request with this Idempotency-Key got no answer from upstream.")
+        raise outcome_unknown(
+            "The first request with this Idempotency-Key has no job: its answer was passed on, or never came."
+        )
 
     async def _store_outcome(self, key: bytes, created: float, *, no_effect: bool) -> None:
         try:

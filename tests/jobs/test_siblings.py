@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,11 @@ async def test_what_goes_upstream_with_it(operation: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("operation", STARTS)
 @pytest.mark.parametrize("status", [200, 201, 204, 302, 307, 400, 401, 404, 409, 412, 423, 429, 501, 503])
-async def test_any_other_answer_comes_back(operation: str, status: int, tmp_path: Path) -> None:
+async def test_any_other_answer_comes_back(
+    operation: str, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Status, body, type, ETag, waits and ids, sandboxed; no job, and a redirect leads nowhere."""
+    caplog.set_level(logging.INFO)
     method, path, data = STARTS[operation]
     kept = {"ETag": '"{1},2"', "Retry-After": "7", "request-id": "u"}
     others = {"Set-Cookie": "a=b", "Location": "https://elsewhere.example/"}
@@ -104,6 +108,12 @@ async def test_any_other_answer_comes_back(operation: str, status: int, tmp_path
         assert not others.keys() & headers.keys()
         async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
             assert (await response.json())["value"] == []
+        async with gateway.session.get(f"{gateway.url}/metrics") as response:
+            counted = f'gateway_copies_total{{outcome="{"refused" if status >= 400 else "answered"}"}} 1.0'
+            assert counted in await response.text()
+        (record,) = [record for record in caplog.records if record.name == "gateway.copies"]
+        assert record.message == ("copy_refused" if status >= 400 else "copy_answered")
+        assert vars(record)["fields"]["status"] == status
 
 
 @pytest.mark.parametrize("status", [500, 504])

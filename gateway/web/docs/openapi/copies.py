@@ -220,7 +220,8 @@ def _read(name: str) -> dict[str, Any]:
         "tags": ["Copies"],
         "summary": _READ,
         "description": "The last step of the flow: `resource` of a completed job is such a path. The query and "
-        "`Accept` are passed on; redirects are not followed. The last colon of a path may be left out.",
+        "`Accept` are passed on; redirects are not followed. The last colon of a path may be left out; one `/` at the "
+        "end is dropped.",
         "parameters": [ref("parameters", "If-None-Match"), *_PASSED_ON],
         "security": _TOKEN,
         "responses": {
