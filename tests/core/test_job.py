@@ -91,6 +91,35 @@ def test_an_event_only_when_something_changed() -> None:
     assert event.status_changed is False
 
 
+@pytest.mark.parametrize(
+    ("told", "drive", "resource"),
+    [
+        (None, None, "/v1.0/me/drive/items/01A"),
+        ("01B", None, "/v1.0/me/drive/items/01B"),
+        ("01B", "b!1", "/v1.0/drives/b!1/items/01B"),
+    ],
+)
+def test_the_result_of_a_job_that_changes_its_item(told: str | None, drive: str | None, resource: str) -> None:
+    """The request's item once it has completed, unless upstream names another; none before, and none if it failed."""
+    job = new(prefix="me/drive", item_id="01A")
+    running, _ = advance(job, Answer(status="inProgress", percentage=1.0), NOW)
+    assert (running.state.resource_id, running.state.resource) == (None, None)
+    failed, _ = advance(running, Answer(status="failed"), NOW)
+    assert (failed.state.resource_id, failed.state.resource) == (None, None)
+    done, _ = advance(running, Answer(status="completed", resource_id=told, drive_id=drive), NOW)
+    assert (done.state.resource_id, done.state.resource) == (told or "01A", resource)
+
+
+def test_a_label_stays() -> None:
+    """From the first event to the last, whoever ends the job."""
+    job, (first,) = accepted("j", monitor="https://h/m", target=Target(), now=NOW, label="a \u00e4")
+    moved, (second,) = advance(job, Answer(status="inProgress", percentage=1.0), NOW)
+    _, (third,) = advance(moved, Answer(status="completed"), NOW)
+    _, (lost,) = lose_track(moved, "watchStopped", NOW)
+    for event in (first, second, third, lost):
+        assert msgspec.json.decode(event.data)["label"] == "a \u00e4"
+
+
 RICH = Answer(
     status="inProgress",
     percentage=10.0,
