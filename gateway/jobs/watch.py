@@ -269,11 +269,11 @@ class Watch:
 
         The second look may add the id. It can take nothing back, whatever it is.
         """
-        completed = isinstance(observed, Answer) and kind_of(observed.status or "") == "completed"
         verdict, self._verdict = self._verdict, None
-        if verdict is not None:
-            return observed if completed else verdict
-        if not isinstance(observed, Answer) or not completed or observed.resource_id or self._job.state.resource_id:
+        if not isinstance(observed, Answer) or kind_of(observed.status or "") != "completed":
+            return observed if verdict is None else verdict
+        job = self._job
+        if verdict is not None or observed.resource_id or job.state.resource_id or job.target.item_id:
             return observed
         self._verdict = observed
         return None
