@@ -18,7 +18,15 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, HostPattern, Network, host_pattern, is_loopback, split
+from gateway.core.addresses import (
+    DEFAULT_MONITOR_HOSTS,
+    HostPattern,
+    Network,
+    host_pattern,
+    is_loopback,
+    proxy_url,
+    split,
+)
 from gateway.core.database_url import parse as parse_database_url
 from gateway.core.errors import StoreRefused
 
@@ -37,11 +45,12 @@ List = Annotated[tuple[str, ...], NoDecode]
 _HIDDEN = "<not shown: it may hold a secret>"
 _LONGEST_SHOWN = 100
 _SECRET = re.compile(
-    r"@|passw|secret|token|key=|^\s*(?!(https?|ftp|sqlite):)[a-z0-9+.-]*:/|://[^/?#]*:(?!\d{1,5}([/?#]|$))",
+    r"@|%40|passw|secret|token|key=|^\s*(?!(https?|ftp|sqlite):)[a-z0-9+.-]*:/|://[^/?#]*:(?!\d{1,5}([/?#]|$))",
     re.IGNORECASE,
 )
 """What looks like a secret, and URLs that may hold a password: of other schemes, or without the @ behind it."""
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+_USER_AGENT = re.compile(r"[\x20-\x7e]{1,256}")
 
 
 class SettingsError(Exception):
@@ -109,12 +118,22 @@ class Settings(BaseSettings):
     callback_allow: List = Field(
         (), description="networks that callbacks (webhooks) may reach besides public addresses, also by http"
     )
+    monitor_allow: List = Field(
+        (), description="networks that monitors on allowed hosts may be in besides public addresses"
+    )
+    upstream_proxy: str | None = Field(
+        None, description="HTTP proxy to upstream and monitors: http://host:port, or http://user:password@host:port"
+    )
+    callback_proxy: str | None = Field(None, description="HTTP proxy to the receivers of callbacks, in the same form")
+    user_agent: str = Field(
+        "NONISV|copy-gateway|CopyGateway/{version}", description="User-Agent that upstream and monitors see"
+    )
     lease: Annotated[float, UNIT] = Field(
         10, ge=1, le=3600, description="time after which others have taken over the jobs of a silent gateway"
     )
     drain: Seconds = Field(10, description="longest duration of a graceful shutdown")
 
-    @field_validator("monitor_hosts", "cors_origins", "callback_allow", mode="before")
+    @field_validator("monitor_hosts", "cors_origins", "callback_allow", "monitor_allow", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -199,7 +218,21 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return each(value, origin, "an origin, without a path, such as https://app.example.com")
 
-    @field_validator("callback_allow")
+    @field_validator("upstream_proxy", "callback_proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        return value and proxy_url(value)
+
+    @field_validator("user_agent")
+    @classmethod
+    def _user_agent(cls, value: str) -> str:
+        if not _USER_AGENT.fullmatch(value):
+            raise ValueError(
+                "must be 1 to 256 printable ASCII characters; {version} in it stands for the gateway's own"
+            )
+        return value.strip()
+
+    @field_validator("callback_allow", "monitor_allow")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return each(value, ip_network, "a network, without bits set beyond its length, such as 10.0.0.0/8")
@@ -211,6 +244,10 @@ class Settings(BaseSettings):
     @property
     def callback_networks(self) -> tuple[Network, ...]:
         return tuple(ip_network(text) for text in self.callback_allow)
+
+    @property
+    def monitor_networks(self) -> tuple[Network, ...]:
+        return tuple(ip_network(text) for text in self.monitor_allow)
 
     @property
     def is_shared(self) -> bool:
@@ -245,7 +282,9 @@ def read() -> Settings:
 
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
-    """One warning for each `GATEWAY_…` variable that is no setting: its name is probably misspelt."""
+    """One warning for each variable that has no effect: a `GATEWAY_…` that is no setting, since its name is probably
+    misspelt, and a proxy that other programs would take from `HTTPS_PROXY`.
+    """
     known = {name.upper() for name in Settings.model_fields}
     sentences = []
     for name in sorted(environment):
@@ -253,6 +292,10 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
             nearest = get_close_matches(name.removeprefix(PREFIX), sorted(known), n=1)
             meant = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "gateway serve --help lists them all."
             sentences.append(f"{name} is no setting and has no effect: {meant}")
+    own = [f"{PREFIX}UPSTREAM_PROXY", f"{PREFIX}CALLBACK_PROXY"]
+    theirs = [name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)]
+    if theirs and not any(environment.get(name) for name in own):
+        sentences.append(f"{theirs[0]} alone is not used: a proxy is set with {' and '.join(own)}.")
     return sentences
 
 

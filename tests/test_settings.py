@@ -128,6 +128,9 @@ def test_what_would_be_right(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         ("PUBLIC_URL", "https://user:hunter2@gateway.example.com"),
         ("CORS_ORIGINS", "https://user:hunter2@app.example.com"),
         ("MONITOR_HOSTS", "user:hunter2@host"),
+        ("UPSTREAM_PROXY", "https://user:hunter2@proxy.example.com:3128"),
+        ("UPSTREAM_PROXY", "http://user:hunter2%40proxy.example.com:3128"),
+        ("CALLBACK_PROXY", "http://user:hunter2@proxy.example.com"),
     ],
 )
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -188,6 +191,12 @@ def test_database_urls_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url:
         ("STORE_URL", "sqlite://"),
         ("STORE_URL", "sqlite:///"),
         ("CORS_ORIGINS", "a.com"),
+        ("MONITOR_ALLOW", "198.18.0.1/15"),
+        ("UPSTREAM_PROXY", "proxy.example.com:3128"),
+        ("CALLBACK_PROXY", "socks5://proxy.example.com:1080"),
+        ("USER_AGENT", "a\tb"),
+        ("USER_AGENT", "\u00e4"),
+        ("USER_AGENT", "x" * 257),
     ],
 )
 def test_wrong_ones(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -202,6 +211,7 @@ def test_lists_paths_and_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_MONITOR_HOSTS", " *.a.com:444 , b.c ,")
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", "https://a.com,http://localhost:3000")
     monkeypatch.setenv("GATEWAY_CALLBACK_ALLOW", "10.0.0.0/8,fd00::/8")
+    monkeypatch.setenv("GATEWAY_MONITOR_ALLOW", "198.18.0.0/15, 100.64.0.0/10")
     monkeypatch.setenv("GATEWAY_STORE_URL", "sqlite:////var/x.db")
     monkeypatch.setenv("GATEWAY_PUBLIC_URL", "https://g.example.com/base/")
     monkeypatch.setenv("GATEWAY_PORT", "")
@@ -209,6 +219,7 @@ def test_lists_paths_and_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.monitor_patterns == (HostPattern("*.a.com", 444), HostPattern("b.c", 443))
     assert read.cors_origins == ("https://a.com", "http://localhost:3000")
     assert [str(network) for network in read.callback_networks] == ["10.0.0.0/8", "fd00::/8"]
+    assert [str(network) for network in read.monitor_networks] == ["198.18.0.0/15", "100.64.0.0/10"]
     assert read.store_path == Path("/var/x.db")
     assert read.public_url == "https://g.example.com/base"
     assert read.port == 8000
@@ -241,3 +252,15 @@ def test_misspelt_names_are_noticed() -> None:
     near, far = settings.unknown(given)
     assert near == "GATEWAY_POL_MIN is no setting and has no effect: did you mean GATEWAY_POLL_MIN?"
     assert far == "GATEWAY_QQQ is no setting and has no effect: gateway serve --help lists them all."
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+def test_a_proxy_of_other_programs_is_told(name: str) -> None:
+    """Unless one of the gateway's own is set; its password is not shown."""
+    given = {name: "http://user:hunter2@proxy.example.com:3128"}
+    (told,) = settings.unknown(given)
+    assert told == f"{name} alone is not used: a proxy is set with GATEWAY_UPSTREAM_PROXY and GATEWAY_CALLBACK_PROXY."
+    assert settings.unknown({name: ""}) == []
+    for own in ("GATEWAY_UPSTREAM_PROXY", "GATEWAY_CALLBACK_PROXY"):
+        assert settings.unknown({**given, own: "http://proxy.example.com:3128"}) == []
+        assert len(settings.unknown({**given, own: ""})) == 1

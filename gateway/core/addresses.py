@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -16,7 +16,14 @@ DEFAULT_MONITOR_HOSTS = (
     "graph.microsoft.com",
     "graph.microsoft.us",
     "dod-graph.microsoft.us",
+    "graph.microsoft.de",
     "microsoftgraph.chinacloudapi.cn",
+    "graph.microsoft.scloud",
+    "dod-graph.microsoft.scloud",
+    "graph.eaglex.ic.gov",
+    "graph.svc.sovcloud.fr",
+    "graph.svc.sovcloud.de",
+    "graph.svc.sovcloud.sg",
     "api.onedrive.com",
     "onedrive.com",
     "*.onedrive.com",
@@ -27,6 +34,11 @@ DEFAULT_MONITOR_HOSTS = (
     "*.sharepoint-mil.us",
     "*.sharepoint.cn",
     "*.sharepoint.de",
+    "*.dps.mil",
+    "*.spo.microsoft.scloud",
+    "*.spo.eaglex.ic.gov",
+    "*.sovcloud-sharepoint.fr",
+    "*.sovcloud-sharepoint.de",
 )
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
@@ -50,9 +62,15 @@ _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
 Network = IPv4Network | IPv6Network
 
 
-_SHAREPOINT = re.compile(r"\.sharepoint(-mil)?\.(com|us|cn|de)$")
+_SHAREPOINT = re.compile(
+    r"\.sharepoint(-mil)?\.(com|us|cn|de)$|\.dps\.mil$|\.spo\.(microsoft\.scloud|eaglex\.ic\.gov)$"
+    r"|\.sovcloud-sharepoint\.(fr|de)$"
+)
 _ONEDRIVE = re.compile(r"(^|\.)(onedrive\.com|onedrive\.live\.com|microsoftpersonalcontent\.com)$")
-_GRAPH = re.compile(r"(^|[.-])graph\.microsoft\.(com|us)$|^microsoftgraph\.chinacloudapi\.cn$")
+_GRAPH = re.compile(
+    r"(^|[.-])graph\.microsoft\.(com|us|de|scloud)$|^microsoftgraph\.chinacloudapi\.cn$"
+    r"|^graph\.eaglex\.ic\.gov$|^graph\.svc\.sovcloud\.(fr|de|sg)$"
+)
 
 HostClass = Literal["graph", "sharepoint", "onedrive", "other"]
 
@@ -128,14 +146,38 @@ def host_pattern(text: str) -> HostPattern:
     return HostPattern(name.strip("[]"), int(port))
 
 
+def proxy_url(url: str) -> str:
+    """Validate the URL of an HTTP proxy. Raises ValueError."""
+    parts = split(url)
+    try:
+        port = parts.port if parts is not None and parts.scheme == "http" else None
+        for secret in (parts.username, parts.password) if parts is not None else ():
+            unquote(secret or "", errors="strict").encode("latin-1")  # how aiohttp sends them
+    except ValueError:
+        port = None
+    if parts is None or not port or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(
+            "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128 or "
+            "http://user:password@proxy.example.com:3128; in a password, @ is %40, : is %3A and / is %2F"
+        )
+    return url.rstrip("/")
+
+
 class MonitorRule(msgspec.Struct, frozen=True):
     """Which monitor URLs may be dialled, and whether at any address or only at public addresses.
 
-    `upstream` is the base URL of upstream; `patterns` are the other allowed hosts.
+    `upstream` is the base URL of upstream; `patterns` are the other allowed hosts, and `allowed` the networks that they
+    may be in besides public ones.
     """
 
     upstream: str
     patterns: Sequence[HostPattern]
+    allowed: Sequence[Network] = ()
+
+    def reaches(self, address: str) -> bool:
+        """Whether another allowed host may be dialled at this address."""
+        parsed = _parsed(address)
+        return is_public(address) or (parsed is not None and any(parsed in network for network in self.allowed))
 
     def judge(self, url: str) -> Literal["own", "public"] | None:
         """`own` for the upstream's own host, `public` for another allowed host, None for a refused URL."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from gateway.core.addresses import (
     DEFAULT_MONITOR_HOSTS,
     HostPattern,
     MonitorRule,
+    host_class,
     host_pattern,
     is_loopback,
     is_public,
     origin,
+    proxy_url,
 )
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8", "64:ff9b::808:808"]
@@ -99,6 +103,103 @@ def test_monitors_of_graph_itself(url: str, verdict: str | None) -> None:
 def test_monitors_of_a_simulated_upstream(url: str, verdict: str | None) -> None:
     """An upstream over http, on loopback, may have its monitors on any port of its host."""
     assert LOCAL.judge(url) == verdict
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("graph.microsoft.com", "graph"),
+        ("graph.microsoft.us", "graph"),
+        ("dod-graph.microsoft.us", "graph"),
+        ("graph.microsoft.de", "graph"),
+        ("microsoftgraph.chinacloudapi.cn", "graph"),
+        ("graph.microsoft.scloud", "graph"),
+        ("dod-graph.microsoft.scloud", "graph"),
+        ("graph.eaglex.ic.gov", "graph"),
+        ("graph.svc.sovcloud.fr", "graph"),
+        ("graph.svc.sovcloud.de", "graph"),
+        ("graph.svc.sovcloud.sg", "graph"),
+        ("contoso.sharepoint.com", "sharepoint"),
+        ("contoso.sharepoint.us", "sharepoint"),
+        ("contoso.sharepoint-mil.us", "sharepoint"),
+        ("contoso.dps.mil", "sharepoint"),
+        ("contoso-my.dps.mil", "sharepoint"),
+        ("contoso.sharepoint.cn", "sharepoint"),
+        ("contoso.sharepoint.de", "sharepoint"),
+        ("contoso.spo.microsoft.scloud", "sharepoint"),
+        ("contoso.spo.eaglex.ic.gov", "sharepoint"),
+        ("contoso.sovcloud-sharepoint.fr", "sharepoint"),
+        ("contoso.sovcloud-sharepoint.de", "sharepoint"),
+        ("api.onedrive.com", "onedrive"),
+        ("my.microsoftpersonalcontent.com", "onedrive"),
+    ],
+)
+def test_the_hosts_of_every_cloud(host: str, kind: str) -> None:
+    """Monitors of each are taken, and counted as what they are."""
+    rule = MonitorRule("https://upstream.example", [host_pattern(text) for text in DEFAULT_MONITOR_HOSTS])
+    assert rule.judge(f"https://{host}/m") == "public"
+    assert host_class(host) == host_class(f"{host.upper()}:443") == kind
+
+
+@pytest.mark.parametrize(
+    "host", ["dps.mil", "notdps.mil", "microsoft.scloud", "eaglex.ic.gov", "spo.eaglex.ic.gov.evil.org"]
+)
+def test_the_names_above_and_beside_them(host: str) -> None:
+    """They are not taken."""
+    assert RULE.judge(f"https://{host}/m") is None
+    assert host_class(host) == "other"
+
+
+def test_networks_that_monitors_may_be_in() -> None:
+    """Besides public ones; an IPv4 address carried by IPv6 counts as itself."""
+    rule = MonitorRule("https://graph.microsoft.com", (), [ip_network("198.18.0.0/15"), ip_network("fd00::/8")])
+    for address in ("8.8.8.8", "198.18.0.1", "198.19.255.255", "::ffff:198.18.0.1", "fd00::1"):
+        assert rule.reaches(address)
+    for address in ("127.0.0.1", "10.0.0.1", "198.20.0.1.x", "fc00::1", "localhost", ""):
+        assert not rule.reaches(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://proxy.example.com:3128",
+        "http://proxy.example.com:3128/",
+        "http://10.0.0.1:8080",
+        "http://[::1]:8080",
+        "http://user:p%40ss%3A@proxy.example.com:3128",
+        "http://user@proxy.example.com:3128",
+        "http://user:pw@localhost:1",
+    ],
+)
+def test_proxies(url: str) -> None:
+    """A host and a port over http, with or without user and password."""
+    assert proxy_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://proxy.example.com:3128",
+        "socks5://proxy.example.com:1080",
+        "proxy.example.com:3128",
+        "http://proxy.example.com",
+        "http://proxy.example.com:0",
+        "http://proxy.example.com:x",
+        "http://proxy.example.com:3128/path",
+        "http://proxy.example.com:3128?x=1",
+        "http://proxy.example.com:3128#x",
+        "http://:3128",
+        "http://user:p/w@proxy.example.com:3128",
+        "http://user:%ff@proxy.example.com:3128",
+        "http://user:%E2%82%AC@proxy.example.com:3128",
+        "http://proxy .example.com:3128",
+        "",
+    ],
+)
+def test_what_is_no_proxy(url: str) -> None:
+    """Another scheme, no port, more than a place, and a password that could not be sent."""
+    with pytest.raises(ValueError, match="must be the URL of an HTTP proxy"):
+        proxy_url(url)
 
 
 @pytest.mark.parametrize(
