@@ -185,8 +185,14 @@ class Gateway:
     async def _built(self) -> AsyncIterator[Parts]:
         """Build, connect and start all parts; close them in the reverse order."""
         settings, metrics = self.settings, self._metrics
-        monitors = MonitorRule(settings.upstream_url, settings.monitor_patterns)
-        opening = Upstream.open(url=settings.upstream_url, rule=monitors, copy_timeout=settings.copy_timeout)
+        monitors = MonitorRule(settings.upstream_url, settings.monitor_patterns, settings.monitor_networks)
+        opening = Upstream.open(
+            url=settings.upstream_url,
+            rule=monitors,
+            copy_timeout=settings.copy_timeout,
+            user_agent=settings.user_agent.replace("{version}", VERSION),
+            proxy=settings.upstream_proxy,
+        )
         async with (
             self._opened_store() as (store, shared, clock),
             opening as upstream,

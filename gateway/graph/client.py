@@ -1,11 +1,13 @@
 """HTTP client of Microsoft Graph: start a copy or a sibling of it, read an item, poll a monitor.
 
-No exception of aiohttp leaves this module: its message holds the whole URL, and a monitor URL is a credential.
-Redirects are never followed, cookies never kept, proxies never taken from the environment.
+No exception of aiohttp leaves this module: its message holds the whole URL, and a monitor URL is a credential. Only a
+poll follows redirects. Cookies are never kept, proxies never taken from the environment.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
@@ -14,20 +16,40 @@ from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
-from aiohttp import ClientSession, TraceConfig
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, TraceConfig
 from yarl import URL
 
 from gateway.core.addresses import MonitorRule, origin, port_of, split
-from gateway.graph.dialects import NoAnswer
+from gateway.graph.dialects import NoAnswer, leads_elsewhere
+from gateway.outbound.causes import cause
+from gateway.outbound.decoding import Undecodable, decoded
 from gateway.outbound.reply import Reply
-from gateway.outbound.sessions import POLL_SECONDS, read_body, upstream_session
+from gateway.outbound.sessions import (
+    BODY_LIMIT,
+    POLL_SECONDS,
+    USER_AGENT,
+    SentBody,
+    read_body,
+    upstream_session,
+)
+
+HOPS = 3
+"""Most redirects that one poll follows."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPED = re.compile(rb"[\x80-\xff ]")
+_BODY_HEADERS = ("Content-Type", "Content-Encoding")
 
 
-class NotSent(Exception):
+class Unanswered(Exception):
+    """The exchange failed; the message is the cause, in fixed words."""
+
+
+class NotSent(Unanswered):
     """Upstream could not be reached; nothing of the request was sent."""
 
 
-class Broken(Exception):
+class Broken(Unanswered):
     """The exchange failed or timed out after the request was sent: whether upstream acted on it is unknown."""
 
 
@@ -41,11 +63,15 @@ class Monitor(msgspec.Struct, frozen=True):
 
 
 class ItemReply:
-    """An upstream response whose body has not been read yet."""
+    """An upstream response whose body has not been read yet.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    `location` is the absolute URL of a redirect to an allowed host, None for anything else.
+    """
+
+    def __init__(self, response: ClientResponse, location: str | None) -> None:
         self.code = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.location = location
         self._response = response
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -53,8 +79,8 @@ class ItemReply:
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            raise Broken from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Broken(cause(error)) from None
 
 
 class Upstream:
@@ -64,31 +90,49 @@ class Upstream:
         self._base = url.rstrip("/")
         self.origin = origin(url)
         self._rule = rule
-        self._graph: ClientSession
+        self._starts: ClientSession
+        self._reads: ClientSession
         self._polls: dict[str, ClientSession]
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, url: str, rule: MonitorRule, copy_timeout: float) -> AsyncIterator[Upstream]:
-        """Open the HTTP sessions. `copy_timeout` bounds one copy request or item read, in seconds."""
+    async def open(
+        cls,
+        *,
+        url: str,
+        rule: MonitorRule,
+        copy_timeout: float,
+        user_agent: str = USER_AGENT,
+        proxy: str | None = None,
+    ) -> AsyncIterator[Upstream]:
+        """Open the HTTP sessions. `copy_timeout` bounds one copy request or item read, in seconds.
+
+        `proxy` is the http URL of a proxy for upstream and monitors. An upstream over http is on loopback, where no
+        proxy leads: it is reached directly.
+        """
         upstream = cls(url=url, rule=rule)
+        own = proxy if url.startswith("https:") else None
+        trace = TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+
         async with AsyncExitStack() as stack:
-            trace = TraceConfig()
-            trace.on_request_headers_sent.append(_mark_sent)
-            upstream._graph = await stack.enter_async_context(upstream_session(copy_timeout, trace))
+
+            async def opened(seconds: float, *traces: TraceConfig, via: str | None, **limits: Any) -> ClientSession:
+                session = upstream_session(seconds, *traces, user_agent=user_agent, proxy=via, **limits)
+                return await stack.enter_async_context(session)
+
+            # A start has a connection of its own: a kept one may be gone, and a POST cannot be repeated to find out.
+            upstream._starts = await opened(copy_timeout, via=own, callers=True, kept=False)
+            upstream._reads = await opened(copy_timeout, trace, via=own, callers=True, bounded=False)
             upstream._polls = {
-                "own": await stack.enter_async_context(upstream_session(POLL_SECONDS)),
-                "public": await stack.enter_async_context(upstream_session(POLL_SECONDS, public_only=True)),
+                "own": await opened(POLL_SECONDS, via=own),
+                "public": await opened(POLL_SECONDS, via=proxy, reaches=rule.reaches),
             }
             yield upstream
 
     def resolve(self, location: str) -> str | None:
         """A `Location` header as an absolute URL; None when it is not a valid URL."""
-        try:
-            url = urljoin(self._base + "/", location)
-        except ValueError:
-            return None
-        return url if split(url) is not None else None
+        return _resolved(self._base + "/", location)
 
     def monitor(self, url: str) -> Monitor | None:
         """The way to poll a monitor URL; None when the URL is not allowed."""
@@ -103,48 +147,111 @@ class Upstream:
         return self.monitor(url) is not None
 
     async def start(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
-        """Send a request to a raw path with its query, once; `body` may be None. Raises NotSent or Broken."""
-        sent: list[bool] = []
+        """Send a request to a raw path with its query, once; `body` may be None. Raises NotSent or Broken.
+
+        Each character of `path` and `headers` is one byte. The head of the response decides: a body that breaks off, is
+        too long or cannot be decoded counts as none, and that of a 202 with a Location is not waited for.
+        """
+        sent = SentBody(body or b"")
         try:
-            async with self._graph.request(
+            response = await self._starts.request(
                 method,
                 URL(self._base + path, encoded=True),
-                data=body,
+                data=sent,
                 headers=headers,
                 skip_auto_headers=("Content-Type",),  # a request without a body has none
                 allow_redirects=False,
-                trace_request_ctx=sent,
-            ) as response:
-                return Reply(response.status, response.headers, await read_body(response) or b"")
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise (Broken if sent else NotSent) from None
+            )
+        except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
+            raise (Broken if sent.sent else NotSent)(cause(error)) from None
+        async with response:
+            if response.status == 202 and response.headers.get("Location"):
+                response.close()
+                return Reply(response.status, response.headers, b"")
+            return await _whole(response)
 
     @asynccontextmanager
     async def read_item(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[ItemReply]:
-        """GET a raw path with its query. Raises NotSent or Broken."""
+        """GET a raw path with its query; each character of both is one byte. Raises NotSent or Broken."""
         sent: list[bool] = []
+        url = self._base + path
         try:
-            response = await self._graph.get(
-                URL(self._base + path, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=sent
+            response = await self._reads.get(
+                URL(url, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=sent
             )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise (Broken if sent else NotSent) from None
+        except Exception as error:  # noqa: BLE001 - as above
+            raise (Broken if sent else NotSent)(cause(error)) from None
         async with response:
-            yield ItemReply(response)
+            location = _resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
+            yield ItemReply(response, location if location is not None and self.allows(location) else None)
 
     async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
-        """GET a monitor once, without `Authorization`. Every failure is returned as NoAnswer."""
-        session: ClientSession = monitor.session
-        try:
-            async with session.get(monitor.target, headers=headers, allow_redirects=False) as response:
-                body = await read_body(response)
-                if body is None:
-                    return NoAnswer("more than 1 MiB")
-                return Reply(response.status, response.headers, body)
-        except TimeoutError:
-            return NoAnswer("timed out", hung=True)
-        except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
-            return NoAnswer(type(error).__name__)
+        """GET a monitor once, without `Authorization`. Every failure is returned as NoAnswer.
+
+        Redirects to allowed hosts are followed, `HOPS` at most and within the poll's time; another one is returned.
+        """
+        now = asyncio.get_running_loop().time
+        until = now() + POLL_SECONDS
+        reply = await _polled(monitor, headers)
+        for _ in range(HOPS):
+            if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):
+                break
+            url = _resolved(monitor.url, reply.headers.get("Location", ""))
+            there = None if url is None else self.monitor(url)
+            if there is None:
+                break
+            monitor = there
+            reply = await _polled(monitor, headers, timeout=ClientTimeout(total=max(until - now(), 0.001)))
+        return reply
+
+
+async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) -> Reply | NoAnswer:
+    session: ClientSession = monitor.session
+    try:
+        async with session.get(monitor.target, headers=headers, allow_redirects=False, **options) as response:
+            body = await read_body(response)
+            codings = response.headers.getall("Content-Encoding", ())
+            if codings:
+                body = decoded(body, codings, BODY_LIMIT)
+            return Reply(response.status, response.headers, body)
+    except Undecodable as error:
+        if 200 <= response.status < 300:
+            return NoAnswer(str(error))
+        return Reply(response.status, response.headers, b"")  # the code may tell enough
+    except TimeoutError as error:
+        return NoAnswer(cause(error), hung=True)
+    except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
+        return NoAnswer(cause(error))
+
+
+async def _whole(response: ClientResponse) -> Reply:
+    """A response with its body decoded; without a body when that cannot be had."""
+    headers = response.headers.copy()
+    try:
+        body = decoded(await read_body(response), response.headers.getall("Content-Encoding", ()), BODY_LIMIT)
+        headers.popall("Content-Encoding", None)
+    except Exception:  # noqa: BLE001 - whatever happens to the body, the head has told what upstream did
+        for name in _BODY_HEADERS:
+            headers.popall(name, None)
+        body = b""
+    return Reply(response.status, headers, body)
+
+
+def _resolved(base: str, location: str) -> str | None:
+    """A `Location` header as an absolute URL; None when it is not a valid URL.
+
+    Spaces, and bytes beyond ASCII, are percent-encoded, as browsers do. aiohttp hands over bytes that are no UTF-8 as
+    surrogates.
+    """
+    if not location or _CONTROL.search(location):
+        return None
+    raw = location.strip(" ").encode("utf-8", "surrogateescape")
+    escaped = _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
+    try:
+        url = urljoin(base, escaped)
+    except ValueError:
+        return None
+    return url if split(url) is not None else None
 
 
 async def _mark_sent(_session: ClientSession, context: SimpleNamespace, _params: object) -> None:

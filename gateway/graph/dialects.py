@@ -108,6 +108,11 @@ def has_known_status(reply: Reply) -> bool:
     return _known_status(document(reply)) is not None
 
 
+def leads_elsewhere(reply: Reply) -> bool:
+    """Whether a reply is a redirect and nothing more: it tells no known status, and leads to no throttle page."""
+    return reply.code in (301, 302, 307, 308) and not _is_throttle_page(reply) and not has_known_status(reply)
+
+
 def item_of(location: str) -> tuple[str, str | None] | None:
     """The item id of a URL that ends in an item, and its drive id or None; None for any other URL.
 

@@ -1,25 +1,38 @@
-"""The outbound HTTP sessions, their address checks, and their limits on response bodies.
+"""The outbound HTTP sessions, their address checks, and their limits on responses.
 
-Both kinds of session follow no redirects, keep no cookies, decompress nothing and take no proxy from the environment.
-Every address of a name is checked when its socket is created: a check in the resolver alone is bypassed by an IP
-literal. No other module uses aiohttp's private parts.
+All sessions follow no redirects, keep no cookies, decompress nothing and take no proxy from the environment. Every
+address of a name is checked when its socket is created: a check in the resolver alone is bypassed by an IP literal.
+Through a proxy the addresses are the proxy's to judge. No other module uses aiohttp's private parts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+import ssl
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import aiohttp
-from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, StreamReader, TCPConnector, TraceConfig
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp import (
+    AddrInfoType,
+    BytesPayload,
+    ClientRequest,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+    TraceConfig,
+)
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import RawResponseMessage
+from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.streams import StreamReader
 
-from gateway.core.addresses import is_public
 from gateway.outbound.names import Names
 
 POLL_SECONDS = 10.0
@@ -27,17 +40,25 @@ CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 15.0
 BODY_LIMIT = 1 << 20
 """Most bytes of an upstream body; a response with a longer body is not usable."""
-HEADER_LIMIT = 32 << 10
-"""Most bytes of a line or field in an upstream response head: a monitor URL of 4 KiB must fit."""
+UPSTREAM_HEAD_LIMIT = 128 << 10
+"""Most bytes of an upstream response's head, interim heads included."""
+MOST_HEADERS = 1000
+"""Most fields of an upstream head, and of its trailer."""
+MOST_INTERIM = 64
+"""Most interim (1xx) heads before an upstream response."""
+WIRE_LIMIT = BODY_LIMIT + (256 << 10)
+"""Most bytes of an upstream body as it is sent, in chunks with extensions and a trailer."""
 HEAD_LIMIT = 32 << 10
 """Most bytes of the head of a receiver's response, in however many lines."""
 ANSWER_LIMIT = 64 << 10
 """Most bytes accepted of a receiver's response: interim heads, its head and its body together."""
 RECEIVER_BODY_LIMIT = 16 << 10
 """Most bytes read, and discarded, of a receiver's response body."""
+USER_AGENT = "copy-gateway"
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
-_IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "copy-gateway"}
+_PIECE = 16 << 10
+"""Most bytes that aiohttp's parser gets at once: it parses all the heads in them before anybody can count them."""
 
 
 class AddressRefused(OSError):
@@ -45,25 +66,44 @@ class AddressRefused(OSError):
 
 
 class AnswerTooLong(aiohttp.ClientError):
-    """A receiver's response exceeded `HEAD_LIMIT` or `ANSWER_LIMIT`; the text says which."""
+    """A response exceeded its limit; the text says which."""
 
 
-def upstream_session(seconds: float, *traces: TraceConfig, public_only: bool = False) -> ClientSession:
+class AnswerMalformed(aiohttp.ClientError):
+    """A response was not HTTP after its head."""
+
+
+def upstream_session(
+    seconds: float,
+    *traces: TraceConfig,
+    user_agent: str = USER_AGENT,
+    proxy: str | None = None,
+    reaches: Callable[[str], bool] | None = None,
+    callers: bool = False,
+    kept: bool = True,
+    bounded: bool = True,
+) -> ClientSession:
     """A session for upstream and monitors; `seconds` is the timeout of one request.
 
     The session has no connection limit: at most one poll per job is in flight, and a limit would make healthy polls
-    wait for hanging ones. `public_only` refuses addresses that are not public.
+    wait for hanging ones. `reaches(address)` decides whether an address may be dialled; it is not asked when the
+    session goes through a `proxy`, an http URL. `callers`: the headers of requests are a caller's, each character one
+    byte. `kept`: a connection serves several requests. `bounded`: bodies have a limit.
     """
-    connector = TCPConnector(limit=0, socket_factory=_public_socket if public_only else None)
     return ClientSession(
-        connector=connector,
+        connector=_UpstreamConnector(
+            WIRE_LIMIT if bounded else None, None if proxy else reaches, callers=callers, force_close=not kept
+        ),
+        request_class=CallersRequest if callers else ClientRequest,
+        proxy=proxy,
         timeout=ClientTimeout(total=seconds),
-        headers=_IDENTITY,
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
-        max_line_size=HEADER_LIMIT,
-        max_field_size=HEADER_LIMIT,
+        max_line_size=UPSTREAM_HEAD_LIMIT,
+        max_field_size=UPSTREAM_HEAD_LIMIT,
+        max_headers=MOST_HEADERS,
         trace_configs=list(traces),
     )
 
@@ -85,8 +125,8 @@ def receiver_session(names: Names, refusal: Callable[[str, int], str | None]) ->
     )
 
 
-async def read_body(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body of an upstream response; None beyond `BODY_LIMIT`: the connection is then closed, not drained."""
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an upstream response. Raises AnswerTooLong beyond `BODY_LIMIT`, and the connection is closed."""
     length = response.content_length
     if length is not None and length <= BODY_LIMIT:
         return await response.read()
@@ -95,7 +135,7 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes | None:
         body += chunk
         if len(body) > BODY_LIMIT:
             response.close()
-            return None
+            raise AnswerTooLong
     return bytes(body)
 
 
@@ -106,11 +146,132 @@ async def drop_body(response: aiohttp.ClientResponse) -> None:
         left -= len(chunk)
 
 
-def _public_socket(address: AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, where = address
-    if not is_public(str(where[0])):
-        raise AddressRefused("not a public address")
-    return socket.socket(family, kind, protocol)
+class SentBody(BytesPayload):
+    """A request's body that knows whether its request was handed to a connection that was still open.
+
+    `sent` stays False while nothing of the request, head or body, can have reached the other side.
+    """
+
+    sent = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        transport = writer.transport if isinstance(writer, StreamWriter) else None
+        self.sent = transport is not None and not transport.is_closing()
+        await super().write_with_length(writer, content_length)
+
+
+def trusted() -> ssl.SSLContext | bool:
+    """Which certificates count, for a connector: the system's, and those in the file that `SSL_CERT_FILE` names."""
+    named = os.environ.get("SSL_CERT_FILE")
+    return _trusting(named) if named else True
+
+
+@cache
+def _trusting(_file: str) -> ssl.SSLContext:
+    """OpenSSL itself takes the file from the environment, but in place of the system's own."""
+    context = ssl.create_default_context()
+    own = ssl.get_default_verify_paths()
+    context.load_verify_locations(
+        cafile=own.openssl_cafile if Path(own.openssl_cafile).is_file() else None,
+        capath=own.openssl_capath,
+    )
+    context.set_alpn_protocols(("http/1.1",))
+    return context
+
+
+class BoundedAnswer(ResponseHandler):
+    """Bounds each response of a connection: its head, interim heads included, and if `body` says so its body.
+
+    aiohttp's parser would queue interim heads, and read extensions, for ever. A response that nobody asked for ends the
+    connection. Closing aborts the transport, since the TLS shutdown waits for a peer that may never read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, body: int | None, heads_wait: bool) -> None:
+        super().__init__(loop=loop)
+        self._body_limit = body
+        self._heads_wait = heads_wait
+        self._bytes_left: int | None = UPSTREAM_HEAD_LIMIT
+        self._interim_left = MOST_INTERIM
+        self._is_final = False
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether a head without a body also waits for `write_bytes`, where `CallersRequest` rewrites it."""
+        return self._heads_wait or super().writing_paused
+
+    def set_response_params(self, **params: Any) -> None:
+        """Called for each request: its response has the whole limit."""
+        self._bytes_left, self._interim_left, self._is_final = UPSTREAM_HEAD_LIMIT, MOST_INTERIM, False
+        super().set_response_params(**params)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        if not self._is_final and (data[0].code >= 200 or data[0].code == 101):
+            self._is_final, self._bytes_left = True, self._body_limit
+        elif self._is_final or not self._interim_left:
+            self._bytes_left = -1
+            return
+        else:
+            self._interim_left -= 1
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if not data:
+            super().data_received(data)  # aiohttp's own call, to go on with what it has
+        start = 0
+        while start < len(data):
+            end = start + _PIECE
+            if not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
+                end = empty_line.end()  # an error in the body would take along a head that came in the same bytes
+            piece, start = data[start:end], end
+            if self._bytes_left is not None:
+                self._bytes_left -= len(piece)
+            super().data_received(piece)
+            if self._bytes_left is not None and self._bytes_left < 0:
+                self.set_exception(AnswerTooLong())  # a head that arrived before is still read
+                self._end(AnswerTooLong())
+            elif self.exception() is not None:
+                self._end(AnswerMalformed())  # aiohttp would leave whoever reads the body waiting
+            else:
+                continue
+            return
+
+    def close(self) -> None:
+        self.abort()
+
+    def _end(self, error: aiohttp.ClientError) -> None:
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _UpstreamConnector(TCPConnector):
+    def __init__(
+        self, body: int | None, reaches: Callable[[str], bool] | None, *, callers: bool, force_close: bool
+    ) -> None:
+        def dial(address: AddrInfoType) -> socket.socket:
+            family, kind, protocol, _, where = address
+            if reaches is not None and not reaches(str(where[0])):
+                raise AddressRefused("not an allowed address")
+            return socket.socket(family, kind, protocol)
+
+        super().__init__(limit=0, force_close=force_close, socket_factory=dial, ssl=trusted())
+        protocol: Callable[..., ResponseHandler] = BoundedAnswer
+        self._factory = partial(protocol, asyncio.get_running_loop(), body=body, heads_wait=callers)
+
+
+class CallersRequest(ClientRequest):
+    """A request whose head is written in Latin-1: byte for byte as it came from the caller.
+
+    aiohttp writes UTF-8, which would encode each byte of the caller's beyond ASCII once more.
+    """
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, content_length: int | None = None
+    ) -> None:
+        if isinstance(writer, StreamWriter) and writer._headers_buf is not None:  # noqa: SLF001 - there is no other way
+            writer._headers_buf = writer._headers_buf.decode().encode("latin-1")  # noqa: SLF001
+        await super().write_bytes(writer, conn, content_length)
 
 
 class _Resolver(AbstractResolver):
