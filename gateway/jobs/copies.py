@@ -33,7 +33,7 @@ from gateway.core.errors import (
 )
 from gateway.core.job import Event, Job, Target, advance, reference
 from gateway.core.keys import idempotency_id, new_callback_id, new_job_id
-from gateway.graph.client import Broken, NotSent, Upstream
+from gateway.graph.client import Broken, NotSent, Unanswered, Upstream
 from gateway.graph.dialects import finished_item
 from gateway.graph.items import OPERATIONS
 from gateway.jobs.idempotency import Keys
@@ -140,9 +140,9 @@ class Copies:
         except GatewayError as error:
             outcome = error.kind.code
             if error.kind.may_run:
-                log.warning("copy_unknown", code=outcome, **_id_fields(error.ids))
+                log.warning("copy_unknown", code=outcome, cause=_cause(error), **_id_fields(error.ids))
             else:
-                log.info("copy_not_started", code=outcome)
+                log.info("copy_not_started", code=outcome, cause=_cause(error))
             raise
         else:
             outcome = "repeated" if started.repeated else "started"
@@ -255,10 +255,10 @@ class Copies:
             try:
                 headers = span.along(request.headers)
                 reply = await self._upstream.start(request.method, request.path, request.body, headers)
-            except NotSent:
-                raise GatewayError(UPSTREAM_UNREACHABLE) from None
-            except Broken:
-                raise GatewayError(OUTCOME_UNKNOWN) from None
+            except NotSent as failure:
+                raise GatewayError(UPSTREAM_UNREACHABLE) from failure
+            except Broken as failure:
+                raise GatewayError(OUTCOME_UNKNOWN) from failure
             span.answered(reply.code)
         if reply.code >= 400 or (request.item.action != "copy" and reply.code != 202):
             raise Answered(reply)
@@ -337,6 +337,11 @@ def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:
 def _id_fields(ids: Mapping[str, str]) -> dict[str, Any]:
     """The log field of upstream's request id, which its support asks for; a client's own id is in each line anyway."""
     return {"upstream_request_id": ids.get("request-id")}
+
+
+def _cause(error: GatewayError) -> str | None:
+    """Why upstream could not be asked or did not answer."""
+    return str(error.__cause__) if isinstance(error.__cause__, Unanswered) else None
 
 
 def _closing() -> GatewayError:

@@ -41,6 +41,8 @@ _EVERYWHERE = (
     (b"cache-control", b"no-store"),
 )
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_CLEAN = re.compile(r"[\x20-\x7e\t]{0,8192}")
+"""What may come back of upstream's header values. No server or proxy between here and the caller refuses one."""
 
 REQUEST_HEADERS = (
     "Accept",
@@ -221,7 +223,8 @@ class PassedOn(Response):
             raise GatewayError(UPSTREAM_UNREACHABLE, "Upstream did not answer. Try again.") from None
 
     async def _pass_on(self, reply: ItemReply, scope: Scope, send: Send) -> None:
-        self.init_headers(_kept(reply.headers, _ITEM_HEADERS))
+        location = _kept({} if reply.location is None else {"Location": reply.location}, ("Location",))
+        self.init_headers(_kept(reply.headers, _ITEM_HEADERS) | location)
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": reply.code, "headers": headers})
         try:
@@ -234,6 +237,11 @@ class PassedOn(Response):
 
 
 def _kept(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """The named headers whose values are ASCII, and a sandbox policy for browsers."""
-    kept = {name: headers[name] for name in names if headers.get(name, "").isascii() and name in headers}
+    """The named headers with clean values, and a sandbox policy for browsers. Of several with a name, the first."""
+    found = {name: headers[name] for name in names if name in headers}
+    kept = {name: value for name, value in found.items() if _clean(name).fullmatch(value)}
     return kept | _SANDBOX
+
+
+def _clean(name: str) -> re.Pattern[str]:
+    return _CLIENT_ID if name.endswith("request-id") else _CLEAN

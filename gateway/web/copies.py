@@ -19,14 +19,14 @@ from gateway.core.job import Job, Target
 from gateway.core.keys import job_key
 from gateway.graph import items
 from gateway.graph.items import ItemRequest
-from gateway.jobs.copies import Answered, Copies, Started
+from gateway.jobs.copies import Answered, Copies, Started, request_ids
 from gateway.jobs.request import LONGEST_LABEL, CopyRequest, is_label
 from gateway.jobs.schedule import retry_hint
 from gateway.web.answers import PassedOn, json_answer, passed_back
 from gateway.web.requests import Access, PublicUrl, body_of, json_object
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_UPSTREAM_HEADERS = ("Authorization", "Prefer", "client-request-id", "traceparent", "tracestate")
+_UPSTREAM_HEADERS = ("Authorization", "Accept-Language", "Prefer", "client-request-id", "traceparent", "tracestate")
 _CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events", "Gateway-Callback-Secret")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
 _SIBLING_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-Match")
@@ -98,9 +98,7 @@ class CopyRoutes:
             answer = json_answer(content, 200, headers)
         else:
             answer = json_answer(content, 202, headers | {"Retry-After": str(retry_hint(started.age))})
-        for name in ("request-id", "client-request-id"):
-            if name in started.upstream:
-                answer.headers[name] = started.upstream[name]
+        answer.headers.update(request_ids(started.upstream))
         return answer
 
 
