@@ -196,7 +196,7 @@ class Gateway:
         async with (
             self._opened_store() as (store, shared, clock),
             opening as upstream,
-            Receivers.open(settings.callback_networks) as receivers,
+            Receivers.open(settings.callback_networks, proxy=settings.callback_proxy) as receivers,
             anyio.create_task_group() as tasks,
         ):
             lease = Lease(None if shared is None else shared.term)

@@ -16,9 +16,10 @@ import aiohttp
 from aiohttp import ClientSession
 from yarl import URL
 
-from gateway.core.addresses import Network, Objection, ReceiverRule, port_of, split
+from gateway.core.addresses import Network, Objection, ReceiverRule, is_address, port_of, split
 from gateway.core.callback import Delivered, Failed, Gone, Outcome
 from gateway.core.errors import CALLBACK_URL_NOT_ALLOWED, GatewayError, unavailable
+from gateway.outbound import causes
 from gateway.outbound.names import LookupTimeout, Names, NoAddress
 from gateway.outbound.reply import named_wait
 from gateway.outbound.sessions import (
@@ -42,23 +43,36 @@ _NOT_CONNECTED = {
 }
 
 
-class Receivers:
-    """The client of all receivers; `rule` says which addresses may be dialled."""
+_ELSEWHERE = "1.1.1.1"
+"""Stands for the address of a name behind a proxy, which judges where names lead: any public one."""
 
-    def __init__(self, rule: ReceiverRule) -> None:
+
+class Receivers:
+    """The client of all receivers; `rule` says which addresses may be dialled.
+
+    `proxied`: they are reached through a proxy. Then only an address in a URL is judged, and no name is looked up.
+    """
+
+    def __init__(self, rule: ReceiverRule, *, proxied: bool = False) -> None:
         self._rule = rule
+        self._proxied = proxied
         self._sessions: dict[bool, ClientSession] = {}
         self._names: Names
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, allowed: Sequence[Network], name_servers: Sequence[str] = ()) -> AsyncIterator[Receivers]:
-        """Open the sessions. `name_servers`, each as `address:port`, replace the name servers of the system."""
-        receivers = cls(ReceiverRule(allowed))
+    async def open(
+        cls, allowed: Sequence[Network], name_servers: Sequence[str] = (), *, proxy: str | None = None
+    ) -> AsyncIterator[Receivers]:
+        """Open the sessions. `name_servers`, each as `address:port`, replace the name servers of the system.
+
+        `proxy` is the http URL of a proxy to all receivers.
+        """
+        receivers = cls(ReceiverRule(allowed), proxied=proxy is not None)
         async with AsyncExitStack() as stack:
             receivers._names = names = stack.enter_context(Names(name_servers))
             for tls in (True, False):
-                session = receiver_session(names, partial(receivers._refusal, tls=tls))
+                session = receiver_session(names, partial(receivers._refusal, tls=tls), proxy)
                 receivers._sessions[tls] = await stack.enter_async_context(session)
             yield receivers
 
@@ -73,7 +87,8 @@ class Receivers:
         if objection is None and parts is not None:
             port, tls = port_of(parts), parts.scheme == "https"
             try:
-                found = await self._names.check(parts.hostname or "")
+                host = parts.hostname or ""
+                found = [_behind_proxy(host)] if self._proxied else await self._names.check(host)
             except NoAddress:
                 raise GatewayError(
                     CALLBACK_URL_NOT_ALLOWED,
@@ -100,6 +115,8 @@ class Receivers:
             return Failed(_NO_CONNECTION)
         except TimeoutError:
             return Failed(f"no answer within {ATTEMPT_SECONDS:g} seconds")
+        except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
+            return Failed(causes.cause(error))
         except Exception as error:  # noqa: BLE001 - a hostile receiver can make the client raise any error
             return Failed(_reason(error))
 
@@ -107,7 +124,10 @@ class Receivers:
         parts, objection = split(url), self._rule.objection(url)
         if parts is None or objection is not None:  # allowed by an earlier GATEWAY_CALLBACK_ALLOW
             return Failed(f"its url {objection}")
-        session = self._sessions[parts.scheme == "https"]
+        tls = parts.scheme == "https"
+        if self._proxied and (why := self._refusal(_behind_proxy(parts.hostname or ""), port_of(parts), tls=tls)):
+            return Failed(f"its url {why}")
+        session = self._sessions[tls]
         async with session.post(
             URL(url, encoded=True), data=body, headers={**_HEADERS, **headers}, allow_redirects=False
         ) as response:
@@ -129,6 +149,10 @@ def _outcome(response: aiohttp.ClientResponse, now: float) -> Outcome:
     if 300 <= code < 400:
         return Failed(f"answered {code}; redirects are not followed")
     return Failed(f"answered {code}", named_wait(response.headers, now) if code in (429, 503) else None)
+
+
+def _behind_proxy(host: str) -> str:
+    return host if is_address(host) else _ELSEWHERE
 
 
 def _reason(error: Exception) -> str:

@@ -108,13 +108,17 @@ def upstream_session(
     )
 
 
-def receiver_session(names: Names, refusal: Callable[[str, int], str | None]) -> ClientSession:
+def receiver_session(
+    names: Names, refusal: Callable[[str, int], str | None], proxy: str | None = None
+) -> ClientSession:
     """A session for callbacks, with a new connection per attempt.
 
-    `refusal(address, port)` says why an address may not be dialled, None if it may; AddressRefused carries its text.
+    `refusal(address, port)` says why an address may not be dialled, None if it may; AddressRefused carries its text. It
+    is not asked about a `proxy`, an http URL.
     """
     return ClientSession(
-        connector=_ReceiverConnector(names, refusal),
+        connector=_ReceiverConnector(names, refusal if proxy is None else lambda _address, _port: None),
+        proxy=proxy,
         timeout=ClientTimeout(total=ATTEMPT_SECONDS, sock_connect=CONNECT_SECONDS),
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
@@ -366,6 +370,13 @@ class _ReceiverConnector(TCPConnector):
                 raise AddressRefused(why)
             return socket.socket(family, kind, protocol)
 
-        super().__init__(limit=0, force_close=True, use_dns_cache=False, resolver=_Resolver(names), socket_factory=dial)
+        super().__init__(
+            limit=0,
+            force_close=True,
+            use_dns_cache=False,
+            resolver=_Resolver(names),
+            socket_factory=dial,
+            ssl=trusted(),
+        )
         protocol: type[ResponseHandler] = BoundedResponse
         self._factory = partial(protocol, loop=asyncio.get_running_loop())  # aiohttp has no public way to set it
