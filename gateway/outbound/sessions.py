@@ -274,7 +274,7 @@ class CallersRequest(ClientRequest):
         self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, content_length: int | None = None
     ) -> None:
         if isinstance(writer, StreamWriter) and writer._headers_buf is not None:  # noqa: SLF001 - there is no other way
-            writer._headers_buf = writer._headers_buf.decode().encode("latin-1")  # noqa: SLF001
+            writer._headers_buf = writer._headers_buf.decode().encode("latin-1", "replace")  # noqa: SLF001
         await super().write_bytes(writer, conn, content_length)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from gateway.graph.dialects import NoAnswer
 from gateway.outbound.reply import Reply
 from tests.support.fake_receiver import raw
 from tests.support.forward_proxy import ForwardProxy, proxying
-from tests.support.harness import free_port
+from tests.support.harness import OPERATOR, TOKEN, free_port, serving, tail
 from tests.support.programs import program
 from tests.support.raw_hosts import RUNNING, Host, answer
 
@@ -173,6 +174,49 @@ async def test_callbacks_through_a_proxy(tmp_path: Path, monkeypatch: pytest.Mon
             assert await receivers.post("https://hook.invalid/hook", {}, b"{}", 0.0) == Failed("the proxy answered 403")
     assert len(host.asked) == 1
     assert b"proxy-auth" not in host.asked[0].lower()
+
+
+async def test_a_gateway_behind_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy from its start to its callback, and the password in nothing that is written or answered."""
+    done = answer(b'{"status":"completed","resourceId":"01"}')
+    host, called = Host(ACCEPTED, done), asyncio.Event()
+    caplog.set_level(logging.INFO)
+
+    async def hook(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b""))
+        called.set()
+
+    async with proxying(PASSWORD) as proxy, behind(proxy, host, tmp_path, monkeypatch) as (_, url):
+        proxy.names["hook.invalid"] = "127.0.0.1"
+        through = {"upstream_proxy": proxy.url_with_password, "callback_proxy": proxy.url_with_password}
+        async with raw(hook) as there, serving(url, tmp_path, callback_allow="127.0.0.0/8", **through) as gateway:
+            job = await gateway.copy(headers={**TOKEN, "Gateway-Callback-Url": f"{there}/hook"})
+            (*_, last) = await tail(gateway.session, job["events"])
+            assert last.data["status"] == "completed"
+            await asyncio.wait_for(called.wait(), 10)
+            async with gateway.session.get(f"{gateway.url}/metrics", headers=OPERATOR) as response:
+                assert "hunter2" not in await response.text()
+    assert proxy.asked[:2] == [f"CONNECT {urlsplit(url).netloc}"] * 2
+    assert proxy.asked[2:] == [f"POST {there}/hook"]
+    written = str([vars(record) for record in caplog.records])
+    assert "copy_started" in written
+    assert "hunter2" not in written
+
+
+async def test_monitors_in_a_network_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that answers with addresses of its own: without the setting none is polled."""
+    upstream = Host(b"")
+    async with raw(upstream) as url, secure(Host(answer()), "localhost", tmp_path, monkeypatch) as port:
+        monitor = f"https://localhost:{port}/m"
+        upstream.answers = [answer(b"", "202 Accepted", b"Location: " + monitor.encode())]
+        for allowed, expected in (("127.0.0.0/8,::1/128", Reply), ("", NoAnswer)):
+            settings = {"monitor_hosts": f"localhost:{port}", "monitor_allow": allowed}
+            async with serving(url, tmp_path, **settings) as gateway:
+                assert isinstance(await poll(gateway.gateway.parts.copies._upstream, monitor), expected)
+                await gateway.copy()
 
 
 async def test_tinyproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
