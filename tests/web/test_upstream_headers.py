@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.support.fake_receiver import Serve, raw, silent
 from tests.support.harness import Running, serving
@@ -101,6 +102,23 @@ async def test_the_languages_of_the_caller_go_along(tmp_path: Path) -> None:
     named = [b"Accept-Language: de-CH, fr;q=0.5\r\n" in head for head in host.asked]
     assert named == [True, True, False, False]
     assert b"accept-language" not in host.asked[-1].lower()
+
+
+async def test_a_callers_bytes_go_along(tmp_path: Path) -> None:
+    """Through the gateway's own parser too, in values and in the path."""
+    host = Host(answer(b"{}", "409 Conflict"))
+    values = {b"Authorization": b"Bearer \xe9", b"Prefer": "é€".encode(), b"client-request-id": b"\x80\xff"}
+    head = b"".join(b"%b: %b\r\n" % line for line in values.items())
+    async with before(host, tmp_path) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(gateway.url).port)
+        path = b"/v1.0/me/drive/root:/%E9%20:/copy"
+        writer.write(b"POST %b HTTP/1.1\r\nHost: h\r\n%bContent-Length: 2\r\n\r\n{}" % (path, head))
+        assert b" 409 " in await reader.readline()
+        writer.close()
+    (asked,) = host.asked
+    assert asked.startswith(b"POST %b HTTP/1.1\r\n" % path)
+    for name, value in values.items():
+        assert b"\r\n%b: %b\r\n" % (name, value) in asked
 
 
 async def test_the_user_agent(tmp_path: Path) -> None:
