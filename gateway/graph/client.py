@@ -38,6 +38,7 @@ HOPS = 3
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED = re.compile(rb"[\x80-\xff ]")
+_STATUS_URLS = ("Location", "Operation-Location", "Azure-AsyncOperation")
 _BODY_HEADERS = ("Content-Type", "Content-Encoding")
 
 
@@ -150,7 +151,7 @@ class Upstream:
         """Send a request to a raw path with its query, once; `body` may be None. Raises NotSent or Broken.
 
         Each character of `path` and `headers` is one byte. The head of the response decides: a body that breaks off, is
-        too long or cannot be decoded counts as none, and that of a 202 with a Location is not waited for.
+        too long or cannot be decoded counts as none, and that of a 202 with a status URL is not waited for.
         """
         sent = SentBody(body or b"")
         try:
@@ -165,7 +166,7 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
             raise (Broken if sent.sent else NotSent)(cause(error)) from None
         async with response:
-            if response.status == 202 and response.headers.get("Location"):
+            if response.status == 202 and any(response.headers.get(name) for name in _STATUS_URLS):
                 response.close()
                 return Reply(response.status, response.headers, b"")
             return await _whole(response)

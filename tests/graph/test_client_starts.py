@@ -236,6 +236,21 @@ async def test_a_202_is_one_whatever_its_body(rest: bytes) -> None:
     assert (reply.code, reply.headers["Location"], reply.body) == (202, "/m/1", b"")
 
 
+@pytest.mark.parametrize("name", ["Location", "Operation-Location", "Azure-AsyncOperation"])
+async def test_the_headers_that_hold_a_status_url(name: str) -> None:
+    """With any of them a 202 has told all."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 202 Accepted\r\n%b: /m/1\r\n\r\n" % name.encode())
+        await silent(reader, writer)
+
+    async with reaching(serve) as upstream:
+        begun = asyncio.get_running_loop().time()
+        assert (await upstream.start("POST", PATH, b"{}", {})).headers[name] == "/m/1"
+        assert asyncio.get_running_loop().time() == begun
+
+
 async def test_a_202_after_interim_answers() -> None:
     """As they come before it."""
     reply = await started(b"HTTP/1.1 103 Early\r\nLocation: /no\r\n\r\n" * 3 + answer(b"", "202 Accepted", MONITOR))
