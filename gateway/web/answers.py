@@ -29,7 +29,7 @@ from gateway.core.errors import (
     GatewayError,
     unavailable,
 )
-from gateway.graph.client import Broken, ItemReply, NotSent
+from gateway.graph.client import Broken, ItemReply, NotSent, Unanswered
 from gateway.outbound.reply import Reply
 from gateway.telemetry.logs import EventLog, context
 from gateway.telemetry.metrics import Metrics
@@ -217,10 +217,10 @@ class PassedOn(Response):
         try:
             async with self._reading as reply:
                 await self._pass_on(reply, scope, send)
-        except NotSent:
-            raise GatewayError(UPSTREAM_UNREACHABLE, "Upstream could not be reached. Try again.") from None
-        except Broken:
-            raise GatewayError(UPSTREAM_UNREACHABLE, "Upstream did not answer. Try again.") from None
+        except Unanswered as failure:
+            log.warning("read_failed", cause=str(failure))
+            what = "could not be reached" if isinstance(failure, NotSent) else "did not answer"
+            raise GatewayError(UPSTREAM_UNREACHABLE, f"Upstream {what}. Try again.") from None
 
     async def _pass_on(self, reply: ItemReply, scope: Scope, send: Send) -> None:
         location = _kept({} if reply.location is None else {"Location": reply.location}, ("Location",))
@@ -230,7 +230,8 @@ class PassedOn(Response):
         try:
             async for chunk in reply.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except Broken:
+        except Broken as failure:
+            log.warning("read_failed", cause=str(failure))
             scope["gateway.connection"].abort()  # a proper end would make half an item look whole
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
@@ -187,3 +188,34 @@ async def test_the_log_says_why_a_start_failed(
     fields: dict[str, Any] = vars(line)["fields"]
     assert (fields["code"], fields["cause"]) == (code, why)
     assert not any("127.0.0.1" in str(vars(record).get("fields")) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "why"),
+    [
+        (b"", 502, "connection broke"),
+        (b"SSH-2.0\r\n\r\n", 502, "not HTTP"),
+        (OK + b"Content-Length: 9\r\n\r\n{", None, "connection broke"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", None, "not HTTP"),
+    ],
+)
+async def test_the_log_says_why_a_read_failed(
+    sent: bytes, status: int | None, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before its answer, which is then a 502, and within it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        await writer.drain()
+
+    async with before(serve, tmp_path) as gateway:
+        if status is None:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with gateway.session.get(gateway.url + ITEM) as response:
+                    await response.read()
+        else:
+            async with gateway.session.get(gateway.url + ITEM) as response:
+                assert response.status == status
+    (line,) = (record for record in caplog.records if record.msg == "read_failed")
+    assert vars(line)["fields"]["cause"] == why
