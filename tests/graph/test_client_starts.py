@@ -79,6 +79,23 @@ async def test_a_value_with_control_characters_does_not(value: str) -> None:
     assert host.asked == []
 
 
+async def test_a_start_without_a_body() -> None:
+    """It has no type either, and counts as sent like any other."""
+    host = Host(answer(b"", "204 No Content"))
+    async with reaching(host) as upstream:
+        assert (await upstream.start("POST", "/v1.0/me/drive/root/archive", None, {})).code == 204
+        assert (await upstream.start("PATCH", "/v1.0/me/drive/items/1", b"{}", {"Content-Type": "a/b"})).code == 204
+    archive, move = host.asked
+    assert lines(archive)[0] == b"POST /v1.0/me/drive/root/archive HTTP/1.1"
+    assert b"Content-Length: 0" in lines(archive)
+    assert b"content-type" not in archive.lower()
+    assert lines(move)[0] == b"PATCH /v1.0/me/drive/items/1 HTTP/1.1"
+    assert b"Content-Type: a/b" in lines(move)
+    async with reaching(dropped) as upstream:
+        with pytest.raises(Broken, match="connection broke"):
+            await upstream.start("POST", "/v1.0/me/drive/root/archive", None, {})
+
+
 async def test_who_asks() -> None:
     """The same on starts, reads and polls, and no header of aiohttp's own."""
     host = Host(answer(b"{}"))
