@@ -106,6 +106,20 @@ async def test_a_gateway_that_was_silent_for_too_long_has_nothing(lives: Postgre
     await moved(two, claimed, "completed")
 
 
+async def test_a_lease_from_before_the_databases_clock_was_set_back(lives: PostgresLives, database_url: str) -> None:
+    """Whoever lives has renewed since; the rows of one that is dead do not wait until the clock is there again."""
+    dead, two = lives.store, await lives.join()
+    await made(dead)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE gateways SET expires = expires + interval '1 hour'")
+    await connection.close()
+    seen = await two.renew(0, 0, patience=5)
+    assert seen is not None
+    assert (seen.members, seen.silent) == (1, 1)
+    assert await two.expire_members() == [dead.me]
+    assert [job.id for job in await two.claim()] == ["j"]
+
+
 async def test_a_renewal_comes_before_a_burial_or_not_at_all(lives: PostgresLives) -> None:
     """However they meet, the gateway and the others agree on whether it lives."""
     watcher = lives.store

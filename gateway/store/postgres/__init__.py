@@ -197,7 +197,8 @@ class PostgresStore(Ownership):
 
     async def release_key(self, key: bytes, created: float) -> None:
         await self._pool.execute(
-            # Others mark it as unknown when they consider this gateway dead; only here is known what became of it.
+            # Others mark it as unknown when they consider this gateway dead, and leave it its owner: only here is known
+            # what became of the request.
             "DELETE FROM keys WHERE key = $1 AND kept = $2 AND outcome <> 'job' AND owner = ANY($3::text[])",
             key,
             created,
@@ -206,7 +207,7 @@ class PostgresStore(Ownership):
 
     async def mark_unknown(self, key: bytes, created: float) -> None:
         await self._pool.execute(
-            "UPDATE keys SET outcome = 'unknown' WHERE key = $1 AND kept = $2 AND outcome = 'inFlight'"
+            "UPDATE keys SET outcome = 'unknown', owner = '' WHERE key = $1 AND kept = $2 AND outcome <> 'job'"
             " AND owner = ANY($3::text[])",
             key,
             created,

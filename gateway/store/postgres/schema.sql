@@ -31,7 +31,7 @@ CREATE TABLE keys (
   outcome     TEXT NOT NULL,      -- inFlight, job, unknown
   job_id      TEXT COLLATE "C",
   kept        DOUBLE PRECISION NOT NULL,
-  owner       TEXT COLLATE "C" NOT NULL  -- the gateway that received the request
+  owner       TEXT COLLATE "C" NOT NULL  -- the gateway that got the request, empty once that has found the outcome unknown
 );
 CREATE INDEX keys_job ON keys (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX keys_unknown ON keys (kept) WHERE outcome = 'unknown';

@@ -60,24 +60,28 @@ PAST = f"SELECT id FROM jobs WHERE ended < $1 AND {_UNNEEDED} LIMIT $2 FOR UPDAT
 STILL_PAST = f"SELECT id FROM jobs WHERE id = ANY($2::text[]) AND {_UNNEEDED}"
 """Selects those of the locked jobs that may be deleted: from now on no callback of theirs can be added or retried."""
 
-RENEW = """
+_SILENT = "(expires < clock_timestamp() OR expires > clock_timestamp() + interval '2700 seconds')"
+"""Leases that have ended. No lease lasts longer than 2,700 s, so one that seems to dates from before the database's
+clock was set back, and has not been renewed since.
+"""
+RENEW = f"""
 WITH mine AS (
   UPDATE gateways SET expires = clock_timestamp() + $2::float8 * interval '1 second', jobs = $3, callbacks = $4
   WHERE id = $1 RETURNING 1
 ), others AS (
   SELECT count(*) AS count, coalesce(sum(jobs), 0)::bigint AS jobs, coalesce(sum(callbacks), 0)::bigint AS callbacks
-  FROM gateways WHERE id <> $1 AND expires > clock_timestamp() AND jobs >= 0
+  FROM gateways WHERE id <> $1 AND NOT {_SILENT} AND jobs >= 0
 )
 SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp())::float8 AS now, o.*,
-  (SELECT count(*) FROM gateways WHERE id <> $1 AND expires < clock_timestamp()) AS silent,
+  (SELECT count(*) FROM gateways WHERE id <> $1 AND {_SILENT}) AS silent,
   (SELECT count(*) FROM jobs WHERE owner IS NULL AND ended IS NULL) AS free_jobs,
   (SELECT count(*) FROM callbacks WHERE owner IS NULL AND state = 'active') AS free_callbacks
 FROM others o
 """
 
-EXPIRE_MEMBERS = """
+EXPIRE_MEMBERS = f"""
 DELETE FROM gateways WHERE id IN (
-  SELECT id FROM gateways WHERE expires < clock_timestamp() FOR UPDATE SKIP LOCKED
+  SELECT id FROM gateways WHERE {_SILENT} FOR UPDATE SKIP LOCKED
 ) RETURNING id
 """
 

@@ -53,7 +53,7 @@ class StoreFile:
         self.operator_hash: bytes | None
         self.new_operator_key: str | None = None
         self.is_new = not path.exists() or path.stat().st_size == 0
-        self._opened: dict[str, tuple[int, int] | None] = {}
+        self._opened: list[tuple[str, tuple[int, int] | None]] = []
         self._missing = ""
         self._judging = threading.Lock()
 
@@ -111,39 +111,34 @@ class StoreFile:
 
     def opened(self) -> None:
         """Remember which files are open, once connections have the file and its log (WAL) open."""
-        self._opened = {suffix: self._identity(suffix) for suffix in ("", "-wal", "-shm")}
+        paths = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
+        self._opened = [(path, _identity(path)) for path in paths]
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the files at the path are those that are open; logs each change. Three `stat`: 5 us.
+        """Whether the files at the path are those that are open; logs each change. It takes 10 us: three `stat`.
 
         A removed or replaced file still takes writes, but no later start finds them. A database without its log lacks
         the newest changes, and a reader without the index of the log (-shm) damages both.
         """
         with self._judging:
-            missing = next(
-                (s for s, known in self._opened.items() if known is None or known != self._identity(s)), None
-            )
-            text = "" if missing is None else f"{self.path}{missing}"
-            if text != self._missing:
-                self._missing = text
-                if text:
-                    log.error("store_file_gone", path=text, advice=_GONE if missing == "" else _LOG_GONE)
+            missing = ""
+            for path, opened in self._opened:
+                if opened is None or opened != _identity(path):
+                    missing = path
+                    break
+            if missing != self._missing:
+                self._missing = missing
+                if missing:
+                    log.error("store_file_gone", path=missing, advice=_GONE if missing == self.place else _LOG_GONE)
                 else:
-                    log.warning("store_file_back", path=str(self.path))
-            return not text
+                    log.warning("store_file_back", path=self.place)
+            return not missing
 
     def require_in_place(self) -> None:
         """Raises StoreUnavailable when what is stored now would be lost at the next start."""
         if not self.is_in_place:
             raise StoreUnavailable(f"The store: the file at {self._missing} is not the one that is open.")
-
-    def _identity(self, suffix: str) -> tuple[int, int] | None:
-        try:
-            found = os.stat(f"{self.path}{suffix}")  # noqa: PTH116 - a Path would cost more than the call
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     def _prepare(self, secret_key: str | None, make_operator_key: bool) -> None:
         if self.is_new:
@@ -275,6 +270,14 @@ def _lock(path: Path, owner: str) -> int:
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"process {os.getpid()} ({owner})\n".encode(), 0)
     return handle
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path would cost more than the call
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _unusable(path: Path, error: OSError) -> str:
