@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES
-from gateway.core.job import COMPLETED
+from gateway.core.job import COMPLETED, TroubleCode
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,6 +40,12 @@ REMEDIES = {
     # the gateway's own
     **{kind.code.lower(): kind.advice for kind in KINDS if kind.advice},
     **{code.lower(): loss.advice for code, loss in LOSSES.items()},
+}
+
+_TROUBLES: dict[TroubleCode, str] = {
+    "throttled": "upstream asks for fewer polls",
+    "unreachable": "upstream gives no usable answer; the gateway goes on asking",
+    "doubted": "upstream says that it does not know the job; the gateway makes sure",
 }
 
 
@@ -92,7 +98,7 @@ class ProgressBar:
         self._begun = True
         self._bar.start_task(self._task)
         self._bar.update(self._task, completed=percentage(state), status=clean(state.get("status", "")))
-        self._described = clean(state.get("statusDescription", ""))
+        self._described = trouble_words(state) or clean(state.get("statusDescription", ""))
         self._live.refresh()
 
     def notice(self, text: str) -> None:
@@ -138,11 +144,20 @@ def line(state: State, *, advise: bool = False) -> str:
 
 
 def known(state: State) -> str:
-    """Return the details of a state: the error and its remedy, else the new item, else upstream's description."""
+    """Return the details of a state: the error and its remedy, else the new item, else why nothing moves, else
+    upstream's description.
+    """
     error = state.get("error")
     if isinstance(error, dict):
         return f"{error_words(error).rstrip('.')}. {remedy(error.get('code'))}".rstrip()
-    return clean(state.get("resource") or state.get("statusDescription") or "")
+    return clean(state.get("resource") or trouble_words(state) or state.get("statusDescription") or "")
+
+
+def trouble_words(state: State) -> str:
+    """Return why nothing moves, in words; empty while all is well."""
+    trouble = state.get("trouble")
+    code = trouble.get("code") if isinstance(trouble, dict) else None
+    return "" if code is None else _TROUBLES.get(code, f"trouble: {clean(code)}")
 
 
 def ending(state: State) -> str:

@@ -27,6 +27,7 @@ from gateway.cli.arguments import copy_path, job_url, secret, target
 from gateway.cli.display import REMEDIES, ending, known, line, remedy
 from gateway.cli.follow import EventStream, Message, verdict
 from gateway.core.errors import LostCode
+from gateway.core.job import TroubleCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running
 from tests.support.fake_upstream import answering, faking
@@ -117,6 +118,15 @@ def test_every_code_has_a_remedy() -> None:
     lost = {"status": "failed", "error": {"code": "watchStopped", "message": "It was.", "origin": "gateway"}}
     assert line(lost).endswith("watchStopped: It was.")
     assert line(lost, advise=True).endswith(f"watchStopped: It was. {remedy('watchStopped')}")
+
+
+def test_every_trouble_has_words() -> None:
+    """They replace upstream's description while nothing moves; a code of a newer gateway is shown as it is."""
+    for code in get_args(TroubleCode):
+        words = known({"status": "inProgress", "statusDescription": "3/40", "trouble": {"code": code}})
+        assert words.startswith("upstream ")
+    assert known({"status": "inProgress", "trouble": {"code": "new"}}) == "trouble: new"
+    assert known({"status": "inProgress", "statusDescription": "3/40"}) == "3/40"
 
 
 async def gateway(*arguments: str, **environment: str) -> tuple[int, str, str]:

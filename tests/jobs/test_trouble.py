@@ -155,9 +155,9 @@ async def test_a_host_that_lies_for_a_while_ends_no_job(lie: str, seconds: float
         jobs: list[str] = []
         good = upstream.on_poll
         async with serving(upstream.url, tmp_path, **REAL) as gateway:
-            for _ in range(12):
+            for _ in range(6):
                 jobs.append((await gateway.copy(ITEM))["jobId"])
-                await anyio.sleep(40 if len(jobs) < 8 else 0.1)
+                await anyio.sleep(40 if len(jobs) < 4 else 0.1)
             upstream.on_poll = answering(LIES[lie])
             await anyio.sleep(seconds / 2)
         async with serving(upstream.url, tmp_path, **REAL) as gateway:
