@@ -217,6 +217,7 @@ class Gateway:
                     rate=settings.poll_rate,
                     start_queue=StartQueue(RateLimit(settings.poll_rate)),
                     hung_lane=HungLane(HUNG_AT_ONCE),
+                    troubled=None if shared is None else shared.troubled,
                 )
             )
 

@@ -117,7 +117,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     `version` is the API version of the copy request. `drive_id` is the target drive, None if unknown. `prefix` is the
     path of the source drive in the request. `trace` is the trace context of the request, None without tracing.
     `item_id` is the item of the request when the job changes that item itself, so that it is the result of a job whose
-    monitor names none.
+    monitor names none. `host` is the mark of the monitor's host, see `core.keys.host_mark`.
     """
 
     version: str = "v1.0"
@@ -125,6 +125,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     prefix: str | None = None
     trace: str | None = None
     item_id: str | None = None
+    host: str | None = None
 
     def resource(self, item_id: str, drive_id: str | None) -> str | None:
         """The path of an item, in `drive_id` if that is known; None when neither a drive nor the prefix is known."""

@@ -35,6 +35,11 @@ def idempotency_id(secret: bytes, authorization: str, key: str) -> bytes:
     return _mac(secret, b"idempotency", authorization.encode(), key.encode())
 
 
+def host_mark(secret: bytes, host: str) -> str:
+    """How the store tells the monitors of one host from others, without its name."""
+    return _mac(secret, b"host", host.encode()).hex()[:16]
+
+
 def fingerprint(*parts: bytes) -> bytes:
     """SHA-256 of the parts of a request, to tell requests apart."""
     digest = hashlib.sha256()

@@ -32,8 +32,8 @@ from gateway.core.errors import (
     unavailable,
 )
 from gateway.core.job import Event, Job, Target, advance, reference
-from gateway.core.keys import idempotency_id, new_callback_id, new_job_id
-from gateway.graph.client import Broken, NotSent, Unanswered, Upstream
+from gateway.core.keys import host_mark, idempotency_id, new_callback_id, new_job_id
+from gateway.graph.client import Broken, Monitor, NotSent, Unanswered, Upstream
 from gateway.graph.dialects import finished_item
 from gateway.graph.items import OPERATIONS
 from gateway.jobs.idempotency import Keys
@@ -175,13 +175,14 @@ class Copies:
 
     async def watch(self, monitor_url: str, target: Target, operation: str, label: str | None) -> Job:
         """Watch a monitor URL that the caller already holds. Raises GatewayError (400, 503) or StoreUnavailable."""
-        if self._upstream.monitor(monitor_url) is None:
+        monitor = self._upstream.monitor(monitor_url)
+        if monitor is None:
             raise GatewayError(MONITOR_URL_NOT_ALLOWED)
         with self._place():
             job, events = jobs.accepted(
                 new_job_id(),
                 monitor=monitor_url,
-                target=target,
+                target=self._marked(target, monitor),
                 now=self._clock(),
                 operation=operation,
                 label=label,
@@ -296,13 +297,13 @@ class Copies:
         url = self._upstream.resolve(location)
         if url is None:
             raise not_a_job("Upstream's Location is no URL.")
-        finished = finished_item(url)
-        if finished is None and self._upstream.monitor(url) is None:
+        finished, monitor = finished_item(url), self._upstream.monitor(url)
+        if finished is None and monitor is None:
             raise GatewayError(MONITOR_HOST_NOT_ALLOWED)
         job, events = jobs.accepted(
             new_job_id(),
             monitor=url,
-            target=request.target(),
+            target=self._marked(request.target(), monitor),
             now=now,
             operation=OPERATIONS[request.item.action],
             label=request.shown_label(),
@@ -311,6 +312,11 @@ class Copies:
             job, last = advance(job, finished, now)
             return job, [*events, *last]
         return job, events
+
+    def _marked(self, target: Target, monitor: Monitor | None) -> Target:
+        if monitor is None:
+            return target
+        return msgspec.structs.replace(target, host=host_mark(self._store.secret, monitor.host))
 
     async def _store_job(self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None) -> None:
         def failed(error: Exception, _attempts: int) -> None:

@@ -25,6 +25,23 @@ ASK_AGAIN = 5.0
 log = EventLog("gateway.watch")
 
 
+def few(jobs: int) -> int:
+    """The largest number of a host's jobs that is not most of them."""
+    return max(jobs // 2, MOST_AT_LEAST - 1)
+
+
+def well_elsewhere_at(jobs: int, troubled: int, since: float, now: float) -> float:
+    """The time from when a host may count as well whose `jobs` other gateways poll, for a job that has heard since
+    `since` that its monitor is lost; `now` if the host is well.
+
+    `troubled` of the jobs are in trouble, this one included. Trouble is stored with the second such answer, so the
+    others are waited for, for a minute.
+    """
+    if troubled > few(jobs):
+        return now + ASK_AGAIN
+    return max(now, since + MINUTE) if jobs >= MOST_AT_LEAST else now
+
+
 class HostHealth:
     """What the running jobs of one host last heard."""
 
@@ -67,7 +84,7 @@ class HostHealth:
 
     def doubted(self, now: float) -> bool:
         """Whether most jobs of the host have heard in the last minute that their monitors are lost."""
-        return self.losing(now) > self._few()
+        return self.losing(now) > few(len(self._heard))
 
     def well_at(self, since: float, now: float) -> float:
         """The time from when the host may count as well, for a job that has heard since `since` that its monitor is
@@ -76,9 +93,9 @@ class HostHealth:
         Jobs whose last answer is not good count against their host too. A job that was not asked since then may still
         hear the same; it is waited for, for a minute at most.
         """
-        few, losing = self._few(), self.losing(now)
-        if losing > few:
-            return next(islice(self._lost.values(), losing - few - 1, None)) + MINUTE
+        most_not, losing = few(len(self._heard)), self.losing(now)
+        if losing > most_not:
+            return next(islice(self._lost.values(), losing - most_not - 1, None)) + MINUTE
         against = unasked = 0
         for job_id, (at, good) in self._heard.items():
             if job_id in self._lost:
@@ -87,15 +104,11 @@ class HostHealth:
                 unasked += 1
             elif not good:
                 against += 1
-        if against > few:
+        if against > most_not:
             return now + ASK_AGAIN
-        if against + unasked > few and now < since + MINUTE:
+        if against + unasked > most_not and now < since + MINUTE:
             return min(now + ASK_AGAIN, since + MINUTE)
         return now
-
-    def _few(self) -> int:
-        """The largest number of jobs that is not most of them."""
-        return max(len(self._heard) // 2, MOST_AT_LEAST - 1)
 
 
 class Host:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
 
-from gateway.core.errors import error_text
+from gateway.core.errors import StoreUnavailable, error_text
 from gateway.core.job import Answer, Event, Job, advance, kind_of, lose_track, reference, troubled
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
-from gateway.jobs.host import Host
+from gateway.jobs.host import ASK_AGAIN, MOST_AT_LEAST, Host, well_elsewhere_at
 from gateway.jobs.loss import (
     UNSEEN_MONITOR,
     WELL,
@@ -49,7 +49,7 @@ class PollContext(Runtime, frozen=True, kw_only=True):
     """The runtime, and the rest of the context that all watches of a process share.
 
     `deadline` is the longest life of a job in seconds; `rate` is the limit in polls a second, of the process and of
-    each host.
+    each host. `troubled` is the store's, None when no other gateway shares it.
     """
 
     store: Store
@@ -60,6 +60,7 @@ class PollContext(Runtime, frozen=True, kw_only=True):
     rate: float
     start_queue: StartQueue
     hung_lane: HungLane
+    troubled: Callable[[str], Awaitable[tuple[int, int]]] | None = None
 
 
 class Watch:
@@ -239,6 +240,8 @@ class Watch:
         self._loss = update(self._loss, heard, sent, now)
         self.host.heard(self._job.id, heard, now)
         lost, due = judge(self._loss, sent, now, context.patience, self._host_well_at)
+        if lost is not None and isinstance(heard, Lost) and (wait := await self._wait_for_others(now)):
+            lost, due = None, wait
         observed = self._weighed(heard)
         clock = context.clock()
         events: Sequence[Event] = ()
@@ -263,6 +266,19 @@ class Watch:
 
     def _host_well_at(self, since: float) -> float:
         return self.host.health.well_at(since, self._now())
+
+    async def _wait_for_others(self, now: float) -> float:
+        """Seconds for which a verdict still waits for what the jobs of the host hear that other gateways poll."""
+        host, troubled = self._job.target.host, self._context.troubled
+        if troubled is None or host is None or self.host.health.jobs >= MOST_AT_LEAST:
+            return 0.0  # there are no others, or the own jobs tell enough
+        if now - self._loss.lost_since >= self._context.patience.doubtful:
+            return 0.0
+        try:
+            jobs, in_trouble = await troubled(host)
+        except StoreUnavailable:
+            return ASK_AGAIN
+        return well_elsewhere_at(jobs, in_trouble, self._loss.lost_since, now) - now
 
     def _weighed(self, observed: Observation) -> Observation | None:
         """The observation to act on; None for a completion without an item's id, which deserves one more look.

@@ -197,6 +197,11 @@ class SharedStore(Store, Protocol):
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         """The ids of the running jobs or active callbacks that this gateway owns, according to the store."""
 
+    async def troubled(self, host: str) -> tuple[int, int]:
+        """The number of running jobs of a host, named by its mark, and of those in trouble, whichever gateway polls
+        them.
+        """
+
     async def release_all(self) -> None:
         """Release all rows and take no share of the work any more, but stay registered: keys in flight stay so."""
 

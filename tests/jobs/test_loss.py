@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.core.job import Answer, Trouble, iso
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
-from gateway.jobs.host import HostHealth
+from gateway.jobs.host import HostHealth, well_elsewhere_at
 from gateway.jobs.loss import (
     UNSEEN_MONITOR,
     WELL,
@@ -198,6 +198,26 @@ def test_jobs_that_ended_are_forgotten() -> None:
     assert (found.jobs, found.losing(31.0), found.losing(80.0)) == (2, 2, 0)
     assert not found.leave("b")
     assert found.leave("own")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "troubled", "now", "well_at"),
+    [
+        (1, 1, 20.0, 20.0),
+        (2, 2, 20.0, 20.0),
+        (3, 1, 20.0, 70.0),
+        (3, 2, 20.0, 70.0),
+        (3, 3, 20.0, 25.0),
+        (3, 3, 90.0, 95.0),
+        (6, 3, 69.0, 70.0),
+        (6, 3, 70.0, 70.0),
+        (6, 4, 70.0, 75.0),
+        (500, 2, 80.0, 80.0),
+    ],
+)
+def test_jobs_of_the_host_that_other_gateways_poll(jobs: int, troubled: int, now: float, well_at: float) -> None:
+    """For a job that was told since 10 that it is lost: the others have a minute to hear the same."""
+    assert well_elsewhere_at(jobs, troubled, 10.0, now) == well_at
 
 
 TOLD = Trouble(code="throttled", since="1970-01-01T00:00:01.000Z")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import anyio
 import msgspec
 import pytest
 from aiohttp import web
+from anyio.abc import TaskGroup
 from multidict import CIMultiDict
 
+from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
@@ -21,6 +23,7 @@ from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
 from gateway.jobs.schedule import Bounds
 from gateway.jobs.watch import PollContext, Watch
 from gateway.outbound.reply import Reply
+from gateway.store.sqlite import SQLiteStore
 from tests.support.fake_upstream import FakeUpstream, answering, faking
 from tests.support.harness import OPERATOR, Event, Running, runtime, serving, tail
 from tests.support.stores import open_sqlite
@@ -226,52 +229,110 @@ async def test_a_verdict_is_stored_when_the_gateway_stops_before_the_second_look
         assert upstream.polls() == 1
 
 
-class Counting:
-    """An upstream whose jobs go on for ever."""
+class Scripted:
+    """An upstream that answers every poll alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes, status: int) -> None:
         self.polls = 0
+        self._reply = Reply(status, CIMultiDict(), body)
 
     def allows(self, _url: str) -> bool:
         return False
 
     async def poll(self, _monitor: Monitor, _headers: Mapping[str, str]) -> Reply:
         self.polls += 1
-        return Reply(202, CIMultiDict(), b'{"status":"inProgress"}')
+        return self._reply
 
 
-@pytest.mark.parametrize("set_by", [0.0, 3600.0, -3600.0, 86400.0 * 400, -86400.0 * 400])
-async def test_a_wall_clock_that_is_set_changes_no_wait(set_by: float, tmp_path: Path) -> None:
-    """A job's age is monotonic: neither is it polled more often, nor does its deadline come."""
-    loop = asyncio.get_running_loop()
-    store = open_sqlite(tmp_path / "gateway.db")
-    clock = 1e9
-    job, events = accepted("a" * 24, monitor="https://h/m", target=Target(), now=clock)
-    await store.create(job, events, None)
-    upstream: Any = Counting()
-    async with anyio.create_task_group() as tasks:
+class Alone:
+    """A watch of one job without the rest of a gateway; `clock` is in seconds since 1970."""
+
+    def __init__(self, upstream: Any, store: SQLiteStore, **options: Any) -> None:
+        self.clock = 1e9
+        self.upstream = upstream
+        self.store = store
+        self.options = options
+
+    async def watch(self, tasks: TaskGroup, job_id: str, host: str | None = None) -> None:
+        """Begin a watch; its first poll is a second later."""
+        job, events = accepted(job_id, monitor="https://h/m", target=Target(host=host), now=self.clock)
+        await self.store.create(job, events, None)
         context = PollContext(
-            **msgspec.structs.asdict(runtime(tasks, lambda: clock)),
-            store=store,
-            upstream=upstream,
+            **msgspec.structs.asdict(runtime(tasks, lambda: self.clock)),
+            store=self.store,
+            upstream=self.upstream,
             bounds=Bounds(0.5, 30.0),
             patience=Patience(600.0, 300.0),
             deadline=3000.0,
             rate=1000,
             start_queue=StartQueue(RateLimit(1000)),
             hung_lane=HungLane(1),
+            **self.options,
         )
-        watch = Watch(job, Monitor("https://h/m", None, None, "h:443"), Host("h:443", 1000, context.metrics), context)
+        own = Host("h:443", 1000, context.metrics)
+        own.join(job.id)
+        watch = Watch(job, Monitor("https://h/m", None, None, "h:443"), own, context)
         tasks.start_soon(watch.run, 1.0)
+
+    async def last(self, job_id: str) -> Event:
+        """The newest event of a job."""
+        (piece,) = await self.store.read([(job_id, 0)], 64)
+        assert piece is not None
+        event = piece.events[-1]
+        return Event(str(event.seq), event.kind, msgspec.json.decode(event.data))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
+    store = open_sqlite(tmp_path / "gateway.db")
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("set_by", [0.0, 3600.0, -3600.0, 86400.0 * 400, -86400.0 * 400])
+async def test_a_wall_clock_that_is_set_changes_no_wait(set_by: float, store: SQLiteStore) -> None:
+    """A job's age is monotonic: neither is it polled more often, nor does its deadline come."""
+    upstream = Scripted(b'{"status":"inProgress"}', 202)
+    alone = Alone(upstream, store)
+    async with anyio.create_task_group() as tasks:
+        await alone.watch(tasks, "a")
         await anyio.sleep(1000)
-        before, clock = upstream.polls, clock + 1000 + set_by
+        before, alone.clock = upstream.polls, alone.clock + 1000 + set_by
         await anyio.sleep(1000)
         assert 30 <= upstream.polls - before <= 40
-        await anyio.sleep(1010)
-        polls = upstream.polls
-    (piece,) = await store.read([(job.id, 0)], 64)
-    await store.close()
-    assert piece is not None
-    assert b"deadlineExceeded" in piece.events[-1].data
-    assert loop.time() > 3000
-    assert polls == upstream.polls
+        await anyio.sleep(980)
+        assert (await alone.last("a")).name == "progress"
+        await anyio.sleep(30)
+    assert (await alone.last("a")).data["error"]["code"] == "deadlineExceeded"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "in_trouble", "mark", "seconds"),
+    [
+        (2, 2, "m", 60),  # the monitor was never seen well
+        (6, 1, "m", 60),
+        (6, 6, "m", 300),
+        (6, 6, None, 60),
+        (6, None, "m", 300),
+    ],
+)
+async def test_what_the_jobs_of_other_gateways_hear(
+    jobs: int, in_trouble: int | None, mark: str | None, seconds: float, store: SQLiteStore
+) -> None:
+    """A gateway with fewer than three jobs of a host asks the store for the rest, which may be away."""
+    asked = []
+
+    async def troubled(host: str) -> tuple[int, int]:
+        asked.append(host)
+        if in_trouble is None:
+            raise StoreUnavailable
+        return jobs, in_trouble
+
+    gone = Scripted(b'{"error":{"code":"itemNotFound"}}', 404)
+    alone = Alone(gone, store, troubled=troubled)
+    begun = asyncio.get_running_loop().time()
+    async with anyio.create_task_group() as tasks:
+        await alone.watch(tasks, "a", host=mark)
+    assert (await alone.last("a")).data["error"]["code"] == "monitorExpired"
+    assert seconds <= asyncio.get_running_loop().time() - begun <= seconds + 15
+    assert set(asked) == ({mark} if mark else set())

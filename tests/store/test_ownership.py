@@ -14,11 +14,10 @@ import asyncpg
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.job import Answer, Event, Target, accepted, advance
+from gateway.core.job import Answer, Event, Target, Trouble, accepted, advance, iso, troubled
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
 from gateway.store.postgres.ownership import PORTION
-from gateway.store.postgres.pool import SIZE
 from tests.store.test_store import NOW, log, made, moved, wanting
 from tests.support.stores import PostgresLives, postgres_lives
 from tests.support.wire import Direction, wired
@@ -81,57 +80,6 @@ async def test_an_ended_job_has_no_owner(lives: PostgresLives) -> None:
     assert await two.claim() == []
     assert await two.claim_callbacks() == []
     assert await two.get(job.id) is not None
-
-
-async def test_a_gateway_that_was_silent_for_too_long_has_nothing(lives: PostgresLives) -> None:
-    """It hears so with its next renewal, cannot claim before it joins anew, and its writes are refused."""
-    dead = lives.store
-    job = await made(dead)
-    await dead.reserve(b"k", b"f", NOW)
-    two = await lives.join()
-    assert await two.expire_members() == []
-    await lives.expire(dead)
-    assert await dead.expire_members() == [dead.me]
-    assert await renewed(dead) is None
-    assert await dead.claim() == []
-    (claimed,) = await two.claim()
-    late, events = advance(job, Answer(status="completed"), NOW)
-    assert not await dead.append(late, events)
-    assert await log(two) == [1]
-    known = await two.reserve(b"k", b"f", NOW)
-    assert known is not None
-    assert known.outcome == "unknown"
-    await dead.join()
-    assert await renewed(dead) == (2, 1, 0)
-    await moved(two, claimed, "completed")
-
-
-async def test_a_lease_from_before_the_databases_clock_was_set_back(lives: PostgresLives, database_url: str) -> None:
-    """Whoever lives has renewed since; the rows of one that is dead do not wait until the clock is there again."""
-    dead, two = lives.store, await lives.join()
-    await made(dead)
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE gateways SET expires = expires + interval '1 hour'")
-    await connection.close()
-    seen = await two.renew(0, 0, patience=5)
-    assert seen is not None
-    assert (seen.members, seen.silent) == (1, 1)
-    assert await two.expire_members() == [dead.me]
-    assert [job.id for job in await two.claim()] == ["j"]
-
-
-async def test_a_renewal_comes_before_a_burial_or_not_at_all(lives: PostgresLives) -> None:
-    """However they meet, the gateway and the others agree on whether it lives."""
-    watcher = lives.store
-    for _ in range(20):
-        store = await lives.join()
-        await made(store, store.me)
-        await lives.expire(store)
-        standing, buried = await asyncio.gather(renewed(store), watcher.expire_members())
-        assert (standing is None) == (store.me in buried)
-        assert (await store.holdings("jobs") == set()) == (store.me in buried)
-        await store.leave()
-        await watcher.expire_members()
 
 
 async def test_one_that_is_leaving_takes_no_share_and_keeps_its_keys(lives: PostgresLives) -> None:
@@ -210,21 +158,6 @@ async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: Postgres
     assert sorted(heard) == ["a", "b"]
     assert await one.holdings("callbacks") == set()
     assert await two.holdings("callbacks") == {"b"}
-
-
-async def test_a_clock_that_is_wrong(database_url: str) -> None:
-    """By minutes: all gateways go by the database's."""
-    async with AsyncExitStack() as stack:
-        for wrong in (-300.0, 300.0):
-            database = await Database.open(database_url, None, None)
-            opening = PostgresStore.open(database, log_limit=9, lease=10, clock=partial(_off_by, wrong))
-            store = await stack.enter_async_context(opening)
-            await store.renew(0, 0, patience=5)
-            assert store.clock() == pytest.approx(time.time(), abs=1)
-
-
-def _off_by(seconds: float) -> float:
-    return time.time() + seconds
 
 
 async def test_a_gateway_that_hangs_in_a_transaction_holds_up_nobody(lives: PostgresLives) -> None:
@@ -381,32 +314,6 @@ async def test_much_changes_hands_in_portions(lives: PostgresLives) -> None:
     assert sum([len(await third.claim(many)) for _ in range(3)]) == many
 
 
-async def test_a_row_that_somebody_holds_stops_no_burial(lives: PostgresLives, database_url: str) -> None:
-    """As of a gateway that froze in the middle of a claim: it is buried later, the others now."""
-    frozen, dead, three = lives.store, await lives.join(), await lives.join()
-    await made(dead, "j")
-    await lives.expire(frozen)
-    await lives.expire(dead)
-    connection = await asyncpg.connect(database_url)
-    async with connection.transaction():
-        await connection.execute("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", frozen.me)
-        assert await three.expire_members() == [dead.me]
-        assert [job.id for job in await three.claim()] == ["j"]
-    await connection.close()
-    assert await three.expire_members() == [frozen.me]
-
-
-async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
-    """They have a connection of their own."""
-    async with anyio.create_task_group() as tasks:
-        for _ in range(SIZE + 5):
-            tasks.start_soon(lives.store._pool.execute, "SELECT pg_sleep(3)")
-        await anyio.sleep(0.5)
-        with anyio.fail_after(1):
-            assert await renewed(lives.store) == (1, 0, 0)
-        tasks.cancel_scope.cancel()
-
-
 async def test_what_is_given_up_here_ends_there(lives: PostgresLives) -> None:
     """A statement may take little longer than it is waited for, in a transaction or not."""
     limit = "SELECT current_setting('statement_timeout')"
@@ -427,3 +334,21 @@ async def test_a_row_under_another_key_stops_no_claim(lives: PostgresLives, data
     assert [job.id for job in await one.claim()] == ["good"]
     with pytest.raises(StoreUnavailable, match="GATEWAY_SECRET_KEY"):
         await one.get("bad")
+
+
+async def test_the_trouble_of_a_hosts_jobs(lives: PostgresLives) -> None:
+    """Whoever polls them; of the running ones, and whatever else the state and the target hold."""
+    one, two = lives.store, await lives.join()
+    for number, (store, host) in enumerate(
+        [(one, "m"), (one, "m"), (two, "m"), (two, "other"), (one, None), (one, "m")]
+    ):
+        target = Target(drive_id='"host":"m"\x00', host=host)
+        job, events = accepted(f"j{number}", monitor="https://h/m", target=target, now=NOW, label='"trouble":{}')
+        await store.create(job, events, None)
+        if number % 2:
+            job, events = troubled(job, Trouble(code="doubted", since=iso(NOW)), NOW)
+            assert await store.append(job, events)
+    await moved(one, job, "completed")
+    assert await two.troubled("m") == (3, 1)
+    assert await one.troubled("other") == (1, 1)
+    assert await one.troubled("none") == (0, 0)

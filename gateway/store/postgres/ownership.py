@@ -18,7 +18,7 @@ from gateway.core.callback import Callback
 from gateway.core.job import Job
 from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
-from gateway.store.postgres.statements import EXPIRE_MEMBERS, MARK_UNKNOWN, RENEW, Owned
+from gateway.store.postgres.statements import EXPIRE_MEMBERS, MARK_UNKNOWN, RENEW, TROUBLED, Owned
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sealing import DecryptionFailed
 from gateway.telemetry.logs import EventLog
@@ -124,6 +124,10 @@ class Ownership:
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         return {row["id"] for row in await self._pool.execute(_TABLES[table].owned, self.me)}
+
+    async def troubled(self, host: str) -> tuple[int, int]:
+        (row,) = await self._pool.execute(TROUBLED, b'"host":"%b"' % host.encode())
+        return row["jobs"], row["troubled"]
 
     async def release_all(self) -> None:
         self._is_leaving = True

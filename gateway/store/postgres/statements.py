@@ -79,6 +79,16 @@ SELECT (SELECT count(*) FROM mine) AS alive, extract(epoch FROM clock_timestamp(
 FROM others o
 """
 
+TROUBLED = """
+SELECT count(*) AS jobs, count(*) FILTER (WHERE position('"trouble":{'::bytea IN state) > 0) AS troubled
+FROM jobs WHERE ended IS NULL AND position($1::bytea IN target) > 0
+"""
+"""It reads every running job, so it is asked only when a gateway with few jobs of a host may lose one.
+
+The columns are searched as bytes, since PostgreSQL takes no NUL from JSON. Quotes in a string of a caller's are
+escaped, so a member's name and its quotes are found nowhere else.
+"""
+
 EXPIRE_MEMBERS = f"""
 DELETE FROM gateways WHERE id IN (
   SELECT id FROM gateways WHERE {_SILENT} FOR UPDATE SKIP LOCKED
