@@ -46,17 +46,20 @@ class HostHealth:
     """What the running jobs of one host last heard."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[float, bool]] = {}
-        """Of each running job the time of its last answer, and whether that was a good one; (-inf, True) before."""
+        self._heard: dict[str, float] = {}
+        """When each running job last heard anything, also that there is no answer; minus infinity before."""
+        self._bad: set[str] = set()
+        """The jobs whose last answer was not good."""
         self._lost: dict[str, float] = {}
         """When a job last heard that its monitor is lost, within the minute; the longest ago first."""
 
     def join(self, job_id: str) -> None:
-        self._heard.setdefault(job_id, (-math.inf, True))
+        self._heard.setdefault(job_id, -math.inf)
 
     def leave(self, job_id: str) -> bool:
         """Remove a job; True if it was the host's last."""
         self._heard.pop(job_id, None)
+        self._bad.discard(job_id)
         self._lost.pop(job_id, None)
         return not self._heard
 
@@ -64,7 +67,11 @@ class HostHealth:
         """Record an answer of a running job, or that there was none."""
         if job_id not in self._heard:
             return
-        self._heard[job_id] = (now, isinstance(observed, Answer))
+        self._heard[job_id] = now
+        if isinstance(observed, Answer):
+            self._bad.discard(job_id)
+            return
+        self._bad.add(job_id)
         if isinstance(observed, Lost):
             self._lost.pop(job_id, None)
             self._lost[job_id] = now
@@ -82,31 +89,21 @@ class HostHealth:
             del self._lost[job_id]
         return len(self._lost)
 
-    def doubted(self, now: float) -> bool:
-        """Whether most jobs of the host have heard in the last minute that their monitors are lost."""
-        return self.losing(now) > few(len(self._heard))
-
     def well_at(self, since: float, now: float) -> float:
         """The time from when the host may count as well, for a job that has heard since `since` that its monitor is
         lost; not later than `now` if the host is well.
 
-        Jobs whose last answer is not good count against their host too. A job that was not asked since then may still
-        hear the same; it is waited for, for a minute at most.
+        Jobs whose last answer is not good count against their host too, however long ago that was. A job whose answers
+        are good but that was not asked since `since` may still hear the same; it is waited for, for a minute at most.
         """
         most_not, losing = few(len(self._heard)), self.losing(now)
         if losing > most_not:
             return next(islice(self._lost.values(), losing - most_not - 1, None)) + MINUTE
-        against = unasked = 0
-        for job_id, (at, good) in self._heard.items():
-            if job_id in self._lost:
-                against += 1
-            elif at < since:
-                unasked += 1
-            elif not good:
-                against += 1
-        if against > most_not:
-            return now + ASK_AGAIN
-        if against + unasked > most_not and now < since + MINUTE:
+        against = self._bad | self._lost.keys()
+        if len(against) > most_not:
+            return now + MINUTE
+        unasked = sum(at < since and job_id not in against for job_id, at in self._heard.items())
+        if len(against) + unasked > most_not and now < since + MINUTE:
             return min(now + ASK_AGAIN, since + MINUTE)
         return now
 
@@ -138,15 +135,16 @@ class Host:
         return self.health.leave(job_id)
 
     def heard(self, job_id: str, observed: Observation, now: float) -> None:
-        """Record an answer, or that there was none; log when most jobs begin or cease to hear that they are lost."""
+        """Record an answer, or that there was none; log when most jobs begin to hear that they are lost, and when none
+        does any more.
+        """
         self.health.heard(job_id, observed, now)
         if not self._doubted and not isinstance(observed, Lost):
             return
-        doubted = self.health.doubted(now)
-        if doubted != self._doubted:
-            self._doubted = doubted
-            jobs, losing = self.health.jobs, self.health.losing(now)
-            if doubted:
-                log.warning("host_doubted", host=self.kind, jobs=jobs, losing=losing)
-            else:
-                log.info("host_trusted", host=self.kind, jobs=jobs, losing=losing)
+        jobs, losing = self.health.jobs, self.health.losing(now)
+        if not self._doubted and losing > few(jobs):
+            self._doubted = True
+            log.warning("host_doubted", host=self.kind, jobs=jobs, losing=losing)
+        elif self._doubted and not losing:
+            self._doubted = False
+            log.info("host_trusted", host=self.kind, jobs=jobs)

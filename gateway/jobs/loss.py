@@ -23,6 +23,8 @@ LostTrack = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable
 
 GONE_SECONDS = 15.0
 """Least seconds of plain answers in a row before a monitor counts as lost …"""
+PLAIN_ANSWERS = 3
+"""Polls into which these seconds are divided, unless upstream asks for longer waits."""
 UNSURE_SECONDS = 60.0
 """… and after 401 and 403, or when the monitor never gave a good answer: some are 404 until they are there."""
 LONG_WAIT = 10.0
@@ -94,7 +96,7 @@ def judge(
     loss: LossState, sent: float, now: float, patience: Patience, host_well_at: Callable[[float], float]
 ) -> tuple[LostTrack | None, float]:
     """The verdict after an observation at `now` whose poll was sent at `sent`, None if there is none yet, and the
-    seconds until there may be one: infinite while the monitor answers.
+    most seconds until the next poll for its sake: infinite while the monitor answers.
 
     `host_well_at`, given the time since when the job has heard that its monitor is lost, is the time from when its host
     may count as well; not later than `now` if it does.
@@ -107,8 +109,11 @@ def judge(
     due = loss.lost_since + patience.doubtful
     if loss.plain_since is not None:
         unsure = loss.lost == "monitorUnauthorized" or not loss.seen
-        plainly = loss.plain_since + (UNSURE_SECONDS if unsure else GONE_SECONDS)
-        if sent >= plainly:
+        needed = UNSURE_SECONDS if unsure else GONE_SECONDS
+        plainly = loss.plain_since + needed
+        if sent < plainly:
+            plainly = min(plainly, now + needed / PLAIN_ANSWERS)
+        else:
             plainly = host_well_at(loss.plain_since)
             if plainly <= now:
                 return loss.lost, 0.0

@@ -63,11 +63,9 @@ class AdaptiveRate(RateLimit):
     def join(self, job_id: str) -> None:
         self._jobs.add(job_id)
 
-    def leave(self, job_id: str) -> bool:
-        """Remove a job; True if it was the host's last."""
+    def leave(self, job_id: str) -> None:
         self._jobs.discard(job_id)
         self._throttled.discard(job_id)
-        return not self._jobs
 
     def ready_at(self, now: float) -> float:
         ready = super().ready_at(now)
@@ -87,7 +85,8 @@ class AdaptiveRate(RateLimit):
 
     def throttled(self, job_id: str, now: float, wait: float) -> None:
         """Record an answer that asked for fewer requests; `wait` is the job's next wait in seconds."""
-        self._throttled.add(job_id)
+        if job_id in self._jobs:
+            self._throttled.add(job_id)
         self._count(1.0)
         grown = self._grown(now)
         self._set(min(grown, self._fastest / 2) if self._throttled_share <= self.FEW else grown / 2, now)

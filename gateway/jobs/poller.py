@@ -99,8 +99,8 @@ class Poller:
             watch.cancel()
 
     def give_up(self, most: int) -> list[str]:
-        """Stop polling up to `most` jobs and return their ids; busy jobs are kept."""
-        idle = [job_id for job_id, watch in self._watches.items() if not watch.busy]
+        """Stop polling up to `most` jobs and return their ids; jobs with a poll in flight are kept."""
+        idle = [job_id for job_id, watch in self._watches.items() if not watch.polling]
         for job_id in idle[:most]:
             self.drop(job_id)
         return idle[:most]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
+import msgspec
 
 from gateway.core.errors import StoreUnavailable, error_text
 from gateway.core.job import Answer, Event, Job, advance, kind_of, lose_track, reference, troubled
@@ -39,6 +40,8 @@ _OUTCOMES: dict[type[Observation], str] = {
 
 HUNG_AT_ONCE = 2000
 """Most polls in flight for jobs whose last polls ran into their time limit: with 3,600 such jobs none waits for it."""
+SECOND_LOOK = 2.0
+"""Seconds in which the item's id may still come when a completion names none."""
 FREE_RETRIES = 2
 """Polls in a row that may time out before a job needs a place in the lane of those."""
 
@@ -105,7 +108,7 @@ class Watch:
         self._hangs = 0
         self._troubles = 0
         self._verdict: Answer | None = None
-        """A completion without an item's id, which is stored after one more look."""
+        """A completion without an item's id, while one more look is taken."""
         now = self._now()
         self._due = now
         self._progress = Progress(now, done)
@@ -122,14 +125,9 @@ class Watch:
         """The epoch under which this process polls the job."""
         return self._job.epoch
 
-    @property
-    def busy(self) -> bool:
-        """Whether the watch should not go to another process now: an answer is awaited, or a verdict is at hand."""
-        return self.polling or self._verdict is not None
-
     def stop(self) -> None:
         self._stopping = True
-        if not self.polling:
+        if not self.polling or self._verdict is not None:
             self._scope.cancel()
 
     def cancel(self) -> None:
@@ -179,7 +177,7 @@ class Watch:
             if self._now() + TICK >= self._ends:  # a timer may fire early by that much
                 await self._conclude()
                 return
-            self.polling = self._awaiting = True
+            self._awaiting = True
             polled = await self._poll_in_turn()
             self._awaiting = False
             if self._overdue:
@@ -209,6 +207,7 @@ class Watch:
         context, host = self._context, self.host
         if not context.lease.holds:  # the lease may have ended in the queue
             await context.lease.held()
+        self.polling = True
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
         with context.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
@@ -242,26 +241,19 @@ class Watch:
         lost, due = judge(self._loss, sent, now, context.patience, self._host_well_at)
         if lost is not None and isinstance(heard, Lost) and (wait := await self._wait_for_others(now)):
             lost, due = None, wait
-        observed = self._weighed(heard)
         clock = context.clock()
-        events: Sequence[Event] = ()
-        job = self._job
-        if observed is None:
-            pass
-        elif isinstance(observed, Answer):
-            job, events = advance(self._job, observed, clock)
+        if isinstance(heard, Answer):
+            job, events = advance(self._job, await self._with_id(heard), clock)
             self._progress = self._progress.seen(job.state.percentage_complete, now)
         elif lost is not None:
             job, events = lose_track(self._job, lost, clock)
         else:
-            told = trouble_told(self._job.state.trouble, self._loss, observed.retry_after, now, clock)
+            told = trouble_told(self._job.state.trouble, self._loss, heard.retry_after, now, clock)
             job, events = troubled(self._job, told, clock)
         wait = self._wait_after(heard, due, now)
         self._log_trouble(heard, wait)
         if events and not await self._append(job, events):
             return None
-        if observed is None:
-            return context.bounds.shortest
         return None if job.state.ended else wait
 
     def _host_well_at(self, since: float) -> float:
@@ -280,19 +272,25 @@ class Watch:
             return ASK_AGAIN
         return well_elsewhere_at(jobs, in_trouble, self._loss.lost_since, now) - now
 
-    def _weighed(self, observed: Observation) -> Observation | None:
-        """The observation to act on; None for a completion without an item's id, which deserves one more look.
+    async def _with_id(self, answer: Answer) -> Answer:
+        """The answer; for a completion without an item's id, with the id that one more look finds.
 
-        The second look may add the id. It can take nothing back, whatever it is.
+        The look waits for no turn, and can take nothing back.
         """
-        verdict, self._verdict = self._verdict, None
-        if not isinstance(observed, Answer) or kind_of(observed.status or "") != "completed":
-            return observed if verdict is None else verdict
-        job = self._job
-        if verdict is not None or observed.resource_id or job.state.resource_id or job.target.item_id:
-            return observed
-        self._verdict = observed
-        return None
+        job, monitor = self._job, self._monitor
+        known = answer.resource_id or job.state.resource_id or job.target.item_id
+        if known or monitor is None or kind_of(answer.status or "") != "completed":
+            return answer
+        self._verdict = answer
+        with anyio.move_on_after(SECOND_LOOK):
+            wait = min(self._context.bounds.shortest, SECOND_LOOK / 2)
+            self._due = self._now() + wait
+            await asyncio.sleep(wait)
+            _, second = await self._poll(monitor)
+            if isinstance(second, Answer) and kind_of(second.status or "") == "completed":
+                answer = msgspec.structs.replace(answer, resource_id=second.resource_id, drive_id=second.drive_id)
+        self._verdict = None
+        return answer
 
     def _wait_after(self, observed: Observation, due: float, now: float) -> float:
         context = self._context

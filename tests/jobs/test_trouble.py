@@ -214,19 +214,57 @@ async def test_the_second_look_takes_nothing_back(second: Callable[[], web.Strea
         assert upstream.polls() == 2
 
 
-async def test_a_verdict_is_stored_when_the_gateway_stops_before_the_second_look(tmp_path: Path) -> None:
+def hanging_at_the_second(first: Callable[[], web.StreamResponse], upstream: FakeUpstream) -> anyio.Event:
+    """Answer the first poll, and never the second, whose coming sets the event."""
+    second = anyio.Event()
+    polls = 0
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        nonlocal polls
+        polls += 1
+        if polls == 1:
+            return first()
+        second.set()
+        await anyio.sleep(60)
+        return web.Response()
+
+    upstream.on_poll = answer
+    return second
+
+
+async def test_a_verdict_is_stored_when_the_gateway_stops_during_the_second_look(tmp_path: Path) -> None:
     """The next process need not ask, and the monitor may be gone by then."""
     async with faking() as upstream:
-        async with serving(upstream.url, tmp_path, poll_min=5.0, poll_max=30.0) as gateway:
-            upstream.on_poll = answering(document(200, {"status": "completed"}))
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            second = hanging_at_the_second(document(200, {"status": "completed"}), upstream)
             job = await gateway.copy(ITEM)
-            await anyio.sleep(7)
-            assert upstream.polls() == 1
+            await second.wait()
         upstream.on_poll = answering(document(404))
         async with serving(upstream.url, tmp_path, **REAL) as gateway:
             events = await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events")
             assert [event.name for event in events] == ["progress", "completed"]
-        assert upstream.polls() == 1
+        assert upstream.polls() == 2
+
+
+async def test_a_second_look_takes_two_seconds_at_most(tmp_path: Path) -> None:
+    """A monitor that then hangs does not withhold what is known."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        second = hanging_at_the_second(document(200, {"status": "completed"}), upstream)
+        job = await gateway.copy(ITEM)
+        await second.wait()
+        begun = asyncio.get_running_loop().time()
+        assert (await tail(gateway.session, job["events"]))[-1].name == "completed"
+        assert asyncio.get_running_loop().time() - begun < 2
+
+
+async def test_a_second_look_adds_the_id_alone(tmp_path: Path) -> None:
+    """What the first has said was left out stays said."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
+        part = document(200, {"status": "completedWithErrors", "error": {"code": "skipped", "message": "3 items"}})
+        await scripted(upstream, [part, DONE])
+        job = await gateway.copy(ITEM)
+        last = (await tail(gateway.session, job["events"]))[-1].data
+        assert (last["status"], last["error"]["code"], last["resourceId"]) == ("completedWithErrors", "skipped", "2")
 
 
 class Scripted:

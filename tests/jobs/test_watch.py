@@ -30,7 +30,7 @@ from tests.support.stores import open_sqlite
 pytestmark = pytest.mark.virtual_time
 
 DEADLINE = 60.0
-BODY = b'{"status":"%b","percentageComplete":50}'
+BODY = b'{"status":"%b","percentageComplete":50,"resourceId":"1"}'
 
 
 class Late:
