@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import msgspec
 
@@ -41,6 +41,8 @@ DEFAULT_MONITOR_HOSTS = (
     "*.sovcloud-sharepoint.de",
 )
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPED = re.compile(rb"[\x80-\xff ]")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _DIALLED = re.compile(r"[a-z0-9._:-]+")  # no character that only some URL parsers decode
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -208,6 +210,23 @@ def split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if parts.scheme in ("http", "https") and _DIALLED.fullmatch(parts.hostname or "") else None
+
+
+def resolved(base: str, location: str) -> str | None:
+    """A `Location` header as an absolute URL; None when it is not a valid URL.
+
+    Spaces, and bytes beyond ASCII, are percent-encoded, as browsers do. aiohttp hands over bytes that are no UTF-8 as
+    surrogates.
+    """
+    if not location or _CONTROL.search(location):
+        return None
+    raw = location.strip(" ").encode("utf-8", "surrogateescape")
+    escaped = _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
+    try:
+        url = urljoin(base, escaped)
+    except ValueError:
+        return None
+    return url if split(url) is not None else None
 
 
 def port_of(parts: SplitResult) -> int:

@@ -7,19 +7,17 @@ poll follows redirects. Cookies are never kept, proxies never taken from the env
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, TraceConfig
 from yarl import URL
 
-from gateway.core.addresses import MonitorRule, origin, port_of, split
+from gateway.core.addresses import MonitorRule, origin, port_of, resolved, split
 from gateway.graph.dialects import NoAnswer, leads_elsewhere
 from gateway.outbound.causes import cause
 from gateway.outbound.decoding import Undecodable, decoded
@@ -36,8 +34,6 @@ from gateway.outbound.sessions import (
 HOPS = 3
 """Most redirects that one poll follows."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ESCAPED = re.compile(rb"[\x80-\xff ]")
 _STATUS_URLS = ("Location", "Operation-Location", "Azure-AsyncOperation")
 _BODY_HEADERS = ("Content-Type", "Content-Encoding")
 
@@ -133,7 +129,7 @@ class Upstream:
 
     def resolve(self, location: str) -> str | None:
         """A `Location` header as an absolute URL; None when it is not a valid URL."""
-        return _resolved(self._base + "/", location)
+        return resolved(self._base + "/", location)
 
     def monitor(self, url: str) -> Monitor | None:
         """The way to poll a monitor URL; None when the URL is not allowed."""
@@ -183,7 +179,7 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - as above
             raise (Broken if sent else NotSent)(cause(error)) from None
         async with response:
-            location = _resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
+            location = resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
             yield ItemReply(response, location if location is not None and self.allows(location) else None)
 
     async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
@@ -193,17 +189,19 @@ class Upstream:
         """
         now = asyncio.get_running_loop().time
         until = now() + POLL_SECONDS
+        hops: list[str] = []
         reply = await _polled(monitor, headers)
         for _ in range(HOPS):
             if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):
                 break
-            url = _resolved(monitor.url, reply.headers.get("Location", ""))
+            url = resolved(monitor.url, reply.headers.get("Location", ""))
             there = None if url is None else self.monitor(url)
             if there is None:
                 break
             monitor = there
+            hops.append(monitor.url)
             reply = await _polled(monitor, headers, timeout=ClientTimeout(total=max(until - now(), 0.001)))
-        return reply
+        return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
 
 
 async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) -> Reply | NoAnswer:
@@ -236,23 +234,6 @@ async def _whole(response: ClientResponse) -> Reply:
             headers.popall(name, None)
         body = b""
     return Reply(response.status, headers, body)
-
-
-def _resolved(base: str, location: str) -> str | None:
-    """A `Location` header as an absolute URL; None when it is not a valid URL.
-
-    Spaces, and bytes beyond ASCII, are percent-encoded, as browsers do. aiohttp hands over bytes that are no UTF-8 as
-    surrogates.
-    """
-    if not location or _CONTROL.search(location):
-        return None
-    raw = location.strip(" ").encode("utf-8", "surrogateescape")
-    escaped = _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
-    try:
-        url = urljoin(base, escaped)
-    except ValueError:
-        return None
-    return url if split(url) is not None else None
 
 
 async def _mark_sent(_session: ClientSession, context: SimpleNamespace, _params: object) -> None:

@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from gateway.core.addresses import resolved
 from gateway.core.job import PARTIAL, Answer, kind_of, known_status
-from gateway.graph.documents import BROKEN, TEXT_LIMIT, WORD_LIMIT, document, identity, text
+from gateway.graph.documents import BROKEN, TEXT_LIMIT, WORD_LIMIT, Urls, document, identity, text
 from gateway.graph.failures import error_codes, job_error
 from gateway.outbound.reply import Reply, retry_after
 
@@ -82,6 +83,7 @@ def interpret(reply: Reply, monitor_url: str, now: float, *, allowed: Callable[[
     """
     code = reply.code
     wait = retry_after(reply.headers, now)
+    urls = (monitor_url, *reply.hops)
     if code == 429:
         return Throttled(wait)
     doc = document(reply)
@@ -93,13 +95,13 @@ def interpret(reply: Reply, monitor_url: str, now: float, *, allowed: Callable[[
     if status is None and (code in (503, 509) or _is_throttle_page(reply)):
         return Throttled(wait)
     if status is None and code == 303:
-        reason = _misleads(reply.headers.get("Location"), monitor_url, allowed)
+        reason = _misleads(reply.headers.get("Location"), urls[-1], allowed)
         if reason is not None:
             return NoAnswer(reason, wait)
         status = "completed"
     if status is not None:
-        return _answer(doc, status, reply, monitor_url, wait)
-    answer = _without_known_status(doc, reply, monitor_url, wait) if 200 <= code < 300 else None
+        return _answer(doc, status, reply, urls, wait)
+    answer = _without_known_status(doc, reply, urls, wait) if 200 <= code < 300 else None
     return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
 
 
@@ -138,8 +140,8 @@ def finished_item(location: str) -> Answer | None:
         return None
     return Answer(
         status="completed",
-        resource_id=text(found[0], TEXT_LIMIT, location),
-        drive_id=text(found[1], TEXT_LIMIT, location),
+        resource_id=text(found[0], TEXT_LIMIT, (location,)),
+        drive_id=text(found[1], TEXT_LIMIT, (location,)),
     )
 
 
@@ -161,29 +163,27 @@ def _known_status(doc: dict[str, Any]) -> str | None:
     return known_status(status) if isinstance(status, str) else None
 
 
-def _misleads(location: str | None, monitor_url: str, allowed: Callable[[str], bool]) -> str | None:
+def _misleads(location: str | None, base: str, allowed: Callable[[str], bool]) -> str | None:
     """Why the target of a 303 says nothing about the copy; None when the copy is completed."""
     if location is None:
         return None
-    try:
-        url = urljoin(monitor_url, location)
-        path = unquote(urlsplit(url).path)
-    except ValueError:
+    url = resolved(base, location)
+    if url is None:
         return "HTTP 303 to no URL"
-    if _PAGE.search(path):
+    if _PAGE.search(unquote(urlsplit(url).path)):
         return "HTTP 303 to a page"
     return None if item_of(url) or allowed(url) else "HTTP 303 to a host that is not allowed"
 
 
-def _without_known_status(doc: dict[str, Any], reply: Reply, url: str, wait: float | None) -> Answer | None:
+def _without_known_status(doc: dict[str, Any], reply: Reply, urls: Urls, wait: float | None) -> Answer | None:
     """A 2xx response without a known status: an unknown status, the finished item itself, or a percentage alone."""
-    unknown = text(doc.get("status"), WORD_LIMIT, url)
+    unknown = text(doc.get("status"), WORD_LIMIT, urls)
     if unknown is not None and BROKEN in unknown:
         unknown = None
     if unknown is not None or (reply.code == 202 and _percentage(doc) is not None):
-        return _answer(doc, unknown, reply, url, wait)
+        return _answer(doc, unknown, reply, urls, wait)
     if isinstance(doc.get("id"), str) and any(facet in doc for facet in _ITEM_FACETS):
-        return _finished_item(doc, url, wait)
+        return _finished_item(doc, urls, wait)
     return None
 
 
@@ -191,35 +191,35 @@ def _is_throttle_page(reply: Reply) -> bool:
     return 300 <= reply.code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm")
 
 
-def _answer(doc: dict[str, Any], status: str | None, reply: Reply, url: str, wait: float | None) -> Answer:
-    resource_id = identity(doc.get("resourceId"), url) or identity(doc.get("targetResourceId"), url)
+def _answer(doc: dict[str, Any], status: str | None, reply: Reply, urls: Urls, wait: float | None) -> Answer:
+    resource_id = identity(doc.get("resourceId"), urls) or identity(doc.get("targetResourceId"), urls)
     drive_id = None
     target = reply.headers.get("Location") if reply.code == 303 else None
     for place in (doc.get("resourceLocation"), doc.get("targetResourceLocation"), target):
         found = item_of(place) if isinstance(place, str) else None
         if found is not None:
-            resource_id = resource_id or text(found[0], TEXT_LIMIT, url)
-            drive_id = drive_id or text(found[1], TEXT_LIMIT, url)
+            resource_id = resource_id or text(found[0], TEXT_LIMIT, urls)
+            drive_id = drive_id or text(found[1], TEXT_LIMIT, urls)
     told = status is not None and (kind_of(status) == "failed" or status in PARTIAL)
     return Answer(
         status=status,
         percentage=_percentage(doc),
-        operation=text(doc.get("operation"), WORD_LIMIT, url),
-        description=text(doc.get("statusDescription"), TEXT_LIMIT, url),
+        operation=text(doc.get("operation"), WORD_LIMIT, urls),
+        description=text(doc.get("statusDescription"), TEXT_LIMIT, urls),
         resource_id=resource_id,
         drive_id=drive_id,
-        error=job_error(doc, status, url) if status is not None and told else None,
+        error=job_error(doc, status, urls) if status is not None and told else None,
         retry_after=wait,
     )
 
 
-def _finished_item(item: dict[str, Any], url: str, wait: float | None) -> Answer:
+def _finished_item(item: dict[str, Any], urls: Urls, wait: float | None) -> Answer:
     parent = item.get("parentReference")
     named = parent if isinstance(parent, dict) else {}
     return Answer(
         status="completed",
-        resource_id=identity(item["id"], url),
-        drive_id=identity(named.get("driveId"), url) or text(drive_of_path(named.get("path")), TEXT_LIMIT, url),
+        resource_id=identity(item["id"], urls),
+        drive_id=identity(named.get("driveId"), urls) or text(drive_of_path(named.get("path")), TEXT_LIMIT, urls),
         retry_after=wait,
     )
 

@@ -11,6 +11,7 @@ import codecs
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,9 @@ TEXT_LIMIT = 1024
 WORD_LIMIT = 64
 
 LARGEST_CODE = 2**63
+
+Urls = Sequence[str]
+"""The URLs of a job's monitor: its own first, then those that its redirects led to. All are credentials."""
 
 BROKEN = "\ufffd"
 """Stands for a character that cannot be read or shown."""
@@ -47,9 +51,14 @@ def json_object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def text(value: object, limit: int, monitor_url: str) -> str | None:
-    """A string as it may be shown; None for an empty one, for one that discloses the monitor, and for other types."""
-    if not isinstance(value, str) or not value or _discloses(value, monitor_url):
+def text(value: object, limit: int, urls: Urls) -> str | None:
+    """A string as it may be shown; None for an empty one, for one that discloses a URL, and for other types."""
+    if not isinstance(value, str) or not value:
+        return None
+    # Unquoting a megabyte takes a second. Of what is cut off, as much is unquoted as a URL needs that begins before:
+    # escaped twice, it has 9 times its length.
+    unquoted = value if len(value) <= limit else value[: limit + 9 * max(map(len, urls))]
+    if _discloses(value, unquoted, urls):
         return None
     cut = value[:limit]
     if cut.isascii() and cut.isprintable():
@@ -57,19 +66,19 @@ def text(value: object, limit: int, monitor_url: str) -> str | None:
     return "".join(BROKEN if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
 
 
-def word(value: object, monitor_url: str) -> str | None:
+def word(value: object, urls: Urls) -> str | None:
     """As `text`, for a code, which may be a number; at most `WORD_LIMIT` characters."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_CODE:
         value = str(int(value) if value == int(value) else value)
-    return text(value, WORD_LIMIT, monitor_url)
+    return text(value, WORD_LIMIT, urls)
 
 
-def identity(value: object, monitor_url: str) -> str | None:
+def identity(value: object, urls: Urls) -> str | None:
     """As `text`, for an id; one that is percent-encoded is decoded, since paths encode it again."""
     if isinstance(value, str) and "%" in value:
         with suppress(UnicodeDecodeError):
-            value = unquote(value, errors="strict")
-    return text(value, TEXT_LIMIT, monitor_url)
+            value = unquote(value[: 3 * TEXT_LIMIT], errors="strict")
+    return text(value, TEXT_LIMIT, urls)
 
 
 def _lenient(characters: str) -> object:
@@ -98,19 +107,26 @@ def _characters(reply: Reply) -> str:
     return reply.body.decode(codec, "replace")
 
 
-def _discloses(shown: str, monitor_url: str) -> bool:
+def _discloses(shown: str, unquoted: str, urls: Urls) -> bool:
     if not ("/" in shown or "=" in shown or "%" in shown):
         return False
-    parts = urlsplit(monitor_url)
+    once = unquote(unquoted)
+    forms = [form.lower() for form in (shown, once, unquote(once))]
+    if any("tempauth=" in form or "sig=" in form for form in forms):
+        return True
+    return any(
+        secret.lower() in form or unquote(secret).lower() in form
+        for url in urls
+        for secret in _secrets(url)
+        for form in forms
+    )
+
+
+def _secrets(url: str) -> list[str]:
+    """The parts of a monitor's URL that no text may hold."""
+    parts = urlsplit(url)
     tail = parts.path + (f"?{parts.query}" if parts.query else "")
     secrets = [parts.netloc + parts.path]
     if len(tail) >= 16:  # a short path such as /m/1 is no secret, and many strings contain it
         secrets.append(tail)
-    decoded = unquote(shown)
-    for form in (shown, decoded, unquote(decoded)):
-        lower = form.lower()
-        if "tempauth=" in lower or "sig=" in lower:
-            return True
-        if any(secret.lower() in lower or unquote(secret).lower() in lower for secret in secrets):
-            return True
-    return False
+    return secrets

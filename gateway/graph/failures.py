@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.core.job import PARTIAL, ErrorDetail, JobError
-from gateway.graph.documents import TEXT_LIMIT, json_object, text, word
+from gateway.graph.documents import TEXT_LIMIT, Urls, json_object, text, word
 
 DETAILS_LIMIT = 20
 
@@ -25,21 +25,21 @@ def error_codes(doc: Document) -> frozenset[str]:
     return frozenset(code.strip().lower() for code in codes if isinstance(code, str))
 
 
-def job_error(doc: Document, status: str, monitor_url: str) -> JobError:
+def job_error(doc: Document, status: str, urls: Urls) -> JobError:
     """Why a job ended as `status`, in upstream's words as far as it gave any."""
     holders = list(_holders(doc))
     details = tuple(
         ErrorDetail(
-            code=word(entry.get("code"), monitor_url),
-            message=_message(entry, monitor_url),
-            target=text(entry.get("target"), TEXT_LIMIT, monitor_url),
+            code=word(entry.get("code"), urls),
+            message=_message(entry, urls),
+            target=text(entry.get("target"), TEXT_LIMIT, urls),
         )
         for entry in _details(doc, holders)[:DETAILS_LIMIT]
     )
     first = details[0] if details else ErrorDetail()
-    codes = (word(holder.get(name), monitor_url) for holder in holders for name in ("code", "errorCode"))
-    messages = (_message(holder, monitor_url) for holder in holders)
-    described = (text(doc.get(name), TEXT_LIMIT, monitor_url) for name in ("statusDescription", "statusDetail"))
+    codes = (word(holder.get(name), urls) for holder in holders for name in ("code", "errorCode"))
+    messages = (_message(holder, urls) for holder in holders)
+    described = (text(doc.get(name), TEXT_LIMIT, urls) for name in ("statusDescription", "statusDetail"))
     return JobError(
         code=next(filter(None, codes), None) or first.code or status,
         message=next(filter(None, messages), None)
@@ -83,7 +83,7 @@ def _details(doc: Document, holders: list[Document]) -> list[dict[str, Any]]:
     return [entry for entry in listed if isinstance(entry, dict)]
 
 
-def _message(holder: Document, monitor_url: str) -> str | None:
+def _message(holder: Document, urls: Urls) -> str | None:
     for name in ("message", "errorMessage"):
         value = holder.get(name)
         if isinstance(value, str) and (inner := json_object(value)) is not None:
@@ -91,6 +91,6 @@ def _message(holder: Document, monitor_url: str) -> str | None:
             value = wrapped.get("message", wrapped.get("value", value))
         if isinstance(value, dict):
             value = value.get("value")
-        if (found := text(value, TEXT_LIMIT, monitor_url)) is not None:
+        if (found := text(value, TEXT_LIMIT, urls)) is not None:
             return found
     return None

@@ -16,11 +16,12 @@ _SECONDS = re.compile(r"\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?)*", re.ASCII)
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A complete HTTP response; `headers` is a case-insensitive mapping."""
+    """A complete HTTP response; `headers` is a case-insensitive mapping, `hops` the URLs that redirects led to."""
 
     code: int
     headers: Mapping[str, str]
     body: bytes
+    hops: tuple[str, ...] = ()
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

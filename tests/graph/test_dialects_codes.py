@@ -105,6 +105,13 @@ def test_a_303_is_completed_with_its_items_id(location: str, item: str | None, d
     assert item_of(location) == ((item, drive) if item else None)
 
 
+@pytest.mark.parametrize("path", ["/Shared Documents/a.docx", "/x/Büro.docx", "/x/B\udcfcro.docx"])
+def test_a_303_to_anything_else_is_completed(path: str) -> None:
+    """Whatever bytes its path has, UTF-8 or not."""
+    for location in (path, f"https://contoso.sharepoint.com{path}"):
+        assert read(303, b"", Location=location) == Answer(status="completed")
+
+
 @pytest.mark.parametrize(
     ("location", "reason"),
     [

@@ -274,3 +274,28 @@ def test_nothing_makes_it_fail_or_give_the_url_away(code: int, headers: dict[str
     if isinstance(observed, Answer):
         assert observed.percentage is None or 0 <= observed.percentage <= 100
         assert b"4A3407B5" not in state_after(observed)
+
+
+def test_the_urls_that_redirects_led_to_are_dropped_too() -> None:
+    """They are credentials like the monitor's own."""
+    hop = "https://contoso.sharepoint.com/_api/v2.1/monitor/another-secret?x=1"
+    for url in (URL, hop):
+        doc = {"status": "failed", "error": {"code": "x", "message": f"see {url} for more"}}
+        body = msgspec.json.encode(doc)
+        observed = interpret(Reply(200, CIMultiDict(), body, hops=(hop,)), URL, NOW, allowed=everywhere)
+        assert isinstance(observed, Answer)
+        assert observed.error is not None
+        assert "monitor" not in observed.error.message
+
+
+def test_a_long_text_is_judged_as_far_as_it_is_shown() -> None:
+    """A megabyte of percent signs costs no more than what is shown of it, and a credential at the cut is found."""
+    shown = {"status": "inProgress", "statusDescription": "%" * 1_048_000}
+    observed = interpret(Reply(200, CIMultiDict(), msgspec.json.encode(shown)), URL, NOW, allowed=everywhere)
+    assert isinstance(observed, Answer)
+    assert observed.description == "%" * 1024
+    twice = quote(quote(URL, safe=""), safe="")
+    shown = {"status": "inProgress", "statusDescription": "x" * 1010 + "/" + twice}
+    observed = interpret(Reply(200, CIMultiDict(), msgspec.json.encode(shown)), URL, NOW, allowed=everywhere)
+    assert isinstance(observed, Answer)
+    assert observed.description is None

@@ -55,7 +55,7 @@ SHAPES: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("doc", "code", "message"), SHAPES)
 def test_the_code_and_the_message(doc: dict[str, Any], code: str, message: str) -> None:
     """The most telling place wins, for each of the two on its own."""
-    error = job_error(doc, "failed", URL)
+    error = job_error(doc, "failed", (URL,))
     assert (error.code, error.message, error.origin) == (code, message, "upstream")
 
 
@@ -63,7 +63,7 @@ def test_the_code_and_the_message(doc: dict[str, Any], code: str, message: str) 
 def test_details(place: str | None) -> None:
     """Wherever they stand; a number for a code and a message with its language are read there, too."""
     listed = [{"code": 5, "message": {"lang": "de", "value": "m"}, "target": "t"}, None, {"code": "second"}]
-    error = job_error({place: {"details": listed}} if place else {"details": listed}, "failed", URL)
+    error = job_error({place: {"details": listed}} if place else {"details": listed}, "failed", (URL,))
     assert error.details == (ErrorDetail("5", "m", "t"), ErrorDetail("second"))
     assert (error.code, error.message) == ("5", "m")
 
@@ -71,8 +71,8 @@ def test_details(place: str | None) -> None:
 @pytest.mark.parametrize("status", PARTIAL)
 def test_what_a_partial_success_left_out(status: str) -> None:
     """In upstream's words, else in general ones; it has not failed."""
-    assert job_error({"statusDescription": "2 of 9 skipped"}, status, URL).message == "2 of 9 skipped"
-    error = job_error({}, status, URL)
+    assert job_error({"statusDescription": "2 of 9 skipped"}, status, (URL,)).message == "2 of 9 skipped"
+    error = job_error({}, status, (URL,))
     assert (error.code, error.message) == (
         status,
         f"Upstream ended the copy as {status} and did not say what was left out.",
