@@ -121,10 +121,12 @@ class Settings(BaseSettings):
     monitor_allow: List = Field(
         (), description="networks that monitors on allowed hosts may be in besides public addresses"
     )
-    upstream_proxy: str | None = Field(
+    upstream_proxy: Annotated[str | None, CREDENTIAL] = Field(
         None, description="HTTP proxy to upstream and monitors: http://host:port, or http://user:password@host:port"
     )
-    callback_proxy: str | None = Field(None, description="HTTP proxy to the receivers of callbacks, in the same form")
+    callback_proxy: Annotated[str | None, CREDENTIAL] = Field(
+        None, description="HTTP proxy to the receivers of callbacks, in the same form"
+    )
     user_agent: str = Field(
         "NONISV|copy-gateway|CopyGateway/{version}", description="User-Agent that upstream and monitors see"
     )

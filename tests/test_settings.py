@@ -130,6 +130,9 @@ def test_what_would_be_right(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         ("MONITOR_HOSTS", "user:hunter2@host"),
         ("UPSTREAM_PROXY", "https://user:hunter2@proxy.example.com:3128"),
         ("UPSTREAM_PROXY", "http://user:hunter2%40proxy.example.com:3128"),
+        ("UPSTREAM_PROXY", "proxy.example.com:3128:user:hunter2"),
+        ("UPSTREAM_PROXY", "user:hunter2:proxy.example.com:3128"),
+        ("CALLBACK_PROXY", "http:user:hunter2 proxy.example.com:3128"),
         ("CALLBACK_PROXY", "http://user:hunter2@proxy.example.com"),
     ],
 )

@@ -162,6 +162,7 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
             raise (Broken if sent.sent else NotSent)(cause(error)) from None
         async with response:
+            _require_status(response)
             if response.status == 202 and any(response.headers.get(name) for name in _STATUS_URLS):
                 response.close()
                 return Reply(response.status, response.headers, b"")
@@ -179,6 +180,7 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - as above
             raise (Broken if sent else NotSent)(cause(error)) from None
         async with response:
+            _require_status(response)
             location = resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
             yield ItemReply(response, location if location is not None and self.allows(location) else None)
 
@@ -202,6 +204,12 @@ class Upstream:
             hops.append(monitor.url)
             reply = await _polled(monitor, headers, timeout=ClientTimeout(total=max(until - now(), 0.001)))
         return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
+
+
+def _require_status(response: ClientResponse) -> None:
+    """Raises Broken for a status that no server can pass on: 101, and what HTTP does not know."""
+    if not 200 <= response.status < 600:
+        raise Broken("not HTTP")
 
 
 async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) -> Reply | NoAnswer:

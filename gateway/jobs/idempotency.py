@@ -51,7 +51,7 @@ class Keys:
             await self.catch_up()
             try:
                 known = await self._store.reserve(key, mark, created)
-            except StoreUnavailable:
+            except BaseException:  # also a cancellation
                 self._remember(key, created, no_effect=True)  # it may be stored, and the answer lost
                 raise
             taken = known is None
@@ -82,8 +82,9 @@ class Keys:
     async def catch_up(self) -> None:
         """Store the outcomes that the store could not take at once. Raises StoreUnavailable."""
         while self._unstored:
-            (key, created), no_effect = self._unstored.popitem()
+            (key, created), no_effect = next(iter(self._unstored.items()))
             await self._store_outcome(key, created, no_effect=no_effect)
+            self._unstored.pop((key, created), None)  # not before: a repeat would find it neither here nor in the store
 
     async def _earlier(self, known: Reservation, mark: bytes) -> Job:
         if known.fingerprint != mark:

@@ -94,7 +94,7 @@ class Names:
 
     async def _suffix_list(self) -> PublicSuffixList:
         """The Public Suffix List, read by a thread when it is first needed: that takes 0.1 s."""
-        if self._suffixes is None:
+        if self._suffixes is None or (self._suffixes.done() and self._suffixes.exception() is not None):
             self._suffixes = asyncio.get_running_loop().run_in_executor(None, PublicSuffixList)
         return await asyncio.shield(self._suffixes)
 

@@ -161,6 +161,7 @@ async def closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         (Host(b"SSH-2.0\r\n\r\n"), "not HTTP"),
         (Host(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000), "too long"),
         (Host(OK + b"X: y\r\n" * 20_000), "not HTTP"),
+        *((Host(answer(b"", f"{status} X")), "not HTTP") for status in ("099", "101", "600", "999")),
     ],
 )
 async def test_it_may_have_been_read(serve: Serve, why: str) -> None:
@@ -280,7 +281,7 @@ async def test_a_202_after_interim_answers() -> None:
         b"Content-Length: 50\r\n\r\n{",
         b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
         b"Content-Length: 2000000\r\n\r\n" + b"x" * 2_000_000,
-        b"Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\nnonsense",
+        b"Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\n\x1f\x8bnonsen",
         b"Content-Encoding: br\r\nContent-Length: 8\r\n\r\nnonsense",
     ],
 )
@@ -389,6 +390,15 @@ async def test_the_location_of_an_item(status: int, location: str, url: str | No
         async with upstream.read_item("/v1.0/me/drive/root", {}) as reply:
             assert (reply.code, reply.location) == (status, url and url.replace("{base}", upstream.origin))
         assert len(host.asked) == 1
+
+
+@pytest.mark.parametrize("status", ["099", "101", "600", "999"])
+async def test_a_read_with_a_status_that_cannot_be_passed_on(status: str) -> None:
+    """No server writes it."""
+    async with reaching(Host(answer(b"", f"{status} X"))) as upstream:
+        with pytest.raises(Broken, match="not HTTP"):
+            async with upstream.read_item("/v1.0/me/drive/root", {}):
+                pass
 
 
 async def test_a_read_is_streamed_without_limit() -> None:

@@ -226,3 +226,33 @@ async def test_a_repeat_while_an_earlier_outcome_is_being_kept(tmp_path: Path, m
         assert (await second)[0] == 202
         assert (await post(gateway, Idempotency_Key="k"))[0] == 202
         assert upstream.copies() == 1
+
+
+async def test_an_outcome_is_held_until_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one request stores the outcome of another's key, that key's repeat stores it too, and is then free."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        store = gateway.gateway.parts.store
+        release = store.release_key
+        failed, storing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def fails(_key: bytes, _made: float) -> None:
+            monkeypatch.setattr(store, "release_key", slow)
+            failed.set()
+            raise StoreUnavailable("away")
+
+        async def slow(key: bytes, made: float) -> None:
+            monkeypatch.setattr(store, "release_key", release)
+            storing.set()
+            await go_on.wait()
+            await release(key, made)
+
+        monkeypatch.setattr(store, "release_key", fails)
+        upstream.on_copy = answering(lambda: web.Response(status=403))
+        assert (await post(gateway, Idempotency_Key="first"))[0] == 403
+        await failed.wait()
+        upstream.on_copy = upstream.accept
+        other = asyncio.create_task(post(gateway, Idempotency_Key="other"))
+        await storing.wait()
+        assert (await post(gateway, Idempotency_Key="first"))[0] == 202
+        go_on.set()
+        assert (await other)[0] == 202

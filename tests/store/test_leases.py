@@ -55,7 +55,7 @@ async def test_a_lease_from_before_the_databases_clock_was_set_back(lives: Postg
     dead, two = lives.store, await lives.join()
     await made(dead)
     connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE gateways SET expires = expires + interval '1 hour'")
+    await connection.execute("UPDATE gateways SET expires = expires + interval '2 hours'")
     await connection.close()
     seen = await two.renew(0, 0, patience=5)
     assert seen is not None

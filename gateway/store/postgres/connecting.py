@@ -19,11 +19,15 @@ CONNECT_SECONDS = 4.0
 _FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY", "sslcrl": "PGSSLCRL"}
 """The files of TLS, with the variable of the environment that names each by default."""
 _OPTIONS = {
-    "keepalives_idle": (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-    "keepalives_interval": (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
-    "keepalives_count": (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
-    "tcp_user_timeout": (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+    name: getattr(socket, option, None)
+    for name, option in (
+        ("keepalives_idle", "TCP_KEEPIDLE"),
+        ("keepalives_interval", "TCP_KEEPINTVL"),
+        ("keepalives_count", "TCP_KEEPCNT"),
+        ("tcp_user_timeout", "TCP_USER_TIMEOUT"),
+    )
 }
+"""The socket options of TCP, None where the system has none: as with libpq, the parameter then has no effect."""
 
 
 class UnusableFile(Exception):
@@ -140,7 +144,7 @@ def _socket_options(keepalive: Mapping[str, int]) -> list[tuple[int, int, int]]:
     """Level, option and value of each; 0 leaves the system's own. Without keepalives its numbers have no effect."""
     alive = keepalive.get("keepalives", 1)
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, alive)] if keepalive else []
-    for name, (level, option) in _OPTIONS.items():
-        if keepalive.get(name) and (alive or name == "tcp_user_timeout"):
-            options.append((level, option, keepalive[name]))
+    for name, option in _OPTIONS.items():
+        if option is not None and keepalive.get(name) and (alive or name == "tcp_user_timeout"):
+            options.append((socket.IPPROTO_TCP, option, keepalive[name]))
     return options

@@ -148,8 +148,8 @@ class Ownership:
 
     async def _claim(self, table: Literal["jobs", "callbacks"], most: int, read: Callable[[Any], T]) -> list[T]:
         async def work(connection: Connection) -> Sequence[Any]:
-            # Lock the own membership first: a gateway that is being removed as dead must not claim rows.
-            alive = await connection.fetchval("SELECT 1 FROM gateways WHERE id = $1 FOR UPDATE", self.me)
+            # Lock the own membership first: a gateway that is being removed as dead, or leaves, must not claim rows.
+            alive = await connection.fetchval("SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0 FOR UPDATE", self.me)
             if alive is None:
                 return []
             claimed = await connection.fetch(_TABLES[table].claim, self.me, min(most, PORTION))

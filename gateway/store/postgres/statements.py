@@ -60,7 +60,7 @@ PAST = f"SELECT id FROM jobs WHERE ended < $1 AND {_UNNEEDED} LIMIT $2 FOR UPDAT
 STILL_PAST = f"SELECT id FROM jobs WHERE id = ANY($2::text[]) AND {_UNNEEDED}"
 """Selects those of the locked jobs that may be deleted: from now on no callback of theirs can be added or retried."""
 
-_SILENT = "(expires < clock_timestamp() OR expires > clock_timestamp() + interval '2700 seconds')"
+_SILENT = "(expires < clock_timestamp() OR expires > clock_timestamp() + interval '5400 seconds')"
 """Leases that have ended. No lease lasts longer than 2,700 s, so one that seems to dates from before the database's
 clock was set back, and has not been renewed since.
 """
