@@ -37,8 +37,8 @@ _PLAIN = frozenset(
 )
 """Error codes by which the monitor itself refuses; a front end that fails answers with others, or with a page."""
 
-LostCode = Literal["monitorExpired", "monitorUnauthorized"]
-_LOST: dict[int, LostCode] = {
+MonitorLoss = Literal["monitorExpired", "monitorUnauthorized"]
+_LOST: dict[int, MonitorLoss] = {
     401: "monitorUnauthorized",
     403: "monitorUnauthorized",
     404: "monitorExpired",
@@ -53,7 +53,7 @@ class Lost(msgspec.Struct, frozen=True):
     front end that fails for a while answers 401, 403 and 404 as well. `retry_after` is in seconds.
     """
 
-    code: LostCode
+    code: MonitorLoss
     plain: bool = True
     retry_after: float | None = None
 

@@ -17,9 +17,9 @@ from typing import Literal
 import msgspec
 
 from gateway.core.job import Answer, Trouble, TroubleCode, iso
-from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled
+from gateway.graph.dialects import Lost, MonitorLoss, NoAnswer, Observation, Throttled
 
-LostTrack = Literal["monitorExpired", "monitorUnauthorized", "monitorUnreachable"]
+LostTrack = MonitorLoss | Literal["monitorUnreachable"]
 
 GONE_SECONDS = 15.0
 """Least seconds of plain answers in a row before a monitor counts as lost …"""
@@ -58,7 +58,7 @@ class LossState(msgspec.Struct, frozen=True):
     code_since: float = 0.0
     silent_since: float | None = None
     asked: float = 0.0
-    lost: Literal["monitorExpired", "monitorUnauthorized"] | None = None
+    lost: MonitorLoss | None = None
     lost_since: float = 0.0
     plain_since: float | None = None
 

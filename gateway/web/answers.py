@@ -66,15 +66,15 @@ NO_ROUTE = "other"
 """The route name, in metrics and logs, of a request that matches no route."""
 
 log = EventLog("gateway.requests")
-_REFUSAL_HEADERS = (
+_PASSED_BACK = (
     "Content-Type",
     "Content-Encoding",
     "Retry-After",
     "WWW-Authenticate",
+    "ETag",
     "request-id",
     "client-request-id",
 )
-_ITEM_HEADERS = (*_REFUSAL_HEADERS, "ETag")
 _SANDBOX = {"Content-Security-Policy": "sandbox"}
 
 
@@ -203,7 +203,7 @@ async def on_fault(request: Request, _error: Exception) -> Response:
 
 def passed_back(reply: Reply, status: int) -> Response:
     """Upstream's answer with its body and some of its headers; `status` may differ from upstream's."""
-    return Response(reply.body, status, _kept(reply.headers, _ITEM_HEADERS))
+    return Response(reply.body, status, _kept(reply.headers, _PASSED_BACK))
 
 
 class PassedOn(Response):
@@ -224,7 +224,7 @@ class PassedOn(Response):
 
     async def _pass_on(self, reply: ItemReply, scope: Scope, send: Send) -> None:
         location = _kept({} if reply.location is None else {"Location": reply.location}, ("Location",))
-        self.init_headers(_kept(reply.headers, _ITEM_HEADERS) | location)
+        self.init_headers(_kept(reply.headers, _PASSED_BACK) | location)
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": reply.code, "headers": headers})
         try:
