@@ -179,7 +179,7 @@ class Watch:
                 return
             self._awaiting = True
             polled = await self._poll_in_turn()
-            self._awaiting = False
+            self._awaiting, self.polling = False, True
             if self._overdue:
                 return  # the answer came in the same moment as the deadline, which wins
             next_wait_ = await self._apply(*polled)
