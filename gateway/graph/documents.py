@@ -110,23 +110,22 @@ def _characters(reply: Reply) -> str:
 def _discloses(shown: str, unquoted: str, urls: Urls) -> bool:
     if not ("/" in shown or "=" in shown or "%" in shown):
         return False
-    once = unquote(unquoted)
-    forms = [form.lower() for form in (shown, once, unquote(once))]
-    if any("tempauth=" in form or "sig=" in form for form in forms):
-        return True
-    return any(
-        secret.lower() in form or unquote(secret).lower() in form
-        for url in urls
-        for secret in _secrets(url)
-        for form in forms
+    forms = [shown.lower()]
+    if "%" in unquoted:
+        once = unquote(unquoted)
+        forms += [once.lower(), unquote(once).lower()]
+    return any("tempauth=" in form or "sig=" in form for form in forms) or any(
+        secret in form for secret in _secrets(urls) for form in forms
     )
 
 
-def _secrets(url: str) -> list[str]:
-    """The parts of a monitor's URL that no text may hold."""
-    parts = urlsplit(url)
-    tail = parts.path + (f"?{parts.query}" if parts.query else "")
-    secrets = [parts.netloc + parts.path]
-    if len(tail) >= 16:  # a short path such as /m/1 is no secret, and many strings contain it
-        secrets.append(tail)
-    return secrets
+def _secrets(urls: Urls) -> list[str]:
+    """The parts of a monitor's URLs that no text may hold, in lower case, as they are and unquoted."""
+    secrets = []
+    for url in urls:
+        parts = urlsplit(url)
+        tail = parts.path + (f"?{parts.query}" if parts.query else "")
+        secrets.append(parts.netloc + parts.path)
+        if len(tail) >= 16:  # a short path such as /m/1 is no secret, and many strings contain it
+            secrets.append(tail)
+    return [form.lower() for secret in secrets for form in ({secret, unquote(secret)} if "%" in secret else (secret,))]

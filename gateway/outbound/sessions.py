@@ -190,10 +190,12 @@ class BoundedAnswer(ResponseHandler):
     connection. Closing aborts the transport, since the TLS shutdown waits for a peer that may never read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, body: int | None, heads_wait: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, body: int | None, callers: bool) -> None:
         super().__init__(loop=loop)
         self._body_limit = body
-        self._heads_wait = heads_wait
+        self._heads_wait = callers
+        # An error in the body would take along a head that came in the same bytes, and a start's head has decided.
+        self._heads_alone = callers
         self._bytes_left: int | None = UPSTREAM_HEAD_LIMIT
         self._interim_left = MOST_INTERIM
         self._is_final = False
@@ -224,8 +226,8 @@ class BoundedAnswer(ResponseHandler):
         start = 0
         while start < len(data):
             end = start + _PIECE
-            if not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
-                end = empty_line.end()  # an error in the body would take along a head that came in the same bytes
+            if self._heads_alone and not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
+                end = empty_line.end()
             piece, start = data[start:end], end
             if self._bytes_left is not None:
                 self._bytes_left -= len(piece)
@@ -261,7 +263,7 @@ class _UpstreamConnector(TCPConnector):
 
         super().__init__(limit=0, force_close=force_close, socket_factory=dial, ssl=trusted())
         protocol: Callable[..., ResponseHandler] = BoundedAnswer
-        self._factory = partial(protocol, asyncio.get_running_loop(), body=body, heads_wait=callers)
+        self._factory = partial(protocol, asyncio.get_running_loop(), body=body, callers=callers)
 
 
 class CallersRequest(ClientRequest):
