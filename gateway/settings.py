@@ -228,11 +228,12 @@ class Settings(BaseSettings):
     @field_validator("user_agent")
     @classmethod
     def _user_agent(cls, value: str) -> str:
+        value = value.strip()
         if not _USER_AGENT.fullmatch(value):
             raise ValueError(
                 "must be 1 to 256 printable ASCII characters; {version} in it stands for the gateway's own"
             )
-        return value.strip()
+        return value
 
     @field_validator("callback_allow", "monitor_allow")
     @classmethod

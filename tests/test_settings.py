@@ -198,6 +198,7 @@ def test_database_urls_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url:
         ("UPSTREAM_PROXY", "proxy.example.com:3128"),
         ("CALLBACK_PROXY", "socks5://proxy.example.com:1080"),
         ("USER_AGENT", "a\tb"),
+        ("USER_AGENT", "   "),
         ("USER_AGENT", "\u00e4"),
         ("USER_AGENT", "x" * 257),
     ],

@@ -213,7 +213,9 @@ def _require_status(response: ClientResponse) -> None:
 
 
 async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) -> Reply | NoAnswer:
+    """One exchange. A body that cannot be had costs a success; any other code may tell enough by itself."""
     session: ClientSession = monitor.session
+    response: ClientResponse | None = None
     try:
         async with session.get(monitor.target, headers=headers, allow_redirects=False, **options) as response:
             body = await read_body(response)
@@ -221,26 +223,27 @@ async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) 
             if codings:
                 body = decoded(body, codings, BODY_LIMIT)
             return Reply(response.status, response.headers, body)
-    except Undecodable as error:
-        if 200 <= response.status < 300:
-            return NoAnswer(str(error))
-        return Reply(response.status, response.headers, b"")  # the code may tell enough
-    except TimeoutError as error:
-        return NoAnswer(cause(error), hung=True)
     except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
-        return NoAnswer(cause(error))
+        if response is not None and not 200 <= response.status < 300:
+            return Reply(response.status, response.headers, b"")
+        if isinstance(error, Undecodable):
+            return NoAnswer(str(error))
+        return NoAnswer(cause(error), hung=isinstance(error, TimeoutError))
 
 
 async def _whole(response: ClientResponse) -> Reply:
-    """A response with its body decoded; without a body when that cannot be had."""
+    """A response with its body decoded, or as it came when that cannot be; without a body that breaks off."""
     headers = response.headers.copy()
+    body = b""
     try:
-        body = decoded(await read_body(response), response.headers.getall("Content-Encoding", ()), BODY_LIMIT)
+        body = await read_body(response)
+        body = decoded(body, headers.getall("Content-Encoding", ()), BODY_LIMIT)
         headers.popall("Content-Encoding", None)
+    except Undecodable:
+        pass
     except Exception:  # noqa: BLE001 - whatever happens to the body, the head has told what upstream did
         for name in _BODY_HEADERS:
             headers.popall(name, None)
-        body = b""
     return Reply(response.status, headers, body)
 
 

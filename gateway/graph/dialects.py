@@ -22,11 +22,11 @@ from gateway.graph.failures import error_codes, job_error
 from gateway.outbound.reply import Reply, retry_after
 
 _PERCENTAGES = ("percentageComplete", "percentComplete", "percentProgress")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LAST_ITEM = re.compile(r"/items(?:/|\(')([^/()']+)(?:'\))?/?$")
 _DRIVE = re.compile(r"/drives(?:/|\(')([^/()']+)")
 _ITEM_FACETS = ("file", "folder", "package", "parentReference")
-_PAGE = re.compile(r"/_(layouts|forms)/|\.(aspx|html?)$", re.IGNORECASE)
+_PAGE = re.compile(r"/_(layouts|forms)/|\.(aspx|html?)(;[^/]*)?$", re.IGNORECASE)
 
 _PLAIN = frozenset(
     code.lower()
@@ -130,7 +130,8 @@ def item_of(location: str) -> tuple[str, str | None] | None:
     if item is None:
         return None
     drive = _DRIVE.search(path)
-    return unquote(item[1])[:TEXT_LIMIT], _drive(drive[1]) if drive else None
+    item_id = _id(item[1])
+    return None if item_id is None else (item_id, _drive(drive[1]) if drive else None)
 
 
 def finished_item(location: str) -> Answer | None:
@@ -154,8 +155,18 @@ def drive_of_path(path: object) -> str | None:
 
 
 def _drive(segment: str) -> str | None:
-    drive = unquote(segment)
-    return None if drive.lower() == "me" else drive
+    drive = _id(segment)
+    return None if drive is None or drive.lower() == "me" else drive
+
+
+def _id(segment: str) -> str | None:
+    """The id in a path's segment; None for one that is no UTF-8, and for one that would lead out of its path."""
+    try:
+        found = unquote(segment, errors="strict")[:TEXT_LIMIT]
+        found.encode()
+    except UnicodeError:
+        return None
+    return None if found in (".", "..") else found
 
 
 def _known_status(doc: dict[str, Any]) -> str | None:
@@ -188,7 +199,8 @@ def _without_known_status(doc: dict[str, Any], reply: Reply, urls: Urls, wait: f
 
 
 def _is_throttle_page(reply: Reply) -> bool:
-    return 300 <= reply.code < 400 and reply.headers.get("Location", "").lower().endswith("throttle.htm")
+    location = reply.headers.get("Location", "").lower()
+    return 300 <= reply.code < 400 and re.split("[?#]", location, maxsplit=1)[0].endswith("throttle.htm")
 
 
 def _answer(doc: dict[str, Any], status: str | None, reply: Reply, urls: Urls, wait: float | None) -> Answer:

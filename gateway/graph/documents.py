@@ -23,7 +23,7 @@ from gateway.outbound.reply import Reply
 TEXT_LIMIT = 1024
 WORD_LIMIT = 64
 
-LARGEST_CODE = 2**63
+LARGEST_CODE = 10**WORD_LIMIT
 
 Urls = Sequence[str]
 """The URLs of a job's monitor: its own first, then those that its redirects led to. All are credentials."""

@@ -117,7 +117,7 @@ def judge(
             plainly = host_well_at(loss.plain_since)
             if plainly <= now:
                 return loss.lost, 0.0
-        due = min(due, plainly)
+        due = min(loss.lost_since + max(patience.doubtful, needed), plainly)
     return (loss.lost, 0.0) if sent >= due else (None, due - now)
 
 

@@ -46,8 +46,9 @@ MOST_HEADERS = 1000
 """Most fields of an upstream head, and of its trailer."""
 MOST_INTERIM = 64
 """Most interim (1xx) heads before an upstream response."""
-WIRE_LIMIT = BODY_LIMIT + (256 << 10)
-"""Most bytes of an upstream body as it is sent, in chunks with extensions and a trailer."""
+FRAMING_LIMIT = 32 << 10
+"""Most bytes that frame an upstream body, besides a quarter of the body: sizes of chunks, extensions, a trailer. Each
+chunk costs some 8 us: a body in chunks of one byte would stop the loop for seconds."""
 HEAD_LIMIT = 32 << 10
 """Most bytes of the head of a receiver's response, in however many lines."""
 ANSWER_LIMIT = 64 << 10
@@ -57,6 +58,7 @@ RECEIVER_BODY_LIMIT = 16 << 10
 USER_AGENT = "copy-gateway"
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
+_SUCCESS = b"HTTP/1.1 2"
 _PIECE = 16 << 10
 """Most bytes that aiohttp's parser gets at once: it parses all the heads in them before anybody can count them."""
 
@@ -92,7 +94,7 @@ def upstream_session(
     """
     return ClientSession(
         connector=_UpstreamConnector(
-            WIRE_LIMIT if bounded else None, None if proxy else reaches, callers=callers, force_close=not kept
+            BODY_LIMIT if bounded else None, None if proxy else reaches, callers=callers, force_close=not kept
         ),
         request_class=CallersRequest if callers else ClientRequest,
         proxy=proxy,
@@ -194,11 +196,13 @@ class BoundedAnswer(ResponseHandler):
         super().__init__(loop=loop)
         self._body_limit = body
         self._heads_wait = callers
-        # An error in the body would take along a head that came in the same bytes, and a start's head has decided.
+        # An error in the body would take along a head that came in the same bytes. A start's head has decided, as has
+        # any that is no success; a poll's success without its body is none, and one call of the parser is cheaper.
         self._heads_alone = callers
         self._bytes_left: int | None = UPSTREAM_HEAD_LIMIT
         self._interim_left = MOST_INTERIM
         self._is_final = False
+        self._sent = 0  # bytes after those with the final head
 
     @property
     def writing_paused(self) -> bool:
@@ -208,11 +212,12 @@ class BoundedAnswer(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Called for each request: its response has the whole limit."""
         self._bytes_left, self._interim_left, self._is_final = UPSTREAM_HEAD_LIMIT, MOST_INTERIM, False
+        self._sent = 0
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         if not self._is_final and (data[0].code >= 200 or data[0].code == 101):
-            self._is_final, self._bytes_left = True, self._body_limit
+            self._is_final, self._bytes_left = True, None
         elif self._is_final or not self._interim_left:
             self._bytes_left = -1
             return
@@ -226,13 +231,16 @@ class BoundedAnswer(ResponseHandler):
         start = 0
         while start < len(data):
             end = start + _PIECE
-            if self._heads_alone and not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
+            alone = self._heads_alone or not data.startswith(_SUCCESS, start)
+            if alone and not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
                 end = empty_line.end()
             piece, start = data[start:end], end
-            if self._bytes_left is not None:
+            if self._is_final:
+                self._sent += len(piece)
+            elif self._bytes_left is not None:
                 self._bytes_left -= len(piece)
             super().data_received(piece)
-            if self._bytes_left is not None and self._bytes_left < 0:
+            if self._exceeds():
                 self.set_exception(AnswerTooLong())  # a head that arrived before is still read
                 self._end(AnswerTooLong())
             elif self.exception() is not None:
@@ -243,6 +251,14 @@ class BoundedAnswer(ResponseHandler):
 
     def close(self) -> None:
         self.abort()
+
+    def _exceeds(self) -> bool:
+        if self._bytes_left is not None:
+            return self._bytes_left < 0
+        body = 0 if self._payload is None else self._payload.total_bytes
+        return self._sent - body > FRAMING_LIMIT + body // 4 or (
+            self._body_limit is not None and body > self._body_limit
+        )
 
     def _end(self, error: aiohttp.ClientError) -> None:
         if self._payload is not None and not self._payload.is_eof():

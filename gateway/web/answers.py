@@ -93,6 +93,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
+        # The server's parser leaves what HTTP allows behind a value and does not count as part of it.
+        scope["headers"] = [(name, value.rstrip(b" \t")) for name, value in scope["headers"]]
         request_id = str(uuid.uuid4())
         asked = Headers(scope=scope)
         named = asked.get("client-request-id", "")

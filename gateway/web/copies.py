@@ -142,7 +142,6 @@ def _label(request: Request) -> str | None:
         return None
     with suppress(UnicodeDecodeError):
         label = label.encode("latin-1").decode()
-    label = label.strip(" \t")  # the parser leaves what HTTP allows behind a value
     if not is_label(label):
         raise invalid(f"Gateway-Label must be 1 to {LONGEST_LABEL} printable characters. Nothing was started.")
     return label

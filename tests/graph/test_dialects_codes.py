@@ -97,6 +97,11 @@ def test_operation_not_found_is_an_expired_monitor(place: Callable[[str], Any]) 
         ("https://graph.microsoft.com/v1.0/me/drive", None, None),
         ("https://api.onedrive.com/items/a%20b", "a b", None),
         ("https://contoso.sharepoint.com/sites/layouts/page", None, None),
+        ("/v1.0/drives/b!1/items/..", None, None),
+        ("/v1.0/drives/b!1/items/%2e", None, None),
+        ("/v1.0/drives/b!1/items/\udce9", None, None),
+        ("/v1.0/drives/b!1/items/%E9", None, None),
+        ("/v1.0/drives/b!1/items/%C3%A9", "é", "b!1"),
     ],
 )
 def test_a_303_is_completed_with_its_items_id(location: str, item: str | None, drive: str | None) -> None:
@@ -120,6 +125,7 @@ def test_a_303_to_anything_else_is_completed(path: str) -> None:
         ("/_forms/default.aspx?ReturnUrl=%2F_layouts", "page"),
         ("/%5Fforms/default", "page"),
         ("login.HTM", "page"),
+        ("/x.aspx;jsessionid=1", "page"),
         ("https://login.example/signin.html", "page"),
         ("https://contoso.sharepoint.com/_layouts/15/items/01A", "page"),
         ("https://elsewhere.example/", "not allowed"),
@@ -222,7 +228,8 @@ def test_throttling_without_a_429() -> None:
     assert read(509) == Throttled(None)
     assert read(302, b"", Location="/_layouts/15/Throttle.htm") == Throttled(None)
     assert read(302, b"<html>", Location="https://x.sharepoint.com/_layouts/15/THROTTLE.HTM") == Throttled(None)
-    assert read(303, b"", Location="/_layouts/15/Throttle.htm") == Throttled(None)
+    for end in ("", "?SourceUrl=/x", "#a"):
+        assert read(303, b"", Location=f"/_layouts/15/Throttle.htm{end}") == Throttled(None)
     assert isinstance(read(302, b"", Location="/login"), NoAnswer)
     assert isinstance(read(200, b"<html>", Location="/_layouts/15/Throttle.htm"), NoAnswer)
     assert read(429, {"error": {"code": "activityLimitReached"}}, Retry_After="41") == Throttled(41.0)

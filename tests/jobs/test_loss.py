@@ -91,6 +91,21 @@ def test_the_verdict(steps: list[tuple[float, Observation]], start: LossState, v
 
 
 @pytest.mark.parametrize(
+    ("steps", "verdict"),
+    [
+        ([(0, GONE), (14.9, GONE)], None),
+        ([(0, GONE), (15, GONE)], "monitorExpired"),
+        ([(0, DENIED), (59.9, DENIED)], None),
+        ([(0, DENIED), (60, DENIED)], "monitorUnauthorized"),
+        ([(0, DENIED_PAGE), (5, DENIED_PAGE)], "monitorUnauthorized"),
+    ],
+)
+def test_a_small_patience_is_for_doubtful_answers(steps: list[tuple[float, Observation]], verdict: str | None) -> None:
+    """Plain ones take as long as ever."""
+    assert verdict_of(steps, patience=Patience(silent=1800.0, doubtful=5.0))[0] == verdict
+
+
+@pytest.mark.parametrize(
     ("steps", "start", "seconds"),
     [
         ([(0, GOOD)], WELL, math.inf),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -118,6 +119,53 @@ async def test_a_head_as_long_as_it_may_be() -> None:
     assert isinstance(outcome, Reply)
     assert outcome.body == RUNNING
     assert len(outcome.headers["Y"]) == 90_000
+
+
+@pytest.mark.parametrize(
+    ("size", "reads"), [(1, False), (4, False), (64, True), (4096, True)], ids=["1", "4", "64", "4096"]
+)
+async def test_chunks_cost_what_they_hold(size: int, reads: bool) -> None:
+    """A body in chunks of a few bytes is cut off before its parsing takes time from others."""
+    body = RUNNING.ljust(100_000)
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces(body, size))
+    outcome = await polled(CHUNKED + chunks + b"0\r\n\r\n")
+    if reads:
+        assert isinstance(outcome, Reply)
+        assert outcome.body == body
+    else:
+        assert outcome == NoAnswer("too long")
+
+
+def pieces(body: bytes, size: int) -> Iterator[bytes]:
+    return (body[at : at + size] for at in range(0, len(body), size))
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone", "429 Too Many", "503 Busy", "303 See Other"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 500\r\n\r\nabc",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Content-Length: 2000000\r\n\r\n" + bytes(2_000_000),
+        b"Content-Length: 9\r\nContent-Encoding: br\r\n\r\nwhatever.",
+    ],
+    ids=["broken", "no chunk", "long", "br"],
+)
+async def test_a_code_counts_without_its_body(status: str, rest: bytes) -> None:
+    """And so does what its head asks for."""
+    head = f"HTTP/1.1 {status}\r\nRetry-After: 20\r\nLocation: /x\r\n".encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + rest)
+        with suppress(OSError):
+            await writer.drain()
+
+    async with polling(serve) as poll:
+        outcome = await poll()
+    assert isinstance(outcome, Reply)
+    assert (str(outcome.code), outcome.headers["Retry-After"]) == (status[:3], "20")
+    assert outcome.headers["Location"] == "/x"
 
 
 @pytest.mark.parametrize("size", [1, 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,23 @@ async def test_the_public_url_is_what_is_handed_out(tmp_path: Path) -> None:
     async with faking() as upstream, serving(upstream.url, tmp_path, public_url="https://g.example.com/x/") as gateway:
         job = await gateway.copy("/v1.0/me/drive/items/1")
         assert job["events"] == f"https://g.example.com/x/jobs/{job['jobId']}/events"
+
+
+async def test_white_space_behind_a_value_is_no_part_of_it(tmp_path: Path) -> None:
+    """HTTP allows it in any header."""
+    body = b'{"name":"a"}'
+    lines = (
+        "Host: x",
+        "Authorization: Bearer x",
+        "Idempotency-Key: k",
+        f"Content-Length: {len(body)}",
+        "Gateway-Label: b",
+    )
+    head = "POST /v1.0/me/drive/items/1/copy HTTP/1.1\r\n" + "".join(f"{line} \t \r\n" for line in lines) + "\r\n"
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.write(head.encode() + body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 202")
+        assert b'"label":"b"' in await reader.readuntil(b"}")
+        writer.close()
+        assert upstream.asked[0][2]["Authorization"] == "Bearer x"
