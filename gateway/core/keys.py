@@ -18,11 +18,11 @@ _SHORTEST_SECRET, _LONGEST_SECRET = 24, 64  # bytes
 
 def new_job_id() -> str:
     """144 random bits, URL-safe. The id is a capability: it grants reading the job and cannot be guessed."""
-    return secrets.token_urlsafe(18)
+    return _new_id()
 
 
 def new_callback_id() -> str:
-    return secrets.token_urlsafe(18)
+    return _new_id()
 
 
 def job_key(secret: bytes, job_id: str) -> str:
@@ -94,6 +94,13 @@ def webhook_headers(secret: str, message_id: str, timestamp: int, body: bytes) -
 def webhook_signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     signed = b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body)
     return "v1," + base64.b64encode(hmac.digest(_signing_key(secret), signed, "sha256")).decode()
+
+
+def _new_id() -> str:
+    """A random id. It begins with a letter or a digit: commands take what begins with a dash for an option."""
+    while not (found := secrets.token_urlsafe(18))[0].isalnum():
+        pass
+    return found
 
 
 def _mac(secret: bytes, *parts: bytes) -> bytes:

@@ -15,7 +15,7 @@ def test_job_ids_are_url_safe_and_long_enough() -> None:
     """At least 128 random bits."""
     ids = {new_job_id() for _ in range(1000)}
     assert len(ids) == 1000
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22,}", job_id) for job_id in ids)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{21,}", job_id) for job_id in ids)
 
 
 def test_a_job_key_belongs_to_one_job_and_one_store() -> None:
