@@ -77,7 +77,7 @@ class Tail:
 
 
 class Tails:
-    """All tails of this process. `heartbeat` and `look_every` are seconds; `limit` is the most streams at once.
+    """All tails of this process. `heartbeat` and `look_every` are seconds; `limit` is the most readers at once.
 
     `metrics` observes the seconds from each wake-up to the push of its events.
     """

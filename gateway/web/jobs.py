@@ -6,19 +6,23 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.errors import JOB_NOT_FOUND, GatewayError, StoreUnavailable, invalid, unavailable
-from gateway.core.job import known_status
+from gateway.core.job import Event, Job, known_status
 from gateway.jobs.schedule import retry_hint
 from gateway.membership import Runtime
-from gateway.store import Store
+from gateway.store import Slice, Store
 from gateway.streams import cursor
 from gateway.streams.stream import Stream, come_back
 from gateway.streams.tails import Tails
+from gateway.streams.wait import Wait
 from gateway.telemetry.logs import EventLog
+from gateway.web import polls
 from gateway.web.answers import json_answer
+from gateway.web.polls import Poll
 from gateway.web.requests import Access, PublicUrl, path_id, storable
 
 MOST_JOBS = 200
@@ -71,15 +75,31 @@ class JobRoutes:
         return json_answer(answer)
 
     async def job(self, request: Request) -> Response:
-        """A job's current state, or its stream when `Accept` prefers that."""
+        """A job's state, now or after the wait that the caller prefers; its stream when `Accept` prefers that."""
         if prefers_stream(request.headers.get("Accept", "")):
             return await self.job_events(request)
         job = await self._store.get(path_id(request, "job"))
         if job is None:
             raise GatewayError(JOB_NOT_FOUND)
-        if job.state.ended:
-            return json_answer(job.state)
-        return json_answer(job.state, 202, {"Retry-After": str(retry_hint(self._clock() - job.created))})
+        poll = polls.asked(request.headers)
+        seq, ended, content = job.seq, job.state.ended, msgspec.Raw(msgspec.json.encode(job.state))
+        headers = {}
+        if poll.wait is not None:
+            is_held = True
+            if not poll.is_answered_by(seq, ended):
+                newest, is_held = await self._wait(request, job, poll, poll.wait)
+                if newest is not None:
+                    seq, ended, content = newest.seq, newest.terminal, msgspec.Raw(newest.data)
+            if is_held:
+                headers["Preference-Applied"] = f"wait={poll.wait}"
+        headers["ETag"] = polls.tag(seq)
+        if not ended:
+            headers["Retry-After"] = str(retry_hint(self._clock() - job.created))
+        if poll.knows(seq):
+            return Response(status_code=304, headers=headers)
+        if ended:
+            return json_answer(content, 200, headers)
+        return json_answer(content, 202, headers | {"Location": f"{self._public_url.of(request)}/jobs/{job.id}"})
 
     async def stop(self, request: Request) -> Response:
         """Stop watching a job; the copy goes on."""
@@ -105,6 +125,18 @@ class JobRoutes:
             raise invalid(f"Name 1 to {MOST_JOBS} different jobs, as ?job=A&job=B.")
         return await self._stream(request, job_ids)
 
+    async def _wait(self, request: Request, job: Job, poll: Poll, seconds: int) -> tuple[Event | None, bool]:
+        """Hold the answer. Returns the newest event if it is news, and whether the wait was as long as preferred.
+
+        A poller comes again after an answer that is too early, but may take an error for its job's.
+        """
+        if self._tails.draining or self._tails.full:
+            self._count_refusal(resumed=False)
+            return None, False
+        wait = Wait(self._tails, self._metrics, poll.is_answered_by)
+        newest = await wait.hold(job.id, Slice(job.seq, job.state.ended, ()), seconds, request.receive)
+        return newest, wait.reason != "drained"
+
     async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)
         try:
@@ -113,9 +145,7 @@ class JobRoutes:
             self._judge_room()  # many requests may have waited for the store together
         except (GatewayError, StoreUnavailable):
             if request.method == "GET":
-                reason = "draining" if self._tails.draining else "full" if self._tails.full else "store"
-                self._metrics.streams_refused.labels(reason).inc()
-                log.warning("stream_refused", reason=reason, resumed=last is not None)
+                self._count_refusal(resumed=last is not None)
             if last is None:
                 raise
             return come_back(self._rng)  # EventSource never reconnects after another status than 200
@@ -136,6 +166,11 @@ class JobRoutes:
             send_timeout=self._send_timeout,
             max_age=self._stream_max_age * self._rng.uniform(0.8, 1.0),
         )
+
+    def _count_refusal(self, *, resumed: bool) -> None:
+        reason = "draining" if self._tails.draining else "full" if self._tails.full else "store"
+        self._metrics.streams_refused.labels(reason).inc()
+        log.warning("stream_refused", reason=reason, resumed=resumed)
 
     def _judge_room(self) -> None:
         """Raises GatewayError, 503, when no stream may be opened now."""

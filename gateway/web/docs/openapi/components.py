@@ -44,7 +44,11 @@ HEADERS = {
     "Retry-After": _header("seconds to wait before the next request", 5, type="integer", minimum=0),
     "WWW-Authenticate": _header("the scheme that Authorization must use", "Bearer"),
     "Allow": _header("the methods of the route", "GET, HEAD"),
-    "ETag": _header("the item's version, for If-None-Match", '"{01MOWKYVLARGEFOLDER1},1"'),
+    "ETag": _header(
+        "the version, for If-None-Match: an item's own, or the number of a job's newest event",
+        '"{01MOWKYVLARGEFOLDER1},1"',
+    ),
+    "Preference-Applied": _header("the wait that the gateway kept to; not sent if it answered early", "wait=30"),
     "Content-Security-Policy": _header("restricts what a browser may load and run", "sandbox"),
     "Cross-Origin-Opener-Policy": _header("isolates the page from windows of other origins", "same-origin"),
     "Cross-Origin-Resource-Policy": _header("pages of other origins must not load it", "same-origin"),

@@ -20,6 +20,7 @@ from gateway.web.docs.openapi.components import (
     text_answer,
 )
 from gateway.web.docs.openapi.schemas import COMPLETED, FAILED, RUNNING, STARTED
+from gateway.web.polls import LONGEST_WAIT
 
 OTHER_JOB = "ammV8QY4cnJ2Zw1E1EmM_LVe"
 
@@ -46,6 +47,23 @@ _FOLLOW = (
     "ends at once with a `retry:`, and it reconnects."
 )
 
+_OF_POLLS = ("ETag", "Preference-Applied")
+_POLL = [
+    parameter(
+        "If-None-Match",
+        "header",
+        "the ETags of the states that the caller has, or `*`; while one of them is the newest, the response is 304",
+        '"3"',
+    ),
+    parameter(
+        "Prefer",
+        "header",
+        f"`wait=N` (RFC 7240) holds the response for N seconds at most, and {LONGEST_WAIT} at most: until the state is "
+        "another than those of If-None-Match or, without that header, until the job has ended",
+        "wait=30",
+    ),
+]
+
 
 def _stream(example: str) -> dict[str, Any]:
     description = "Server-Sent Events: `progress`, then `completed` or `failed`; /asyncapi.json describes each"
@@ -59,6 +77,7 @@ def _state_or_stream() -> dict[str, Any]:
         ref("schemas", "State"),
         "the final state; or the stream, when `Accept` prefers `text/event-stream`",
         "X-Accel-Buffering",
+        *_OF_POLLS,
         completed=COMPLETED,
         failed=FAILED,
     )
@@ -114,12 +133,18 @@ PATHS: dict[str, Any] = {
             "tags": ["Jobs"],
             "summary": "Get a job's current state",
             "description": "The status is 202 while the job runs and 200 when it has ended: a client written for "
-            "Graph's monitor URL can poll this URL unchanged. A last event id applies when the stream is requested.",
-            "parameters": LAST_IDS,
+            "Graph's monitor URL can poll this URL unchanged. With `Prefer: wait=30`, and the last ETag in "
+            "`If-None-Match`, each change is known at once with few requests. A wait counts as one of the gateway's "
+            "streams; when these are full, or the gateway shuts down, the response is not held and has no "
+            "`Preference-Applied`. A last event id applies when the stream is requested.",
+            "parameters": [*_POLL, *LAST_IDS],
             "responses": {
                 "200": _state_or_stream(),
-                "202": json_answer(ref("schemas", "State"), "running", "Retry-After", running=RUNNING),
+                "202": json_answer(
+                    ref("schemas", "State"), "running", "Location", "Retry-After", *_OF_POLLS, running=RUNNING
+                ),
                 "204": _SEEN,
+                "304": empty_answer("the caller has the newest state", "Retry-After", *_OF_POLLS),
                 **errors("404 jobNotFound", "503 serviceNotAvailable"),
             },
         },
