@@ -1,4 +1,4 @@
-"""The flow of Graph's documents, with clients of the field: curl, the official SDK, an SSE client library."""
+"""The flow of Graph's documents, with clients of the field: curl, the official SDK, an SSE client library, pollers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,21 @@ from typing import Any, Self
 import anyio
 import httpx
 import pytest
+from aiohttp import web
+from azure.core import AsyncPipelineClient, PipelineClient
 from azure.core.credentials import AccessToken
+from azure.core.pipeline.policies import (
+    AsyncRedirectPolicy,
+    AsyncRetryPolicy,
+    CustomHookPolicy,
+    RedirectPolicy,
+    RequestIdPolicy,
+    RetryPolicy,
+)
+from azure.core.polling import AsyncLROPoller, LROPoller
+from azure.core.polling.async_base_polling import AsyncLROBasePolling
+from azure.core.polling.base_polling import LROBasePolling
+from azure.core.rest import HttpRequest
 from httpx_sse import aconnect_sse
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from kiota_authentication_azure.azure_identity_authentication_provider import AzureIdentityAuthenticationProvider
@@ -25,7 +39,8 @@ from msgraph.generated.drives.item.items.item.copy.copy_post_request_body import
 from msgraph.generated.models.item_reference import ItemReference
 
 from gateway.simulator import Simulator, running
-from tests.support.harness import Process
+from tests.support.fake_upstream import FakeUpstream, answering, faking
+from tests.support.harness import Process, Running, serving
 
 RESULT = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
 ITEM = "01MOWKYVLARGEFOLDER1"
@@ -152,3 +167,69 @@ async def test_httpx_sse(tmp_path: Path) -> None:
         assert await follow(client, url) == dropped
         item = await client.get(gateway.url + last["resource"], headers={"Authorization": "Bearer x"})
         assert item.json()["id"] == RESULT
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_azures_pollers(kind: str, tmp_path: Path) -> None:
+    """From the 202 of a copy to its end, as the clients that are generated for Azure's operations do it."""
+    answers: list[int] = []
+
+    def keep(response: Any) -> None:
+        answers.append(response.http_response.status_code)
+
+    def content(response: Any) -> Any:
+        return response.http_response.json()
+
+    def poll(url: str) -> Any:
+        policies = [RequestIdPolicy(), RedirectPolicy(), RetryPolicy(), CustomHookPolicy(raw_response_hook=keep)]
+        with PipelineClient[Any, Any](url, policies=policies) as client:
+            first = client.send_request(start(url), _return_pipeline_response=True)
+            poller = LROPoller(client, first, content, LROBasePolling(timeout=1))
+            return poller.result(timeout=30)
+
+    async def poll_async(url: str) -> Any:
+        hook = CustomHookPolicy(raw_response_hook=keep)
+        policies = [RequestIdPolicy(), AsyncRedirectPolicy(), AsyncRetryPolicy(), hook]
+        async with AsyncPipelineClient[Any, Any](url, policies=policies) as client:
+            first = await client.send_request(start(url), _return_pipeline_response=True)
+            return await AsyncLROPoller(client, first, content, AsyncLROBasePolling(timeout=1))
+
+    def start(url: str) -> HttpRequest:
+        token = {"Authorization": "Bearer x"}
+        return HttpRequest("POST", f"{url}/v1.0/me/drive/items/{ITEM}/copy", json=BODY, headers=token)
+
+    copying = Simulator(seconds=2, clock=lambda: 10.0 if len(answers) > 1 else 0.0)  # until it was polled once
+    async with running(copying) as upstream, Process(upstream.url, tmp_path) as gateway:
+        if kind == "sync":
+            last = await anyio.to_thread.run_sync(poll, gateway.url)
+        else:
+            last = await poll_async(gateway.url)
+    assert (last["status"], last["resourceId"]) == ("completed", RESULT)
+    assert answers[:2] == [202, 202]
+    assert answers[-1] == 200
+
+
+async def test_a_wait_at_another_gateway(database_url: str, tmp_path: Path) -> None:
+    """A poller that waits at one gateway hears at once of the end that the other one saw."""
+    async with (
+        faking() as upstream,
+        serving(upstream.url, tmp_path, store_url=database_url) as watching,
+        serving(upstream.url, tmp_path, store_url=database_url) as other,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
+        job = await watching.copy()
+        url = f"{other.url}/jobs/{job['jobId']}"
+        known = (await client.get(url, headers={"Prefer": "wait=20", "If-None-Match": '"1"'})).headers["ETag"]
+        assert known == '"2"'
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ended_by, upstream, other)
+            last = await client.get(url, headers={"Prefer": "wait=20", "If-None-Match": known})
+        assert (last.status_code, last.json()["status"]) == (200, "completed")
+        assert last.elapsed.total_seconds() < 5
+
+
+async def ended_by(upstream: FakeUpstream, gateway: Running) -> None:
+    """Let the copy end once a wait is held."""
+    while not gateway.gateway.parts.tails.open:  # noqa: ASYNC110 - the gateway has no event for it
+        await anyio.sleep(0.01)
+    upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": RESULT}))
