@@ -1,4 +1,4 @@
-"""Streams under any interleaving of appends, stalls, resumptions and departures: each sees its log, once, in order."""
+"""Streams and waits under any interleaving of appends, stalls, resumptions, departures: each sees its log, in order."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store.sqlite import SQLiteStore
 from gateway.streams.stream import Stream, Subscriber
 from gateway.streams.tails import Tails
+from gateway.streams.wait import Wait
 from gateway.telemetry.metrics import Metrics
 from tests.support.stores import open_sqlite
 from tests.support.virtual_time import VirtualLoop
@@ -99,6 +100,7 @@ class Scene:
     def __init__(self, store: SQLiteStore, tails: Tails, job: Job, tasks: Any) -> None:
         self.store, self.tails, self.job, self.tasks = store, tails, job, tasks
         self.clients: list[tuple[Client, int]] = []
+        self.pollers: list[list[int]] = []
 
     async def append(self, status: str = "inProgress") -> None:
         percentage = min(99.0, self.job.state.percentage_complete + 0.01)
@@ -116,6 +118,31 @@ class Scene:
         scope = {"type": "http", "method": "GET", "gateway.connection": client}
         self.tasks.start_soon(stream, scope, client.receive, client.send)
 
+    async def poll(self, late: int) -> None:
+        """Follow the job by waits alone; what was read of it is so many turns of the loop old when a wait begins."""
+        seen = [0]
+        self.pollers.append(seen)
+        metrics = Metrics()
+
+        def is_news(seq: int, _ended: bool) -> bool:
+            return seq > seen[-1]
+
+        async def never() -> Any:
+            await asyncio.Event().wait()
+
+        ended = False
+        while not ended:
+            (head,) = await self.store.heads(["j"])
+            assert head is not None
+            for _ in range(late):
+                await asyncio.sleep(0)
+            newest, ended = head.head, head.ended
+            if not is_news(newest, ended):
+                event = await Wait(self.tails, metrics, is_news).hold("j", head, 1000, never)
+                assert event is not None
+                newest, ended = event.seq, event.terminal
+            seen.append(newest)
+
     def client(self, number: int) -> Client | None:
         return self.clients[number % len(self.clients)][0] if self.clients else None
 
@@ -125,6 +152,7 @@ STEPS = st.lists(
         st.tuples(st.just("append"), st.integers(1, 5)),
         st.tuples(st.just("burst"), st.integers(60, 90)),
         st.tuples(st.just("join"), st.integers(0, 40)),
+        st.tuples(st.just("poll"), st.integers(0, 9)),
         st.tuples(st.sampled_from(["stall", "resume", "leave"]), st.integers(0, 30)),
         st.tuples(st.just("wait"), st.sampled_from([0, 1, 20])),
     ),
@@ -149,6 +177,8 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
                         await scene.append()
                 case "join":
                     await scene.join(number)
+                case "poll":
+                    tasks.start_soon(scene.poll, number)
                 case "stall" if client:
                     client.stall()
                 case "resume" if client:
@@ -167,6 +197,9 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
             assert client.ids == list(range(after + 1, scene.job.seq + 1))
         for client, after in scene.clients:
             assert client.ids == list(range(after + 1, after + 1 + len(client.ids)))
+        for seen in scene.pollers:
+            assert seen == sorted(set(seen))
+            assert seen[-1] == scene.job.seq
         assert tails.open == 0
         assert tails._tails == {}
         tasks.cancel_scope.cancel()
@@ -221,3 +254,41 @@ def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
     assert client.ended == ("stalled" not in how)
     if how == "drained":
         assert client.chunks[-2].startswith(b"retry: ")
+
+
+@pytest.mark.parametrize("other", ["none", "has seen it come", "has come since"])
+def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
+    """Of an event that came after the head was read, a wait hears at once, whichever readers the job has."""
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        store = open_sqlite(tmp_path / "s.db", 100)
+        job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
+        await store.create(job, first, None)
+        tails = Tails(store, Metrics(), heartbeat=1000, limit=10)
+        store.on_change = tails.wake
+        async with anyio.create_task_group() as tasks:
+            tails.start(tasks)
+            here = Scene(store, tails, job, tasks)
+            (old,) = await store.heads(["j"])
+            assert old is not None
+            if other == "has seen it come":
+                await here.join(1)
+                await anyio.sleep(1)
+            await here.append()
+            if other == "has come since":
+                await here.join(2)
+            await anyio.sleep(1)
+            begun = anyio.current_time()
+            wait = Wait(tails, Metrics(), lambda seq, _ended: seq > old.head)
+            event = await wait.hold("j", old, 100, never)
+            assert event is not None
+            assert (event.seq, wait.reason) == (2, "ended")
+            assert anyio.current_time() - begun < 0.1
+            tasks.cancel_scope.cancel()
+        await store.close()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scene())
