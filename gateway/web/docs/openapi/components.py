@@ -26,7 +26,11 @@ HEADERS = {
         "the request's id in the gateway's log; upstream's own id when upstream answered", REQUEST_ID
     ),
     "client-request-id": _header("the caller's own, or the same as request-id", REQUEST_ID),
-    "Cache-Control": _header("no response may be cached", "no-store", const="no-store"),
+    "Cache-Control": _header(
+        "no response may be cached; a stream must not be transformed either (compressed, held back)",
+        "no-store",
+        enum=["no-store", "no-store, no-transform"],
+    ),
     "X-Content-Type-Options": _header(
         "browsers must not guess another type than Content-Type", "nosniff", const="nosniff"
     ),
@@ -54,6 +58,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": _header("pages of other origins must not load it", "same-origin"),
     "Content-Encoding": _header("the compression that upstream used for the body", "gzip"),
     "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", const="no"),
+    "Incremental": _header("tells any proxy the same (RFC 10036)", "?1", const="?1"),
 }
 ALWAYS = ("request-id", "client-request-id", "Cache-Control", "X-Content-Type-Options", "Referrer-Policy")
 FROM_BROWSERS = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")

@@ -67,7 +67,7 @@ _POLL = [
 
 def _stream(example: str) -> dict[str, Any]:
     description = "Server-Sent Events: `progress`, then `completed` or `failed`; /asyncapi.json describes each"
-    answer = text_answer("text/event-stream", description, example, "X-Accel-Buffering")
+    answer = text_answer("text/event-stream", description, example, "X-Accel-Buffering", "Incremental")
     answer["content"]["text/event-stream"]["schema"] = ref("schemas", "StreamEvent")
     return answer
 
@@ -77,6 +77,7 @@ def _state_or_stream() -> dict[str, Any]:
         ref("schemas", "State"),
         "the final state; or the stream, when `Accept` prefers `text/event-stream`",
         "X-Accel-Buffering",
+        "Incremental",
         *_OF_POLLS,
         completed=COMPLETED,
         failed=FAILED,
