@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -115,8 +115,11 @@ class Connection(HttpToolsProtocol):
         if not self.pipeline and not self._is_parsing:
             self._drop_references()
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """The function with which the owner writes, one whole chunk a call; HTTP/1.0 has no chunks, only their data."""
+        started = self._started
+        return self._write_data_of if started is not None and _knows_no_chunks(started) else self.transport.write
 
     async def writable(self) -> None:
         """Wait until the connection is no longer `full`, or is closed."""
@@ -171,7 +174,10 @@ class Connection(HttpToolsProtocol):
 
     def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:  # the client may have left while the request was queued
-            super()._start_asgi_task(cycle, app)
+            super()._start_asgi_task(cycle, _Unchunked(cycle, app) if _knows_no_chunks(cycle) else app)
+
+    def _write_data_of(self, chunk: bytes) -> None:
+        self.transport.write(chunk[chunk.index(b"\r\n") + 2 : -2])
 
     def _drop_references(self) -> None:
         """Break the reference cycles of a request, which would otherwise stay until a garbage collection."""
@@ -187,6 +193,38 @@ class Connection(HttpToolsProtocol):
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.released()
+
+
+class _Unchunked:
+    """The application for a client older than HTTP/1.1: a response without a length ends with the connection.
+
+    uvicorn would send it in chunks, which such a client takes for the body.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._cycle = cycle
+        self._app = app
+        cycle.keep_alive = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        cycle = self._cycle
+        has_length = True
+
+        async def unchunked(message: Any) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+                if not has_length:
+                    cycle.chunked_encoding = False
+            elif not has_length:
+                cycle.expected_content_length = len(message.get("body", b""))  # uvicorn holds the body to it
+            await send(message)
+
+        await self._app(scope, receive, unchunked)
+
+
+def _knows_no_chunks(cycle: RequestResponseCycle) -> bool:
+    return cycle.scope["http_version"] in ("0.9", "1.0")
 
 
 def configured(app: Any, **options: Any) -> Config:

@@ -41,7 +41,8 @@ class Transport(Protocol):
     """A connection on which the head of the response was sent. `full` is true for a slow consumer: the write buffer is
     above its high-water mark.
 
-    The owner writes chunks only. Its `released` is called once, when the connection was handed back or closed.
+    The owner writes whole chunks, each with one `write`. Its `released` is called once, when the connection was handed
+    back or closed.
     """
 
     @property
@@ -49,7 +50,8 @@ class Transport(Protocol):
 
     def hijack(self, owner: Subscriber) -> None: ...
 
-    def write(self, data: bytes) -> None: ...
+    @property
+    def write(self) -> Callable[[bytes], None]: ...
 
     async def writable(self) -> None: ...
 

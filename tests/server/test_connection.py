@@ -17,7 +17,7 @@ from aiohttp import web
 from gateway.core.job import chunk
 from gateway.server.connection import READ_AHEAD_LIMIT
 from tests.support.fake_upstream import FakeUpstream, faking
-from tests.support.harness import Running, serving
+from tests.support.harness import Running, serving, tail
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -89,14 +89,75 @@ async def test_the_next_request_is_answered_when_the_stream_has_ended(when: str,
         assert gateway.gateway.parts.tails.open == 0
 
 
-async def test_a_client_of_http_1_0_is_closed_to_at_the_end(tmp_path: Path) -> None:
-    """It keeps no connection alive."""
+OLD = {
+    "a stream": ("GET", "/jobs/{job}/events", 200, b"retry: 2000\n\nid: 1\n", b"}\n\n"),
+    "a stream of many": ("GET", "/events?job={job}&job=nobody", 200, b"retry: 2000\n\nid: 0,-\n", b"}\n\n"),
+    "a stream's head": ("HEAD", "/jobs/{job}/events", 200, b"", b""),
+    "a stream that was seen": ("GET", "/jobs/{job}/events?lastEventId=2", 204, b"", b""),
+    "a state": ("GET", "/jobs/{job}", 200, b'{"jobId"', b"}"),
+    "an error": ("GET", "/jobs/nobody/events", 404, b'{"error"', b"}"),
+    "an item": ("GET", "/v1.0/me/drive/root", 200, b'{"id": "1"}', b"}"),
+    "an item's head": ("HEAD", "/v1.0/me/drive/root", 200, b"", b""),
+}
+"""Requests of a client older than HTTP/1.1: method, path, and the status, the start and the end of the answer."""
+
+
+@pytest.mark.parametrize("asked", ["1.0", "1.0\r\nConnection: keep-alive", "0.9\r\nConnection: keep-alive"])
+@pytest.mark.parametrize("name", OLD)
+async def test_a_client_older_than_http_1_1(name: str, asked: str, tmp_path: Path) -> None:
+    """It gets the plain body without chunks, is told once that the connection closes, and is closed to at its end."""
+    method, path, status, start, end = OLD[name]
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
+        ending(upstream).set()
+        job = await gateway.copy()
+        await tail(gateway.session, job["events"])
+        with anyio.fail_after(20):
+            wire[1].write(f"{method} {path.format(job=job['jobId'])} HTTP/{asked}\r\nHost: x\r\n\r\n".encode())
+            said = (await head(wire)).lower().split(b"\r\n")
+            found = await wire[0].read()
+    assert int(said[0].split()[1]) == status
+    assert [line for line in said if line.startswith((b"connection:", b"transfer-encoding:"))] == [b"connection: close"]
+    assert (found[: len(start)], found[len(found) - len(end) :]) == (start, end)
+    lengths = [int(line.split(b":")[1]) for line in said if line.startswith(b"content-length:")]
+    assert method == "HEAD" or lengths in ([], [len(found)])
+
+
+async def test_a_client_of_http_1_0_follows_to_the_end(tmp_path: Path) -> None:
+    """It sees each event when it comes, with the heartbeats between, as any other reader does."""
+    async with (
+        faking() as upstream,
+        serving(upstream.url, tmp_path, heartbeat=0.05) as gateway,
+        dialled(gateway) as wire,
+    ):
+        end = ending(upstream)
+        job = await gateway.copy()
+        with anyio.fail_after(20):
+            wire[1].write(get(f"/jobs/{job['jobId']}/events", "1.0"))
+            await head(wire)
+            seen = await wire[0].readuntil(b"}\n\n")
+            seen += await wire[0].readuntil(b"\n\n:\n\n")
+            end.set()
+            seen += await wire[0].read()
+            async with gateway.session.get(job["events"]) as response:
+                other = await response.read()
+    assert seen.replace(b":\n\n", b"") == other.replace(b":\n\n", b"")
+    assert b"event: completed\n" in seen
+
+
+@pytest.mark.parametrize("asked", ["", "keep-alive", "close"])
+async def test_the_connection_header_of_a_stream(asked: str, tmp_path: Path) -> None:
+    """It is the server's own: none, or `close` to who asks for that."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
         ending(upstream).set()
         path = f"/jobs/{(await gateway.copy())['jobId']}/events"
+        line = f"Host: x\r\nConnection: {asked}" if asked else "Host: x"
         with anyio.fail_after(20):
-            wire[1].write(get(path, "1.0"))
-            assert (await wire[0].read()).endswith(b"0\r\n\r\n")
+            wire[1].write(get(path).replace(b"Host: x", line.encode()))
+            said = (await head(wire)).split(b"\r\n")
+            await body(wire)
+            assert [one for one in said if one.lower().startswith(b"connection:")] == (
+                [b"connection: close"] if asked == "close" else []
+            )
 
 
 async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ CONFIG = (
 ATTRIBUTES = {
     HttpToolsProtocol: "flow pipeline cycle scope headers transport loop",
     FlowControl: "write_paused",
-    RequestResponseCycle: "disconnected response_complete keep_alive",
+    RequestResponseCycle: "scope disconnected response_complete keep_alive chunked_encoding expected_content_length",
     ServerState: "connections tasks",
     uvicorn.Config: "http_protocol_class",
     uvicorn.Server: "should_exit force_exit started server_state",
