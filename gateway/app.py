@@ -133,6 +133,7 @@ class Gateway:
                 Exception: on_fault,
             },
         )
+        self._starlette.router.redirect_slashes = False  # it would redirect to the request's own Host
         app: ASGIApp = self._starlette
         if settings.cors_origins:
             app = Cors(app, settings.cors_origins)
