@@ -14,7 +14,7 @@ import anyio
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
@@ -134,10 +134,7 @@ class Gateway:
             },
         )
         self._starlette.router.redirect_slashes = False  # it would redirect to the request's own Host
-        app: ASGIApp = self._starlette
-        if settings.cors_origins:
-            app = Cors(app, settings.cors_origins)
-        self._app = RequestMiddleware(app, self._metrics, tracing)
+        self._app = RequestMiddleware(Cors(self._starlette, settings.cors_origins), self._metrics, tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)

@@ -57,7 +57,7 @@ CALLBACK_URL_NOT_ALLOWED = ErrorKind(
 CORS_NOT_ALLOWED = ErrorKind(
     400,
     "corsNotAllowed",
-    "A browser asked for another origin, method or header than is allowed. The operator allows origins with "
+    "A browser asked for another origin or method than is allowed. The operator allows origins with "
     "GATEWAY_CORS_ORIGINS.",
 )
 MONITOR_URL_NOT_ALLOWED = ErrorKind(

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.core.errors import (
@@ -44,23 +44,14 @@ _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLEAN = re.compile(r"[\x20-\x7e\t]{0,8192}")
 """What may come back of upstream's header values. No server or proxy between here and the caller refuses one."""
 
-REQUEST_HEADERS = (
-    "Accept",
-    "Authorization",
-    "Content-Type",
-    "Gateway-Callback-Events",
-    "Gateway-Callback-Secret",
-    "Gateway-Callback-Url",
-    "Gateway-Label",
-    "Idempotency-Key",
-    "If-Match",
-    "If-None-Match",
-    "Last-Event-ID",
-    "Prefer",
-    "client-request-id",
-    "traceparent",
-)
-EXPOSED_HEADERS = ("Location", "Retry-After", "request-id", "client-request-id")
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+"""The methods of all routes."""
+
+EXPOSED_HEADERS = ("Location", "Retry-After", "ETag", "request-id", "client-request-id")
+"""The response headers that scripts of other origins may read."""
+
+PREFLIGHT_SECONDS = 3600
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 NO_ROUTE = "other"
 """The route name, in metrics and logs, of a request that matches no route."""
@@ -136,29 +127,67 @@ class RequestMiddleware:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with refusals in the format of the gateway's errors."""
+    """Starlette's, without credentials. So an allowed origin may send any request header; refusals are Graph's errors,
+    also when no origin is allowed.
+    """
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
-            allow_headers=REQUEST_HEADERS,
+            allow_methods=METHODS,
+            allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
+            max_age=PREFLIGHT_SECONDS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS":
-            headers = Headers(scope=scope)
-            if "origin" in headers and "access-control-request-method" in headers:
-                response = self.preflight_response(headers)
-                if response.status_code == 400:
-                    what = bytes(response.body).decode()
-                    message = f"{what}. The operator allows origins with GATEWAY_CORS_ORIGINS."
-                    response = error_answer(scope, GatewayError(CORS_NOT_ALLOWED, message))
-                await response(scope, receive, send)
+        if scope["type"] == "http":
+            asked = Headers(scope=scope)
+            if scope["method"] == "OPTIONS" and "origin" in asked and "access-control-request-method" in asked:
+                refusal = self._refusal(asked)
+                answer = self.preflight_response(asked) if refusal is None else error_answer(scope, refusal)
+                answer.headers.update(self._preflight_headers(asked["origin"]))
+                await answer(scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+            if self.allow_origins:
+                await self.simple_response(scope, receive, send, asked)
+                return
+        await self.app(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight that is not refused."""
+        names = _listed(request_headers)
+        return PlainTextResponse("OK", headers={"Access-Control-Allow-Headers": ", ".join(names)} if names else None)
+
+    def _preflight_headers(self, origin: str) -> dict[str, str]:
+        """Also of a refusal: without them a browser tells of the origin, not of what was refused."""
+        if not self.is_allowed_origin(origin):
+            return {"Vary": self.preflight_headers["Vary"]}
+        return {"Access-Control-Allow-Origin": origin} | self.preflight_headers  # those have the `*` if it is allowed
+
+    def _refusal(self, asked: Headers) -> GatewayError | None:
+        origin, method = asked["origin"], asked["access-control-request-method"]
+        if not self.is_allowed_origin(origin):
+            what = f"The origin {_shown(origin)} may not call this gateway"
+            return GatewayError(CORS_NOT_ALLOWED, f"{what}. The operator allows origins with GATEWAY_CORS_ORIGINS.")
+        if method not in METHODS:
+            what = f"No route has the method {_shown(method)}"
+            return GatewayError(CORS_NOT_ALLOWED, f"{what}. Use one of {', '.join(METHODS)}.")
+        if not all(_HEADER_NAME.fullmatch(name) for name in _listed(asked)):
+            return GatewayError(CORS_NOT_ALLOWED, "Access-Control-Request-Headers must be a list of header names.")
+        return None
+
+
+def _listed(asked: Headers) -> list[str]:
+    """The request headers that a preflight asks for."""
+    names = ",".join(asked.getlist("access-control-request-headers")).split(",")
+    return [name.strip(" \t") for name in names if name.strip(" \t")]
+
+
+def _shown(value: str) -> str:
+    """A header's value for an error's text."""
+    return re.sub(r"[^\x21-\x7e]", "?", value[:128])
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

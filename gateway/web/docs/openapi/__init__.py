@@ -20,8 +20,8 @@ operator key. Starting a copy and reading an item require the caller's token for
 
 Every route that supports `GET` supports `HEAD` too, without the body. Every error of the gateway has the format of \
 Graph's errors and one of the codes of `ErrorCode`: an unknown path is `404 notFound`, an unsupported method \
-`405 methodNotAllowed`. Browsers from the origins in `GATEWAY_CORS_ORIGINS` may call all routes, without cookies; a \
-preflight request from any other origin is `400 corsNotAllowed`."""
+`405 methodNotAllowed`. Browsers from the origins in `GATEWAY_CORS_ORIGINS` may call all routes, with any request \
+header and without cookies; a preflight request from any other origin is `400 corsNotAllowed`."""
 INFO = {
     "title": "Copy gateway",
     "version": version("copy-gateway"),

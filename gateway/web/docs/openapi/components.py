@@ -41,9 +41,9 @@ HEADERS = {
         "the caller's origin, when GATEWAY_CORS_ORIGINS allows it", "https://app.example.com"
     ),
     "Access-Control-Expose-Headers": _header(
-        "the headers that the browser's scripts may read", "Location, Retry-After, request-id, client-request-id"
+        "the headers that the browser's scripts may read", "Location, Retry-After, ETag, request-id, client-request-id"
     ),
-    "Vary": _header("responses differ by origin", "Origin"),
+    "Vary": _header("responses differ by origin, when GATEWAY_CORS_ORIGINS is set", "Origin"),
     "Location": _header("the job's URL", f"https://gateway.example.com/jobs/{JOB}", format="uri"),
     "Retry-After": _header("seconds to wait before the next request", 5, type="integer", minimum=0),
     "WWW-Authenticate": _header("the scheme that Authorization must use", "Bearer"),
