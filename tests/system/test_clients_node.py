@@ -1,4 +1,6 @@
-"""Clients of the field that run on Node: EventSource, fetch-event-source, and one generated from the document."""
+"""Programs of the field on Node: EventSource, fetch-event-source, a client generated from the document, and a
+development server's proxy that compresses.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
+from aiohttp import web
 
 from gateway.simulator import Simulator, running
 from tests.support import node
 from tests.support.callers import calling
-from tests.support.harness import OPERATOR_KEY, Process
+from tests.support.fake_upstream import answering, faking
+from tests.support.harness import OPERATOR_KEY, Process, serving
+from tests.support.harness import events as events_of
 
 FOLLOWERS = """
 import { EventSource } from "eventsource";
@@ -105,6 +111,15 @@ console.log(JSON.stringify({
 }));
 """
 
+DEVELOPMENT_SERVER = """
+import compression from "compression";
+import express from "express";
+import { createProxyMiddleware } from "http-proxy-middleware";
+
+const app = express().use(compression(), createProxyMiddleware({ target: process.env.GATEWAY }));
+const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
+"""
+
 
 @asynccontextmanager
 async def script(text: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -155,6 +170,35 @@ async def test_followers_across_a_restart(tmp_path: Path) -> None:
         assert [event["name"] for event in events[-2:]] == ["progress", "completed"]
         assert events[-1]["state"]["percentageComplete"] == 100.0
     assert seen["eventsource"][-1]["state"] == seen["fetch-event-source"][-1]["state"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/{job}/events", "/events?job={job}"])
+async def test_a_proxy_that_compresses(path: str, tmp_path: Path) -> None:
+    """Express compresses what a browser asks for, but passes each event on before the next one comes."""
+    node.node()
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        percent = 0.0
+        upstream.on_poll = answering(
+            lambda: web.json_response(
+                {"status": "completed" if percent == 100 else "inProgress", "percentageComplete": percent}
+            )
+        )
+        job = await gateway.copy()
+        asked = {"Accept-Encoding": "gzip, deflate"}
+        async with script(DEVELOPMENT_SERVER, GATEWAY=gateway.url) as process:
+            assert process.stdout is not None
+            proxy = f"http://127.0.0.1:{int(await process.stdout.readline())}"
+            async with gateway.session.get(f"{proxy}/openapi.json", headers=asked) as response:
+                assert response.headers["Content-Encoding"] == "gzip"
+            with anyio.fail_after(30):
+                async with gateway.session.get(proxy + path.format(job=job["jobId"]), headers=asked) as response:
+                    assert "Content-Encoding" not in response.headers
+                    seen = []
+                    async for event in events_of(response):
+                        seen.append(event.name)
+                        percent = min(percent + 25, 100.0)
+    assert seen == [*["progress"] * (len(seen) - 1), "completed"]
+    assert len(seen) >= 5
 
 
 async def test_a_generated_client(tmp_path: Path) -> None:
