@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -41,6 +41,7 @@ CREDENTIAL = "a credential"
 """In a field's metadata: its value is a URL that may hold a password anywhere, and is never shown."""
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False), UNIT]
 List = Annotated[tuple[str, ...], NoDecode]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _HIDDEN = "<not shown: it may hold a secret>"
 _LONGEST_SHOWN = 100
@@ -134,6 +135,7 @@ class Settings(BaseSettings):
         10, ge=1, le=3600, description="time after which others have taken over the jobs of a silent gateway"
     )
     drain: Seconds = Field(10, description="longest duration of a graceful shutdown")
+    log_level: LogLevel = Field("info", description="least level of the log lines: debug, info, warning or error")
 
     @field_validator("monitor_hosts", "cors_origins", "callback_allow", "monitor_allow", mode="before")
     @classmethod
@@ -168,6 +170,13 @@ class Settings(BaseSettings):
                 "http://127.0.0.1:9090"
             )
         return value.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _log_level(cls, value: object) -> object:
+        if (found := str(value).strip().lower()) in get_args(LogLevel):
+            return found
+        raise ValueError(f"must be one of {', '.join(get_args(LogLevel))}")
 
     @field_validator("host")
     @classmethod

@@ -36,6 +36,7 @@ DEFAULTS = {
     "log_limit": 256,
     "callback_allow": (),
     "drain": 10,
+    "log_level": "info",
 }
 
 
@@ -197,6 +198,7 @@ def test_database_urls_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url:
         ("MONITOR_ALLOW", "198.18.0.1/15"),
         ("UPSTREAM_PROXY", "proxy.example.com:3128"),
         ("CALLBACK_PROXY", "socks5://proxy.example.com:1080"),
+        ("LOG_LEVEL", "loud"),
         ("USER_AGENT", "a\tb"),
         ("USER_AGENT", "   "),
         ("USER_AGENT", "\u00e4"),

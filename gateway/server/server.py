@@ -129,6 +129,7 @@ def settings_to_serve() -> Settings | None:
         return None
     for problem in unknown:
         stderr_line(problem)
+    logs.set_level(settings.log_level)
     return settings
 
 

@@ -129,6 +129,11 @@ def without_secrets(text: str) -> str:
     return _KEY.sub(r"\1\2…", _URL.sub(r"\1\2/…", text))
 
 
+def set_level(name: str) -> None:
+    """Write lines of this level and above: debug, info, warning or error."""
+    logging.getLogger().setLevel(name.upper())
+
+
 def begin(stream: TextIO | None = None) -> None:
     """Write all log lines of this process to a stream, stderr by default."""
     chosen = stream or sys.stderr

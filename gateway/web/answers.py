@@ -55,6 +55,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 NO_ROUTE = "other"
 """The route name, in metrics and logs, of a request that matches no route."""
+_QUIET = ("/healthz", "/readyz", "/metrics", "/page/{part}")
+"""Routes whose requests are logged at debug: probes, scrapes, and the files of the page."""
 
 log = EventLog("gateway.requests")
 _PASSED_BACK = (
@@ -108,14 +110,17 @@ class RequestMiddleware:
                 span.name(f"{method} {route}")
                 span.answered(status)
                 self._metrics.requests.labels(route, f"{status // 100}xx").inc()
-                log.info(
-                    "request",
-                    method=method,
-                    route=route,
-                    status=status,
-                    ms=round((time.perf_counter() - begun) * 1000, 1),
-                    upstream_request_id=given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
-                )
+                line: dict[str, Any] = {
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "ms": round((time.perf_counter() - begun) * 1000, 1),
+                    "upstream_request_id": given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
+                }
+                if route in _QUIET:
+                    log.debug("request", **line)
+                else:
+                    log.info("request", **line)
             await send(message)
 
         before = context.set({**fields, "trace_id": span.trace_id})

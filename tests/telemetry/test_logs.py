@@ -60,7 +60,7 @@ def test_each_event_is_named_and_described() -> None:
     for names, told in table:
         events, levels_ = re.findall(r"[a-z_]+", names), told.split(", ")
         for number, event in enumerate(events):
-            described[event] = {levels_[number] if len(levels_) > 1 else levels_[0]}
+            described[event] = {levels_[number]} if len(events) == len(levels_) else set(levels_)
     assert described.pop("library") == {"any"}
     assert levels == described
 
@@ -305,3 +305,20 @@ async def test_a_monitor_in_trouble_is_told_of_ever_more_rarely(tmp_path: Path, 
     assert told[0]["reason"] == "HTTP 500 without a usable status"
     assert told[4]["retry_after"] == 3
     assert {line["host"] for line in told} == {"other"}
+
+
+@pytest.mark.parametrize("level", ["debug", "INFO", "warning"])
+async def test_the_least_level(level: str, tmp_path: Path) -> None:
+    """Probes and scrapes are for debugging, other requests for information."""
+    async with faking() as upstream:
+        async with (
+            await Process(upstream.url, tmp_path, log_level=level).start() as gateway,
+            aiohttp.ClientSession() as session,
+        ):
+            for path in ("/healthz", "/readyz", "/metrics", "/page/card.js", "/jobs/none"):
+                async with session.get(gateway.url + path) as response:
+                    await response.read()
+        lines = [json.loads(line) for line in gateway.output().splitlines() if line.startswith("{")]
+    seen = {line["route"]: line["level"] for line in lines if line["event"] == "request"}
+    quiet = dict.fromkeys(("/healthz", "/readyz", "/metrics", "/page/{part}"), "debug")
+    assert seen == {"debug": quiet | {"/jobs/{job}": "info"}, "INFO": {"/jobs/{job}": "info"}, "warning": {}}[level]
