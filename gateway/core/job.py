@@ -165,6 +165,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 1
     ended: float | None = None
 
+    def age(self, now: float) -> float:
+        """Seconds since the job was created, 0 if the clock says that this is yet to come."""
+        return max(0.0, now - self.created)
+
 
 def kind_of(status: str) -> Kind:
     return _KINDS.get(status, "progress")

@@ -164,7 +164,7 @@ class Copies:
         if earlier is not None:
             callbacks = await self._store.callbacks(earlier.id)
             callback = next((one for one in callbacks if one.with_copy), None)
-            return Started(earlier, callback=callback, repeated=True, age=self._clock() - earlier.created)
+            return Started(earlier, callback=callback, repeated=True, age=earlier.age(self._clock()))
         try:
             return await self._start(request, key)
         except BaseException as error:

@@ -13,7 +13,7 @@ import anyio
 from gateway.core.job import Job
 from gateway.jobs.host import Host
 from gateway.jobs.schedule import UNSEEN, next_wait
-from gateway.jobs.watch import PollContext, Watch, age
+from gateway.jobs.watch import PollContext, Watch
 
 STOP_GRACE = 1.0
 """Seconds in which polls in flight may finish when the gateway stops."""
@@ -71,7 +71,7 @@ class Poller:
         context = self._context
         for job in unfinished:
             wait = next_wait(
-                age=age(job, context.clock()),
+                age=job.age(context.clock()),
                 progress=UNSEEN,
                 now=0.0,
                 failures=0,

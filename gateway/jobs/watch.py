@@ -113,7 +113,7 @@ class Watch:
         self._due = now
         self._progress = Progress(now, done)
         # From here on the age is monotonic: a wall clock that is set must neither end a job nor poll it more often.
-        self._born = now - age(job, context.clock())
+        self._born = now - job.age(context.clock())
         self._ends = self._born + context.deadline
 
     @property
@@ -367,11 +367,6 @@ class Watch:
             if job.state.ended:
                 metrics.report_end(job)
         return mine
-
-
-def age(job: Job, clock: float) -> float:
-    """Seconds since a job was created, 0 if the clock says that this is yet to come."""
-    return max(0.0, clock - job.created)
 
 
 def _outcome(observed: Observation) -> str:

@@ -195,10 +195,7 @@ class BoundedAnswer(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, *, body: int | None, callers: bool) -> None:
         super().__init__(loop=loop)
         self._body_limit = body
-        self._heads_wait = callers
-        # An error in the body would take along a head that came in the same bytes. A start's head has decided, as has
-        # any that is no success; a poll's success without its body is none, and one call of the parser is cheaper.
-        self._heads_alone = callers
+        self._callers = callers
         self._bytes_left: int | None = UPSTREAM_HEAD_LIMIT
         self._interim_left = MOST_INTERIM
         self._is_final = False
@@ -207,7 +204,7 @@ class BoundedAnswer(ResponseHandler):
     @property
     def writing_paused(self) -> bool:
         """Whether a head without a body also waits for `write_bytes`, where `CallersRequest` rewrites it."""
-        return self._heads_wait or super().writing_paused
+        return self._callers or super().writing_paused
 
     def set_response_params(self, **params: Any) -> None:
         """Called for each request: its response has the whole limit."""
@@ -231,7 +228,9 @@ class BoundedAnswer(ResponseHandler):
         start = 0
         while start < len(data):
             end = start + _PIECE
-            alone = self._heads_alone or not data.startswith(_SUCCESS, start)
+            # An error in the body would take along a head that came in the same bytes. A start's head has decided, as has
+            # any that is no success; a poll's success without its body is none, and one call of the parser is cheaper.
+            alone = self._callers or not data.startswith(_SUCCESS, start)
             if alone and not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
                 end = empty_line.end()
             piece, start = data[start:end], end
@@ -267,17 +266,22 @@ class BoundedAnswer(ResponseHandler):
             self.transport.abort()
 
 
+def _dial(refusal: Callable[[str, int], str | None], address: AddrInfoType) -> socket.socket:
+    """The socket for an address. Raises AddressRefused with the text of `refusal(address, port)`, if it has one."""
+    family, kind, protocol, _, where = address
+    if (why := refusal(str(where[0]), int(where[1]))) is not None:
+        raise AddressRefused(why)
+    return socket.socket(family, kind, protocol)
+
+
 class _UpstreamConnector(TCPConnector):
     def __init__(
         self, body: int | None, reaches: Callable[[str], bool] | None, *, callers: bool, force_close: bool
     ) -> None:
-        def dial(address: AddrInfoType) -> socket.socket:
-            family, kind, protocol, _, where = address
-            if reaches is not None and not reaches(str(where[0])):
-                raise AddressRefused("not an allowed address")
-            return socket.socket(family, kind, protocol)
+        def refusal(address: str, _port: int) -> str | None:
+            return None if reaches is None or reaches(address) else "not an allowed address"
 
-        super().__init__(limit=0, force_close=force_close, socket_factory=dial, ssl=trusted())
+        super().__init__(limit=0, force_close=force_close, socket_factory=partial(_dial, refusal), ssl=trusted())
         protocol: Callable[..., ResponseHandler] = BoundedAnswer
         self._factory = partial(protocol, asyncio.get_running_loop(), body=body, callers=callers)
 
@@ -382,18 +386,12 @@ class BoundedResponse(ResponseHandler):
 
 class _ReceiverConnector(TCPConnector):
     def __init__(self, names: Names, refusal: Callable[[str, int], str | None]) -> None:
-        def dial(address: AddrInfoType) -> socket.socket:
-            family, kind, protocol, _, where = address
-            if (why := refusal(str(where[0]), int(where[1]))) is not None:
-                raise AddressRefused(why)
-            return socket.socket(family, kind, protocol)
-
         super().__init__(
             limit=0,
             force_close=True,
             use_dns_cache=False,
             resolver=_Resolver(names),
-            socket_factory=dial,
+            socket_factory=partial(_dial, refusal),
             ssl=trusted(),
         )
         protocol: type[ResponseHandler] = BoundedResponse

@@ -94,7 +94,7 @@ class JobRoutes:
                 headers["Preference-Applied"] = f"wait={poll.wait}"
         headers["ETag"] = polls.tag(seq)
         if not ended:
-            headers["Retry-After"] = str(retry_hint(self._clock() - job.created))
+            headers["Retry-After"] = str(retry_hint(job.age(self._clock())))
         if poll.knows(seq):
             return Response(status_code=304, headers=headers)
         if ended:
