@@ -18,14 +18,11 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
-from gateway.jobs.loss import Patience
-from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
-from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import PollContext, Watch
+from gateway.jobs.watch import Watch
 from gateway.outbound.reply import Reply
 from gateway.store.sqlite import SQLiteStore
 from tests.support.fake_upstream import FakeUpstream, answering, faking
-from tests.support.harness import OPERATOR, Event, Running, runtime, serving, tail
+from tests.support.harness import OPERATOR, Event, Running, poll_context, runtime, serving, tail
 from tests.support.stores import open_sqlite
 
 pytestmark = pytest.mark.virtual_time
@@ -295,18 +292,8 @@ class Alone:
         """Begin a watch; its first poll is a second later."""
         job, events = accepted(job_id, monitor="https://h/m", target=Target(host=host), now=self.clock)
         await self.store.create(job, events, None)
-        context = PollContext(
-            **msgspec.structs.asdict(runtime(tasks, lambda: self.clock)),
-            store=self.store,
-            upstream=self.upstream,
-            bounds=Bounds(0.5, 30.0),
-            patience=Patience(600.0, 300.0),
-            deadline=3000.0,
-            rate=1000,
-            start_queue=StartQueue(RateLimit(1000)),
-            hung_lane=HungLane(1),
-            **self.options,
-        )
+        own_runtime = runtime(tasks, lambda: self.clock)
+        context = poll_context(own_runtime, self.store, self.upstream, deadline=3000.0, **self.options)
         own = Host("h:443", 1000, context.metrics)
         own.join(job.id)
         watch = Watch(job, Monitor("https://h/m", None, None, "h:443"), own, context)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
@@ -17,14 +16,11 @@ from multidict import CIMultiDict
 from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
-from gateway.jobs.loss import Patience
-from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
-from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, PollContext, Watch
+from gateway.jobs.watch import Watch
 from gateway.outbound.reply import Reply
 from tests.support.fake_receiver import figures
 from tests.support.fake_upstream import faking
-from tests.support.harness import OPERATOR, runtime, serving
+from tests.support.harness import OPERATOR, poll_context, runtime, serving
 from tests.support.stores import open_sqlite
 
 pytestmark = pytest.mark.virtual_time
@@ -67,17 +63,7 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     monitor = Monitor("https://h/m", None, None, "h:443")
     begun = loop.time()
     async with anyio.create_task_group() as tasks:
-        context = PollContext(
-            **msgspec.structs.asdict(runtime(tasks, lambda: created)),
-            store=store,
-            upstream=upstream,
-            bounds=Bounds(1.0, 30.0),
-            patience=Patience(600.0, 300.0),
-            deadline=DEADLINE,
-            rate=1000,
-            start_queue=StartQueue(RateLimit(1000)),
-            hung_lane=HungLane(HUNG_AT_ONCE),
-        )
+        context = poll_context(runtime(tasks, lambda: created), store, upstream, deadline=DEADLINE)
         watch = Watch(job, monitor, Host("h:443", 1000, context.metrics), context)
         if late is None:
             upstream.as_it_comes = watch._break_off

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from tests.store.test_store import NOW, made
-from tests.support.stores import PostgresLives, postgres_lives
-
-
-@pytest.fixture
-async def lives(database_url: str) -> AsyncIterator[PostgresLives]:
-    async with postgres_lives(database_url, log_limit=100) as lives:
-        yield lives
+from tests.support.stores import PostgresLives
 
 
 async def test_a_reservation_of_another_gateway(lives: PostgresLives) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -18,13 +17,7 @@ from gateway.store.postgres.database import Database
 from gateway.store.postgres.pool import SIZE
 from tests.store.test_ownership import renewed
 from tests.store.test_store import NOW, log, made, moved
-from tests.support.stores import PostgresLives, postgres_lives
-
-
-@pytest.fixture
-async def lives(database_url: str) -> AsyncIterator[PostgresLives]:
-    async with postgres_lives(database_url, log_limit=100) as lives:
-        yield lives
+from tests.support.stores import PostgresLives
 
 
 async def test_a_gateway_that_was_silent_for_too_long_has_nothing(lives: PostgresLives) -> None:

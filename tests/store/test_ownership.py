@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -21,12 +21,6 @@ from gateway.store.postgres.ownership import PORTION
 from tests.store.test_store import NOW, log, made, moved, wanting
 from tests.support.stores import PostgresLives, postgres_lives
 from tests.support.wire import Direction, wired
-
-
-@pytest.fixture
-async def lives(database_url: str) -> AsyncIterator[PostgresLives]:
-    async with postgres_lives(database_url, log_limit=100) as lives:
-        yield lives
 
 
 async def renewed(store: PostgresStore, jobs: int = 0, callbacks: int = 0) -> tuple[int, int, int] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,15 +162,23 @@ STEPS = st.lists(
 )
 
 
-async def play(steps: list[tuple[str, int]], folder: Path) -> None:
+@asynccontextmanager
+async def staged(folder: Path, *, heartbeat: float) -> AsyncIterator[Scene]:
+    """A scene on a store of its own, with a job that has just begun."""
     store = open_sqlite(folder / "s.db", 10_000)
     job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
     await store.create(job, first, None)
-    tails = Tails(store, Metrics(), heartbeat=7, limit=1000)
+    tails = Tails(store, Metrics(), heartbeat=heartbeat, limit=1000)
     store.on_change = tails.wake
     async with anyio.create_task_group() as tasks:
         tails.start(tasks)
-        scene = Scene(store, tails, job, tasks)
+        yield Scene(store, tails, job, tasks)
+        tasks.cancel_scope.cancel()
+    await store.close()
+
+
+async def play(steps: list[tuple[str, int]], folder: Path) -> None:
+    async with staged(folder, heartbeat=7) as scene:
         for what, number in steps:
             client = scene.client(number)
             match what:
@@ -178,7 +188,7 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
                 case "join":
                     await scene.join(number)
                 case "poll":
-                    tasks.start_soon(scene.poll, number)
+                    scene.tasks.start_soon(scene.poll, number)
                 case "stall" if client:
                     client.stall()
                 case "resume" if client:
@@ -200,10 +210,8 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
         for seen in scene.pollers:
             assert seen == sorted(set(seen))
             assert seen[-1] == scene.job.seq
-        assert tails.open == 0
-        assert tails._tails == {}
-        tasks.cancel_scope.cancel()
-    await store.close()
+        assert scene.tails.open == 0
+        assert scene.tails._tails == {}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -264,15 +272,8 @@ def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
         await asyncio.Event().wait()
 
     async def scene() -> None:
-        store = open_sqlite(tmp_path / "s.db", 100)
-        job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
-        await store.create(job, first, None)
-        tails = Tails(store, Metrics(), heartbeat=1000, limit=10)
-        store.on_change = tails.wake
-        async with anyio.create_task_group() as tasks:
-            tails.start(tasks)
-            here = Scene(store, tails, job, tasks)
-            (old,) = await store.heads(["j"])
+        async with staged(tmp_path, heartbeat=1000) as here:
+            (old,) = await here.store.heads(["j"])
             assert old is not None
             if other == "has seen it come":
                 await here.join(1)
@@ -282,13 +283,11 @@ def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
                 await here.join(2)
             await anyio.sleep(1)
             begun = anyio.current_time()
-            wait = Wait(tails, Metrics(), lambda seq, _ended: seq > old.head)
+            wait = Wait(here.tails, Metrics(), lambda seq, _ended: seq > old.head)
             event = await wait.hold("j", old, 100, never)
             assert event is not None
             assert (event.seq, wait.reason) == (2, "ended")
             assert anyio.current_time() - begun < 0.1
-            tasks.cancel_scope.cancel()
-        await store.close()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(scene())

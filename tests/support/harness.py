@@ -21,11 +21,16 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from gateway.app import Gateway, open_source
+from gateway.jobs.loss import Patience
+from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
+from gateway.jobs.schedule import Bounds
+from gateway.jobs.watch import PollContext
 from gateway.membership import Lease, Runtime
 from gateway.server.connection import configured
 from gateway.server.server import KEEP_ALIVE, Server
 from gateway.server.sockets import listen
 from gateway.settings import Settings
+from gateway.store import Store
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF
 
@@ -41,6 +46,22 @@ README = Path(__file__).parent.parent.parent / "README.md"
 def runtime(tasks: TaskGroup, clock: Callable[[], float] = time.time, lease: Lease | None = None) -> Runtime:
     """What the parts of a gateway share, for a part that runs alone; without traces."""
     return Runtime(clock, random.Random(1), Metrics(), OFF, lease or Lease(), tasks)
+
+
+def poll_context(own: Runtime, store: Store, upstream: Any, *, deadline: float, **options: Any) -> PollContext:
+    """What the watches of a process share, for one that runs alone; its polls wait for nobody."""
+    return PollContext(
+        **msgspec.structs.asdict(own),
+        store=store,
+        upstream=upstream,
+        bounds=Bounds(0.5, 30.0),
+        patience=Patience(600.0, 300.0),
+        deadline=deadline,
+        rate=1000,
+        start_queue=StartQueue(RateLimit(1000)),
+        hung_lane=HungLane(1),
+        **options,
+    )
 
 
 class Running:
