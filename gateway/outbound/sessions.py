@@ -228,8 +228,8 @@ class BoundedAnswer(ResponseHandler):
         start = 0
         while start < len(data):
             end = start + _PIECE
-            # An error in the body would take along a head that came in the same bytes. A start's head has decided, as has
-            # any that is no success; a poll's success without its body is none, and one call of the parser is cheaper.
+            # An error in the body would take along a head that came in the same bytes. A start's head has decided, as
+            # has any that is no success; a poll's success needs its body, and one call of the parser is cheaper.
             alone = self._callers or not data.startswith(_SUCCESS, start)
             if alone and not self._is_final and (empty_line := _EMPTY_LINE.search(data, start, end)):
                 end = empty_line.end()
