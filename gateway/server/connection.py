@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 READ_AHEAD_LIMIT = 64 << 10
@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         return self.flow.write_paused
 
     def hijack(self, owner: Owner) -> None:
-        """Make `owner` the only writer. The head of the response must have been sent.
+        """Make `owner` the only writer. Either the head of the response was sent, or the owner will `respond`.
 
         If the connection is closed already, `owner` is released at once. The application may return after this call;
         uvicorn discards everything that the application sends afterwards.
@@ -125,8 +125,18 @@ class Connection(HttpToolsProtocol):
         """Wait until the connection is no longer `full`, or is closed."""
         await self.flow.drain()
 
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, flush_seconds: float) -> None:
+        """Write the owner's whole response, and hand back the connection."""
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        if not self._keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        self.hand_back(flush_seconds)
+
     def hand_back(self, flush_seconds: float) -> None:
-        """Release the owner after its last chunk, then read the client's next request or close the connection.
+        """Release the owner after its last byte, then read the client's next request or close the connection.
 
         The peer has `flush_seconds` to read the rest of the write buffer.
         """

@@ -1,59 +1,115 @@
 """A request that waits for news of one job: a reader of the job's tail that writes nothing until it is answered.
 
-A wait has no task besides its request's, which waits for the client to leave until the tail or the deadline wakes it.
+As a stream, a wait hijacks its connection and has no task. The tail, a timer or the drain has it answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal
+from operator import attrgetter
+from typing import Protocol
 
-import anyio
-from starlette.types import Receive
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.core.job import Event
 from gateway.store import Slice
 from gateway.streams.tails import Tail, Tails
 from gateway.telemetry.metrics import Metrics
 
+HOLD = "gateway.hold"
+"""The key in an ASGI message that starts a response whose status is known later. Its value takes a `Finish`."""
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+Finish = Callable[[int, RawHeaders], RawHeaders]
+"""Gets the status and the headers of a response that was held; returns all its headers."""
+
+
+_SEQ = attrgetter("seq")
+
+
+class Transport(Protocol):
+    """A connection on which nothing of the response was sent. Its `released` is called once, as for a stream."""
+
+    def hijack(self, owner: Wait) -> None: ...
+
+    def respond(self, status: int, headers: RawHeaders, body: bytes, flush_seconds: float) -> None: ...
+
 
 class Wait:
-    """`is_news` gets the number of a log's newest event and whether the log has ended, and says whether the wait ends.
+    """The response to a request that waits, at most `seconds`, for news.
 
-    `reason` is why it has ended: `ended` by news, `expired`, `drained`, or `left` by the client.
+    `known` is the newest event when the request came. `is_news` gets the number of a log's newest event and whether the
+    log has ended, and says whether the wait ends. `answer` makes the response from the newest event; it also gets
+    whether the wait was as long as preferred, which it is unless the gateway drains. The client has `send_timeout`
+    seconds to read the response.
     """
 
-    def __init__(self, tails: Tails, metrics: Metrics, is_news: Callable[[int, bool], bool]) -> None:
+    __slots__ = (
+        "_answer",
+        "_finish",
+        "_is_head",
+        "_is_news",
+        "_job_id",
+        "_known",
+        "_metrics",
+        "_reason",
+        "_seconds",
+        "_send_timeout",
+        "_tail",
+        "_tails",
+        "_timer",
+        "_transport",
+    )
+
+    _finish: Finish
+    _is_head: bool
+    _tail: Tail
+    _timer: asyncio.TimerHandle
+
+    def __init__(
+        self,
+        tails: Tails,
+        metrics: Metrics,
+        job_id: str,
+        known: Event,
+        is_news: Callable[[int, bool], bool],
+        answer: Callable[[Event, bool], Response],
+        *,
+        seconds: float,
+        send_timeout: float,
+    ) -> None:
         self._tails = tails
         self._metrics = metrics
+        self._job_id = job_id
+        self._known = known
         self._is_news = is_news
-        self._scope = anyio.CancelScope()
-        self.reason: Literal["ended", "expired", "drained", "left"] = "expired"
+        self._answer = answer
+        self._seconds = seconds
+        self._send_timeout = send_timeout
+        self._reason = ""
+        self._transport: Transport | None = None
 
-    async def hold(self, job_id: str, head: Slice, seconds: float, receive: Receive) -> Event | None:
-        """Wait for news after `head`. Returns the newest event, None if `head` is still the newest.
-
-        The wait ends after `seconds`, at a drain, and when `receive`, the request's, tells of the client's leave.
-        Raises StoreUnavailable.
-        """
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Raises StoreUnavailable."""
         self._tails.come(self, of_many=False)
-        tail = self._tails.join(job_id, head, self)
+        self._tail = self._tails.join(self._job_id, Slice(self._known.seq, self._known.terminal, ()), self)
         try:
-            if self._is_news(tail.head, tail.ended):
-                self.reason = "ended"
-            else:
-                await self._sleep(seconds, receive)
-            if self.reason == "left" or tail.head <= head.head:
-                return None
-            newest = await self._tails.after(tail, tail.head - 1)
-            return newest[-1] if newest else None
-        except anyio.get_cancelled_exc_class():
-            self.reason = "drained"
+            for newest in await self._tails.after(self._tail, max(self._known.seq, self._tail.head - 1)):
+                self._known = newest
+            await send({"type": "http.response.start", "status": 202, "headers": [], HOLD: self._hold})
+        except BaseException:
+            self._leave("failed")
             raise
-        finally:
-            self._tails.leave(tail, self)
-            self._tails.go(self)
-            self._metrics.streams_ended.labels(self.reason).inc()
+        self._is_head = scope["method"] == "HEAD"
+        self._transport = scope["gateway.connection"]
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._wake, "expired")
+        self._transport.hijack(self)
+        if self._is_news(self._tail.head, self._tail.ended):
+            self._wake("ended")
+        elif self._tails.draining:
+            self._wake("drained")
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:  # noqa: ARG002 - as every reader's
         if self._is_news(tail.head, tail.ended):
@@ -63,16 +119,27 @@ class Wait:
         """Send nothing: the answer has not begun."""
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:  # noqa: ARG002 - as above
-        self._wake("drained")
+        self._wake(reason)
 
-    async def _sleep(self, seconds: float, receive: Receive) -> None:
-        self._scope.deadline = anyio.current_time() + seconds
-        with self._scope:
-            while (await receive())["type"] != "http.disconnect":
-                pass  # the body of the request, which means nothing here
-            self.reason = "left"
+    def released(self) -> None:
+        self._timer.cancel()
+        self._leave(self._reason or "left")
 
-    def _wake(self, reason: Literal["ended", "drained"]) -> None:
-        if not self._scope.cancel_called:
-            self.reason = reason
-            self._scope.cancel()
+    def _hold(self, finish: Finish) -> None:
+        self._finish = finish
+
+    def _leave(self, reason: str) -> None:
+        self._reason = reason
+        self._tails.leave(self._tail, self)
+        self._tails.go(self)
+        self._metrics.streams_ended.labels(reason).inc()
+
+    def _wake(self, reason: str) -> None:
+        if self._reason or self._transport is None:
+            return
+        self._reason = reason
+        newest = self._tail.events[-1] if self._tail.events else self._known
+        response = self._answer(max(newest, self._known, key=_SEQ), reason != "drained")
+        headers = self._finish(response.status_code, response.raw_headers)
+        body = b"" if self._is_head else bytes(response.body)
+        self._transport.respond(response.status_code, headers, body, self._send_timeout)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -31,9 +32,10 @@ from gateway.core.errors import (
 )
 from gateway.graph.client import Broken, ItemReply, NotSent, Unanswered
 from gateway.outbound.reply import Reply
+from gateway.streams.wait import HOLD, RawHeaders
 from gateway.telemetry.logs import EventLog, context
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.tracing import OFF, Tracing
+from gateway.telemetry.tracing import OFF, Span, Tracing
 
 _EVERYWHERE = (
     (b"x-content-type-options", b"nosniff"),
@@ -85,48 +87,86 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
         # The server's parser leaves what HTTP allows behind a value and does not count as part of it.
         scope["headers"] = [(name, value.rstrip(b" \t")) for name, value in scope["headers"]]
-        request_id = str(uuid.uuid4())
         asked = Headers(scope=scope)
-        named = asked.get("client-request-id", "")
-        client_id = named if _CLIENT_ID.fullmatch(named) else request_id
-        ids = {"request-id": request_id, "client-request-id": client_id}
-        fields = {"request_id": request_id, "client_request_id": client_id if client_id is named else None}
-        own = [(name.encode(), value.encode()) for name, value in ids.items()]
-        scope["gateway.ids"] = ids
         method = scope["method"]
         span = (self._tracing if method in ("POST", "PATCH", "DELETE") else OFF).serving(method, asked)
+        exchange = Exchange(method, asked.get("client-request-id", ""), span, self._metrics)
+        scope["gateway.ids"] = exchange.ids
         scope["gateway.span"] = span
 
         async def start(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"] = list(message.get("headers", ()))
-                given = {name.lower(): value for name, value in headers}
-                headers += [line for line in (*_EVERYWHERE, *own) if line[0] not in given]
-                status = message["status"]
-                route = scope.get("gateway.route") or getattr(scope.get("route"), "path", NO_ROUTE)
-                span.name(f"{method} {route}")
-                span.answered(status)
-                self._metrics.requests.labels(route, f"{status // 100}xx").inc()
-                line: dict[str, Any] = {
-                    "method": method,
-                    "route": route,
-                    "status": status,
-                    "ms": round((time.perf_counter() - begun) * 1000, 1),
-                    "upstream_request_id": given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
-                }
-                if route in _QUIET:
-                    log.debug("request", **line)
-                else:
-                    log.info("request", **line)
+                exchange.route = scope.get("gateway.route") or str(getattr(scope.get("route"), "path", NO_ROUTE))
+                if HOLD in message:
+                    message[HOLD](partial(exchange.finish, message["headers"]))
+                    return
+                message["headers"] = exchange.headers(message["status"], message.get("headers", ()))
             await send(message)
 
-        before = context.set({**fields, "trace_id": span.trace_id})
+        before = context.set(exchange.fields)
         try:
             with span:
                 await self._app(scope, receive, start)
+        finally:
+            context.reset(before)
+
+
+class Exchange:
+    """One request and its response, which may come after the request's task has ended."""
+
+    __slots__ = ("_begun", "_client_id", "_is_named", "_metrics", "_request_id", "_span", "method", "route")
+
+    def __init__(self, method: str, client_id: str, span: Span, metrics: Metrics) -> None:
+        self._begun = time.perf_counter()
+        self._request_id = str(uuid.uuid4())
+        self._is_named = _CLIENT_ID.fullmatch(client_id) is not None
+        self._client_id = client_id if self._is_named else self._request_id
+        self._span = span
+        self._metrics = metrics
+        self.method = method
+        self.route = NO_ROUTE
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The headers that name the request."""
+        return {"request-id": self._request_id, "client-request-id": self._client_id}
+
+    @property
+    def fields(self) -> dict[str, str | None]:
+        """What each line of the log names the request by."""
+        return {
+            "request_id": self._request_id,
+            "client_request_id": self._client_id if self._is_named else None,
+            "trace_id": self._span.trace_id,
+        }
+
+    def headers(self, status: int, headers: RawHeaders) -> RawHeaders:
+        """All headers of the response, which is counted and logged."""
+        given = {name.lower(): value for name, value in headers}
+        own = ((name.encode(), value.encode()) for name, value in self.ids.items())
+        self._span.name(f"{self.method} {self.route}")
+        self._span.answered(status)
+        self._metrics.requests.labels(self.route, f"{status // 100}xx").inc()
+        line: dict[str, Any] = {
+            "method": self.method,
+            "route": self.route,
+            "status": status,
+            "ms": round((time.perf_counter() - self._begun) * 1000, 1),
+            "upstream_request_id": given[b"request-id"].decode("latin-1") if b"request-id" in given else None,
+        }
+        if self.route in _QUIET:
+            log.debug("request", **line)
+        else:
+            log.info("request", **line)
+        return [*headers, *(line for line in (*_EVERYWHERE, *own) if line[0] not in given)]
+
+    def finish(self, outer: RawHeaders, status: int, headers: RawHeaders) -> RawHeaders:
+        """The same for a response that was held, in no request's context; `outer` are headers of other layers."""
+        before = context.set(self.fields)
+        try:
+            return self.headers(status, [*headers, *outer])
         finally:
             context.reset(before)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from gateway.core.errors import JOB_NOT_FOUND, GatewayError, StoreUnavailable, invalid, unavailable
-from gateway.core.job import Event, Job, known_status
+from gateway.core.job import Event, kind_of, known_status
 from gateway.jobs.schedule import retry_hint
 from gateway.membership import Runtime
-from gateway.store import Slice, Store
+from gateway.store import Store
 from gateway.streams import cursor
 from gateway.streams.stream import Stream, come_back
 from gateway.streams.tails import Tails
@@ -74,7 +76,7 @@ class JobRoutes:
             answer["nextLink"] = f"{self._public_url.of(request)}/jobs?{link.query}"
         return json_answer(answer)
 
-    async def job(self, request: Request) -> Response:
+    async def job(self, request: Request) -> ASGIApp:
         """A job's state, now or after the wait that the caller prefers; its stream when `Accept` prefers that."""
         if prefers_stream(request.headers.get("Accept", "")):
             return await self.job_events(request)
@@ -82,24 +84,23 @@ class JobRoutes:
         if job is None:
             raise GatewayError(JOB_NOT_FOUND)
         poll = polls.asked(request.headers)
-        seq, ended, content = job.seq, job.state.ended, msgspec.Raw(msgspec.json.encode(job.state))
-        headers = {}
-        if poll.wait is not None:
-            is_held = True
-            if not poll.is_answered_by(seq, ended):
-                newest, is_held = await self._wait(request, job, poll, poll.wait)
-                if newest is not None:
-                    seq, ended, content = newest.seq, newest.terminal, msgspec.Raw(newest.data)
-            if is_held:
-                headers["Preference-Applied"] = f"wait={poll.wait}"
-        headers["ETag"] = polls.tag(seq)
-        if not ended:
-            headers["Retry-After"] = str(retry_hint(job.age(self._clock())))
-        if poll.knows(seq):
-            return Response(status_code=304, headers=headers)
-        if ended:
-            return json_answer(content, 200, headers)
-        return json_answer(content, 202, headers | {"Location": f"{self._public_url.of(request)}/jobs/{job.id}"})
+        answer = partial(self._answer, poll, f"{self._public_url.of(request)}/jobs/{job.id}", job.created)
+        now = Event(job.seq, kind_of(job.state.status), status_changed=False, data=msgspec.json.encode(job.state))
+        if poll.wait is None or poll.is_answered_by(now.seq, now.terminal):
+            return answer(now, is_held=poll.wait is not None)
+        if self._tails.draining or self._tails.full:
+            self._count_refusal(resumed=False)
+            return answer(now, is_held=False)  # a poller comes again, but may take an error for its job's
+        return Wait(
+            self._tails,
+            self._metrics,
+            job.id,
+            now,
+            poll.is_answered_by,
+            answer,
+            seconds=poll.wait,
+            send_timeout=self._send_timeout,
+        )
 
     async def stop(self, request: Request) -> Response:
         """Stop watching a job; the copy goes on."""
@@ -125,17 +126,17 @@ class JobRoutes:
             raise invalid(f"Name 1 to {MOST_JOBS} different jobs, as ?job=A&job=B.")
         return await self._stream(request, job_ids)
 
-    async def _wait(self, request: Request, job: Job, poll: Poll, seconds: int) -> tuple[Event | None, bool]:
-        """Hold the answer. Returns the newest event if it is news, and whether the wait was as long as preferred.
-
-        A poller comes again after an answer that is too early, but may take an error for its job's.
-        """
-        if self._tails.draining or self._tails.full:
-            self._count_refusal(resumed=False)
-            return None, False
-        wait = Wait(self._tails, self._metrics, poll.is_answered_by)
-        newest = await wait.hold(job.id, Slice(job.seq, job.state.ended, ()), seconds, request.receive)
-        return newest, wait.reason != "drained"
+    def _answer(self, poll: Poll, url: str, created: float, newest: Event, is_held: bool) -> Response:
+        """A poller's answer: the state of a job's newest event, unless the poller has it."""
+        headers = {"Preference-Applied": f"wait={poll.wait}"} if is_held else {}
+        headers["ETag"] = polls.tag(newest.seq)
+        if not newest.terminal:
+            headers["Retry-After"] = str(retry_hint(self._clock() - created))
+        if poll.knows(newest.seq):
+            return Response(status_code=304, headers=headers)
+        if not newest.terminal:
+            headers["Location"] = url
+        return json_answer(msgspec.Raw(newest.data), 200 if newest.terminal else 202, headers)
 
     async def _stream(self, request: Request, job_ids: Sequence[str]) -> Response:
         last = cursor.last_id(request.headers.get("Last-Event-ID"), request.query_params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import Response
 
-from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Event, Job, Target, accepted, advance
 from gateway.store.sqlite import SQLiteStore
 from gateway.streams.stream import Stream, Subscriber
 from gateway.streams.tails import Tails
-from gateway.streams.wait import Wait
+from gateway.streams.wait import HOLD, Wait
 from gateway.telemetry.metrics import Metrics
 from tests.support.stores import open_sqlite
 from tests.support.virtual_time import VirtualLoop
@@ -32,7 +33,7 @@ class Client:
         self.chunks: list[bytes] = []
         self.full = False
         self.aborted = False
-        self._owner: Subscriber | None = None
+        self._owner: Subscriber | Wait | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._left = asyncio.Event()
@@ -59,7 +60,7 @@ class Client:
     def hand_back(self, _flush_seconds: float) -> None:
         self.leave()
 
-    def hijack(self, owner: Subscriber) -> None:
+    def hijack(self, owner: Subscriber | Wait) -> None:
         self._owner = owner
 
     async def writable(self) -> None:
@@ -76,6 +77,15 @@ class Client:
 
     async def send(self, message: Any) -> None:
         assert message["type"] == "http.response.start"
+        if HOLD in message:
+            message[HOLD](lambda _status, headers: headers)
+
+    def respond(self, status: int, _headers: Any, body: bytes, flush_seconds: float) -> None:
+        assert (status, body) == (200, b"the answer")
+        self.hand_back(flush_seconds)
+
+    async def left(self) -> None:
+        await self._left.wait()
 
     async def receive(self) -> Any:
         raise AssertionError("a stream reads nothing")
@@ -83,6 +93,24 @@ class Client:
     @property
     def ids(self) -> list[int]:
         return [int(line[4:]) for line in b"".join(self.chunks).split(b"\n") if line.startswith(b"id: ")]
+
+
+async def waited(tails: Tails, known: int, is_news: Callable[[int, bool], bool], seconds: float) -> Event:
+    """The event with which a wait is answered. `known` is the number of the newest event when its request came."""
+    client = Client()
+    answers: list[Event] = []
+
+    def answer(newest: Event, is_held: bool) -> Response:
+        assert is_held
+        answers.append(newest)
+        return Response(b"the answer")
+
+    event = Event(known, "progress", status_changed=False, data=b"{}")
+    wait = Wait(tails, Metrics(), "j", event, is_news, answer, seconds=seconds, send_timeout=50)
+    await wait({"type": "http", "method": "GET", "gateway.connection": client}, client.receive, client.send)
+    await client.left()
+    assert len(answers) == 1
+    return answers[0]
 
 
 def unchunked(data: bytes) -> list[bytes]:
@@ -124,13 +152,9 @@ class Scene:
         """Follow the job by waits alone; what was read of it is so many turns of the loop old when a wait begins."""
         seen = [0]
         self.pollers.append(seen)
-        metrics = Metrics()
 
         def is_news(seq: int, _ended: bool) -> bool:
             return seq > seen[-1]
-
-        async def never() -> Any:
-            await asyncio.Event().wait()
 
         ended = False
         while not ended:
@@ -140,8 +164,7 @@ class Scene:
                 await asyncio.sleep(0)
             newest, ended = head.head, head.ended
             if not is_news(newest, ended):
-                event = await Wait(self.tails, metrics, is_news).hold("j", head, 1000, never)
-                assert event is not None
+                event = await waited(self.tails, newest, is_news, seconds=1000)
                 newest, ended = event.seq, event.terminal
             seen.append(newest)
 
@@ -268,9 +291,6 @@ def test_how_a_stream_ends_before_its_job(how: str, tmp_path: Path) -> None:
 def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
     """Of an event that came after the head was read, a wait hears at once, whichever readers the job has."""
 
-    async def never() -> Any:
-        await asyncio.Event().wait()
-
     async def scene() -> None:
         async with staged(tmp_path, heartbeat=1000) as here:
             (old,) = await here.store.heads(["j"])
@@ -283,10 +303,8 @@ def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
                 await here.join(2)
             await anyio.sleep(1)
             begun = anyio.current_time()
-            wait = Wait(here.tails, Metrics(), lambda seq, _ended: seq > old.head)
-            event = await wait.hold("j", old, 100, never)
-            assert event is not None
-            assert (event.seq, wait.reason) == (2, "ended")
+            event = await waited(here.tails, old.head, lambda seq, _ended: seq > old.head, seconds=100)
+            assert event.seq == 2
             assert anyio.current_time() - begun < 0.1
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -237,7 +237,7 @@ async def test_a_wait_without_news(tmp_path: Path) -> None:
 
 
 async def test_news_wakes_a_wait_at_once(tmp_path: Path) -> None:
-    """Two hundred waits on one job: each is a stream in number, has no task but its request's, and is answered soon."""
+    """Two hundred waits on one job: each is a stream in number, has no task, and is answered soon."""
     async with gateway_with(tmp_path, seconds=1000, steps=1) as gateway:
         job = await gateway.copy()
         async with gateway.session.get(job["events"]) as response:
@@ -249,7 +249,7 @@ async def test_news_wakes_a_wait_at_once(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             held = [tasks.create_task(poll(gateway, job, wait=50)) for _ in range(200)]
             await waits(gateway, 200)
-            assert len(asyncio.all_tasks()) - before == 2 * 200  # the client's, and the request's
+            assert len(asyncio.all_tasks()) - before == 200  # the clients'
             await anyio.sleep(30)
             assert value(series(await scraped(gateway)), "gateway_streams_open") == 200
             begun = now()
@@ -342,3 +342,28 @@ async def test_a_stream_is_not_held(tmp_path: Path) -> None:
         headers = {"Accept": "text/event-stream", "Prefer": "wait=60", "If-None-Match": "*"}
         log = await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}", headers=headers)
         assert [event.name for event in log][-1] == "completed"
+
+
+async def test_the_headers_of_an_answer_that_was_held(tmp_path: Path) -> None:
+    """As those of any other answer; and the next request on its connection is served."""
+    async with gateway_with(tmp_path, seconds=1000, cors_origins="https://app.example") as gateway:
+        job = await gateway.copy()
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        path = f"/jobs/{job['jobId']} HTTP/1.1"
+        get = [f"GET {path}", "Host: x", "Origin: https://app.example", "client-request-id: mine", "Prefer: wait=60"]
+        head_only = [f"HEAD {path}", "Host: x", "Prefer: wait=20"]
+        writer.write("\r\n".join([*get, "", *head_only, "", ""]).encode())
+        for length, seconds in ((None, 60), (0, 20)):
+            begun = anyio.current_time()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert anyio.current_time() - begun == pytest.approx(seconds, abs=SOON)
+            got = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.splitlines())}
+            assert head.startswith("HTTP/1.1 202 ")
+            assert {"date", "request-id", "cache-control", "etag", "preference-applied"} <= got.keys()
+            if length is None:
+                assert got["access-control-allow-origin"] == "https://app.example"
+                assert "ETag" in got["access-control-expose-headers"]
+                assert got["client-request-id"] == "mine"
+                assert (await reader.readexactly(int(got["content-length"]))).startswith(b"{")
+        writer.close()

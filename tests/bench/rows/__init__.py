@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import appends, copies, database, jobs, lives, memory, polls, reconnect, start, streams, workers
+from tests.bench.rows import (
+    appends,
+    copies,
+    database,
+    jobs,
+    lives,
+    memory,
+    polls,
+    reconnect,
+    start,
+    streams,
+    waits,
+    workers,
+)
 
 ROWS: dict[str, Row] = {
     one.ROW.name: one.ROW
-    for one in (streams, reconnect, polls, lives, copies, jobs, appends, start, memory, workers, database)
+    for one in (streams, waits, reconnect, polls, lives, copies, jobs, appends, start, memory, workers, database)
 }
