@@ -238,23 +238,26 @@ class Process:
             self.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-_BLOCKS = range(30000, 32764, 4)
-"""Below the ports that the kernel gives out. It gives the even ones to outgoing connections, which keep them for a
-minute after their end, and the odd ones to listeners that take any: what follows a port found by `free_port` is in use
-as soon as the machine is.
+_BLOCKS = (*range(10000, 15432, 4), *range(30000, 32764, 4))
+"""First ports of blocks of four. The kernel gives out ports from 32768 on: even ones to outgoing connections, odd ones
+to listeners that take any. The demo takes those in between for its databases.
 """
 _claims: list[socket.socket] = []
+_spare: list[int] = []
+
+
+def free_port() -> int:
+    """A port that is free now and, unless a program outside the tests takes it, until something listens on it."""
+    if not _spare:
+        first = free_ports()
+        _spare.extend(range(first, first + 3))
+    return _spare.pop()
 
 
 def free_ports() -> int:
-    """A port that is free with the two that follow it; no other caller gets one of them while this process lives."""
+    """A port that is free with the two that follow it; no other caller, in whatever process, gets one of them while
+    this process lives.
+    """
     for first in random.SystemRandom().sample(_BLOCKS, len(_BLOCKS)):
         try:
             claim = socket.create_server(("127.0.0.1", first))
