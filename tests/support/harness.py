@@ -238,7 +238,7 @@ class Process:
             self.kill()
 
 
-_BLOCKS = (*range(10000, 15432, 4), *range(30000, 32764, 4))
+_BLOCKS: tuple[int, ...] = (*range(10000, 15432, 4), *range(30000, 32764, 4))
 """First ports of blocks of four. The kernel gives out ports from 32768 on: even ones to outgoing connections, odd ones
 to listeners that take any. The demo takes those in between for its databases.
 """

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 from urllib.parse import urlsplit
 
+from tests.support.harness import free_port
+
 Direction = Literal["asked", "answered"]
 
 
@@ -17,7 +19,7 @@ class Wire:
 
     def __init__(self, url: str) -> None:
         self._to = urlsplit(url)
-        self._port = 0
+        self._port = free_port()  # nobody takes it while the line is down
         self._server: asyncio.Server | None = None
         self._passing = asyncio.Event()
         self._passing.set()
@@ -36,7 +38,6 @@ class Wire:
 
     async def up(self) -> None:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
         """Break all connections and refuse new ones."""
