@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import resource
+import signal
 import socket
 import sys
 from types import FrameType
@@ -21,6 +22,7 @@ from gateway.app import VERSION, Gateway, create_app, open_source
 from gateway.callbacks import limits
 from gateway.core.errors import StoreRefused
 from gateway.outbound import names
+from gateway.server import heartbeat
 from gateway.server.connection import configured
 from gateway.server.selftest import UnfitUvicorn, prove_hijack
 from gateway.server.sockets import BACKLOG, LOOPBACK, close_all, listen
@@ -49,7 +51,16 @@ log = EventLog("gateway")
 class Server(uvicorn.Server):
     """uvicorn's server, which drains the gateway before the shutdown. A second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, command: str, is_worker: bool = False) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gateway: Gateway,
+        *,
+        command: str,
+        is_worker: bool = False,
+        signals: list[int] | None = None,
+    ) -> None:
+        """`signals` are those that have already arrived; later ones are added to the list."""
         super().__init__(config)
         self._command = command
         self._is_worker = is_worker
@@ -58,15 +69,15 @@ class Server(uvicorn.Server):
         self._drain_seconds = gateway.settings.drain * COPIES_SHARE
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._signals = 0
+        self._signals = [] if signals is None else signals
         gateway.on_crash = self._crash
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Start the drain. uvicorn's handler would raise the signal again, but a drained gateway exits with 0."""
-        self._signals += 1
-        if self._loop is None or self._signals > 1:
+        self._signals.append(sig)
+        if self._loop is None or len(self._signals) > 1:
             self.should_exit = True
-            self.force_exit = self._signals > 1
+            self.force_exit = len(self._signals) > 1
         else:
             self._loop.call_soon_threadsafe(self._begin_drain)
 
@@ -77,8 +88,8 @@ class Server(uvicorn.Server):
         if self.started:
             self._loop = asyncio.get_running_loop()
             if self._is_worker:
-                print("ready", flush=True)  # noqa: T201 - the parent waits for this line
-                self._loop.add_reader(sys.stdin.fileno(), self._on_parent_exit)
+                heartbeat.serving(self._loop)
+                self._loop.add_reader(heartbeat.STDIN, self._on_parent_exit)
             else:
                 greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
             log.info("started", version=VERSION, store=self._gateway.source.place)
@@ -92,7 +103,7 @@ class Server(uvicorn.Server):
 
     def _on_parent_exit(self) -> None:
         """Drain. The parent never writes to a worker's stdin, so stdin is readable only at its end."""
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        asyncio.get_running_loop().remove_reader(heartbeat.STDIN)
         self._begin_drain()
 
     def _begin_drain(self) -> None:
@@ -138,7 +149,7 @@ def run(command: str, worker: int = 0) -> int:
     settings.
 
     `worker` is 0 for a single gateway, else the number of a worker among several on the port. A worker also listens on
-    the loopback address, on `port + worker`. It prints a line once it serves, and ends at the end of its stdin, since
+    the loopback address, on `port + worker`. It writes signs of life to its stdin, a socket, and ends at its end, since
     its parent is gone then.
     """
     logs.begin()
@@ -157,6 +168,10 @@ def run(command: str, worker: int = 0) -> int:
         close_all(listening)
         stderr_line(cannot_listen(host, port, error))
         return 1
+    signals: list[int] = []
+    if not settings.is_shared:  # a signal that ended a start here could lose the operator key that is made only once
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: signals.append(number))
     try:
         source = asyncio.run(open_source(settings, make_operator_key=sys.stderr.isatty()))
     except (StoreRefused, OSError) as error:
@@ -172,18 +187,20 @@ def run(command: str, worker: int = 0) -> int:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.drain * (1 - COPIES_SHARE) / 2)),
     )
-    server = Server(config, gateway, command=command, is_worker=worker > 0)
+    server = Server(config, gateway, command=command, is_worker=worker > 0, signals=signals)
     try:
         server.run(sockets=listening)
     except SystemExit:
-        return 1
+        return 0 if signals else 1
     except UnfitUvicorn as error:
         close_all(listening)
         stderr_line(str(error))
         return 1
     finally:
         traces.close()
-    return 1 if server.crashed or not server.started else 0
+    if not server.started:
+        return 0 if signals else 1
+    return 1 if server.crashed else 0
 
 
 def within_descriptors(settings: Settings) -> Settings:

@@ -14,7 +14,8 @@ LOOPBACK = "127.0.0.1"
 def listen(host: str, port: int, send_timeout: float, *, shared: bool = False) -> list[socket.socket]:
     """One listening socket for each address of the host, all on one port. Raises OSError.
 
-    On a `shared` port other processes listen too; the kernel distributes the connections among them.
+    On a `shared` port other processes listen too; the kernel distributes the connections among them. So the sockets of
+    a shared port are only bound here, and listen once the server accepts.
 
     Accepted sockets inherit the options, so that the kernel, too, drops a peer that has read nothing, or was
     unreachable, for `send_timeout` seconds.
@@ -33,7 +34,8 @@ def listen(host: str, port: int, send_timeout: float, *, shared: bool = False) -
                 unavailable = error  # a name may have an IPv6 address that this machine lacks
             else:
                 listening.append(listener)
-                listener.listen(BACKLOG)
+                if not shared:
+                    listener.listen(BACKLOG)
     except BaseException:
         close_all(listening)
         raise

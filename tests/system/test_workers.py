@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 import anyio
+import msgspec
 import psutil
 import pytest
 from aiohttp import web
 
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_ports
+from tests.support.wire import wired
 
 
 class Several(Process):
@@ -31,6 +35,32 @@ class Several(Process):
         """Each of them, on its own port."""
         for own in (self.port + 1, self.port + 2):
             await self.ready(40, port=own)
+
+    async def begun(self) -> list[psutil.Process]:
+        """Both, as soon as they run."""
+        with anyio.fail_after(20):
+            while True:
+                with suppress(psutil.Error):  # one that has just ended
+                    running = [one for one in self.workers() if "--worker" in one.cmdline()]
+                    if len(running) == 2:
+                        return running
+                await anyio.sleep(0.01)
+
+    async def answers(self) -> None:
+        """On the port that they share, at once."""
+        for _ in range(12):
+            timeout = aiohttp.ClientTimeout(total=5)
+            async with aiohttp.ClientSession(timeout=timeout) as one, one.get(f"{self.url}/healthz") as response:
+                assert response.status == 200
+
+    async def logged(self, event: str, count: int, *, seconds: float = 20) -> list[dict[str, Any]]:
+        """Wait for that many lines of an event, and return them."""
+        with anyio.fail_after(seconds):
+            while True:
+                lines = [line for line in self.output().splitlines() if f'"event":"{event}"' in line]
+                if len(lines) >= count:
+                    return [msgspec.json.decode(line) for line in lines]
+                await anyio.sleep(0.05)
 
     async def __aenter__(self) -> Self:
         self.spawn()
@@ -111,11 +141,154 @@ async def test_what_keeps_them_from_starting(
         assert words in gateways.output()
 
 
-async def test_a_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
-    """Theirs, or one worker's own."""
-    port = free_ports() + 1
+async def test_a_shared_port_that_is_taken(database_url: str, tmp_path: Path) -> None:
+    """No worker can listen on it."""
+    port = free_ports()
     with socket.create_server(("127.0.0.1", port)):
-        for theirs in (port, port - 1):
-            async with Several("http://127.0.0.1:9", database_url, tmp_path, port=theirs) as gateways:
-                assert await gateways.exited(60) == 1
-                assert f"port {port}: the port is taken" in gateways.output()
+        async with Several("http://127.0.0.1:9", database_url, tmp_path, port=port) as gateways:
+            assert await gateways.exited(60) == 1
+            assert f"port {port}: the port is taken" in gateways.output()
+
+
+async def test_one_that_cannot_start_is_tried_again(database_url: str, tmp_path: Path) -> None:
+    """Its own port is taken, at the first start and at a later one: the other serves on, and it starts once the port is
+    free. A signal during the wait ends all at once.
+    """
+    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+        with socket.create_server(("127.0.0.1", gateways.port + 1)):
+            await gateways.ready(40, port=gateways.port + 2)
+            told = await gateways.logged("worker_not_started", 3)
+            assert [one.get("again_in") for one in told[1:]] == [2.0, 4.0]
+            assert {(one["worker"], one["status"]) for one in told} == {(1, 1)}
+            await gateways.answers()
+        await gateways.all_ready()
+        (served,) = (one for one in gateways.workers() if one.cmdline()[-1] == "1")
+        served.kill()
+        served.wait(10)
+        with socket.create_server(("127.0.0.1", gateways.port + 1)):
+            await gateways.logged("worker_not_started", 4)
+            await gateways.answers()
+            gateways.signal(signal.SIGTERM)
+            assert await gateways.exited(5) == 0
+
+
+async def test_killed_before_they_serve(database_url: str, tmp_path: Path) -> None:
+    """At the first start and as a replacement, with a growing wait."""
+    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+        for one in await gateways.begun():
+            one.kill()
+        await gateways.all_ready()
+        first = gateways.workers()[0]
+        number = first.cmdline()[-1]
+        for _ in range(3):
+            first.kill()
+            first.wait(10)
+            (first,) = [one for one in await gateways.begun() if one.cmdline()[-1] == number]
+            await gateways.answers()
+        told = [one["again_in"] for one in await gateways.logged("worker_died", 5) if one["worker"] == int(number)]
+        assert told == [1.0, 2.0, 4.0, 8.0]
+        await gateways.all_ready()
+        gateways.signal(signal.SIGINT)
+        assert await gateways.exited() == 0
+
+
+async def test_killed_in_the_middle_of_a_request(database_url: str, tmp_path: Path) -> None:
+    """Its copy is lost with it, the other serves on."""
+    async with (
+        faking() as upstream,
+        aiohttp.ClientSession() as session,
+        Several(upstream.url, database_url, tmp_path) as gateways,
+    ):
+        await gateways.all_ready()
+        asked, never = anyio.Event(), anyio.Event()
+
+        async def unanswered(_request: web.Request) -> web.StreamResponse:
+            asked.set()
+            await never.wait()
+            return web.Response()
+
+        upstream.on_copy = unanswered
+        (first,) = (one for one in gateways.workers() if one.cmdline()[-1] == "1")
+        async with anyio.create_task_group() as tasks:
+
+            async def copy() -> None:
+                with pytest.raises(aiohttp.ClientError):
+                    await session.post(f"http://127.0.0.1:{gateways.port + 1}{FOLDER}/copy", json={}, headers=TOKEN)
+
+            tasks.start_soon(copy)
+            with anyio.fail_after(10):
+                await asked.wait()
+            first.kill()
+        await gateways.answers()
+        never.set()
+        await gateways.all_ready()
+
+
+HANG = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))"
+"""Run at the start of each Python: at SIGUSR1 the main thread stands still, and other threads go on."""
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [
+        ("starting", signal.SIGSTOP),  # a loop that hangs is found once the worker serves
+        *((when, how) for when in ("serving", "ending") for how in (signal.SIGSTOP, signal.SIGUSR1)),
+    ],
+)
+async def test_one_that_hangs(
+    when: str, how: int, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found within 10 s, killed and replaced; at the end it holds up nobody."""
+    (tmp_path / "sitecustomize.py").write_text(HANG)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+        if when == "starting":
+            hung = (await gateways.begun())[0]
+        else:
+            await gateways.all_ready()
+            hung = gateways.workers()[0]
+        hung.send_signal(how)
+        if when == "ending":
+            gateways.signal(signal.SIGTERM)
+            assert await gateways.exited(12) == 0
+        else:
+            await anyio.to_thread.run_sync(hung.wait, 12)
+            await gateways.all_ready()
+            await gateways.answers()
+        (told,) = await gateways.logged("worker_hung", 1)
+        assert 8 < told["seconds"] < 10
+
+
+async def test_all_are_suspended_together(database_url: str, tmp_path: Path) -> None:
+    """As a machine that sleeps: nobody is taken for hung afterwards, since the parent did not run either."""
+    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+        await gateways.all_ready()
+        before = gateways.workers()
+        for one in (psutil.Process(gateways.process.pid), *before):
+            one.suspend()
+        await anyio.sleep(12)
+        for one in (psutil.Process(gateways.process.pid), *before):
+            one.resume()
+        await gateways.all_ready()
+        await gateways.answers()
+        assert {one.pid for one in gateways.workers()} == {one.pid for one in before}
+        assert "worker_hung" not in gateways.output()
+
+
+async def test_one_is_killed_while_the_database_is_away(database_url: str, tmp_path: Path) -> None:
+    """The replacement gives up after half a minute and is tried again, until the database is back; the other serves on
+    all the while.
+    """
+    async with wired(database_url) as wire, Several("http://127.0.0.1:9", wire.url, tmp_path) as gateways:
+        await gateways.all_ready()
+        await wire.down()
+        gateways.workers()[0].kill()
+        await gateways.logged("store_awaited", 1)
+        await gateways.answers()
+        (told,) = await gateways.logged("worker_not_started", 1, seconds=45)
+        assert told["again_in"] == 2.0
+        await gateways.answers()
+        await gateways.logged("store_awaited", 2)
+        await wire.up()
+        await gateways.all_ready()
+        assert not [one for one in await gateways.logged("worker_died", 1) if one["status"] != -signal.SIGKILL]

@@ -170,6 +170,8 @@ class Gateways:
                 async with session.get(f"{url}/jobs", headers=headers, timeout=ANSWER) as response:
                     if response.status == 200:
                         return
+            if TAKEN in self._log.read_text(errors="replace"):
+                raise LostError(f"{self._all} found a port that is taken")
             await anyio.sleep(0.05)
         raise LostError(f"{self._all} exited with status {self._running.returncode}")
 
