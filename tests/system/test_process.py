@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from aiohttp import web
 from gateway.server.server import cannot_listen
 from gateway.simulator import Simulator, running
 from tests.support.fake_upstream import faking
-from tests.support.harness import FOLDER, OPERATOR, OPERATOR_KEY, TOKEN, Process, events, free_port, tail
+from tests.support.harness import FOLDER, OPERATOR, OPERATOR_KEY, TOKEN, Process, events, free_port, free_ports, tail
 
 
 async def copy(session: aiohttp.ClientSession, gateway: Process) -> dict[str, Any]:
@@ -200,6 +201,83 @@ def test_wrong_settings_are_named_all_together() -> None:
     assert len(lines) == 4
     wanted = {"GATEWAY_PORT", "GATEWAY_POLL_MIN", "GATEWAY_UPSTREAM_URL", "GATEWAY_PUBLIC_URL"}
     assert {line.split(":")[0] for line in lines} == wanted
+
+
+SIGNALLED = """
+import os, runpy, sys, tomllib
+module, number, how, *arguments = sys.argv[1:]
+def signalled(event, values):
+    if event == "import" and values[0] == module:
+        os.write(1, b"signalled ")
+        os.kill(os.getpid(), int(number))
+sys.addaudithook(signalled)
+sys.argv = ["gateway", *arguments]
+if how == "module":
+    runpy.run_module("gateway", run_name="__main__", alter_sys=True)
+with open("pyproject.toml", "rb") as file:
+    module_of_the_script, _, name = tomllib.load(file)["project"]["scripts"]["gateway"].partition(":")
+sys.exit(getattr(__import__(module_of_the_script, fromlist=[name]), name)())
+"""
+"""Runs a command as `python -m gateway` or as the installed script does, with a signal when it imports a module."""
+FIRST, OPENED, BUILDING = "gateway.cli.commands", "uvicorn.loops.uvloop", "anyio._core._sockets"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        *(("serve", module) for module in (FIRST, "typer", "pydantic", "uvicorn", "gateway.app", OPENED, BUILDING)),
+        *(("serve --workers 2", module) for module in (FIRST, "gateway.server.workers")),
+        *(("simulate --port 0", module) for module in (FIRST, "typer", "anyio", "aiohttp", "gateway.simulator")),
+    ],
+)
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_a_signal_during_the_start(how: str, command: str, module: str, number: int, tmp_path: Path) -> None:
+    """The exit is 0, without a traceback, whatever it interrupts."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, module, str(int(number)), how, *command.split()],
+        env={**os.environ, "GATEWAY_PORT": "0", "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.stdout == "signalled "
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["one", "several"])
+async def test_a_signal_while_the_database_is_awaited(arguments: tuple[str, ...], number: int, tmp_path: Path) -> None:
+    """The exit is 0 at once."""
+    away = f"postgresql://127.0.0.1:{free_port()}/db"
+    gateway = Process("http://127.0.0.1:9", tmp_path, port=free_ports(), store_url=away, arguments=arguments)
+    gateway.spawn()
+    async with gateway:
+        with anyio.fail_after(20):
+            while gateway.output().count("store_awaited") < max(1, len(arguments)):  # noqa: ASYNC110 - a file
+                await anyio.sleep(0.02)
+        gateway.signal(number)
+        assert await gateway.exited(3) == 0
+
+
+def test_a_signal_between_the_operator_key_and_its_printing(tmp_path: Path) -> None:
+    """The key is made only once, so it is printed first."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED, OPENED, str(int(signal.SIGTERM)), "module", "serve"],
+        env={**os.environ, "GATEWAY_PORT": "0", "GATEWAY_STORE_URL": f"sqlite:///{tmp_path}/s.db"},
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        said = b""
+        with suppress(OSError):  # at the end of the other side
+            while part := os.read(master, 4096):
+                said += part
+        os.close(master)
+        assert process.wait(20) == 0
+    assert b"made for this store" in said
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
