@@ -42,6 +42,7 @@ from gateway.telemetry.tracing import OFF, Tracing
 from gateway.web import routes
 from gateway.web.answers import (
     Cors,
+    Refusals,
     RequestMiddleware,
     on_fault,
     on_gateway_error,
@@ -134,7 +135,7 @@ class Gateway:
             },
         )
         self._starlette.router.redirect_slashes = False  # it would redirect to the request's own Host
-        self._app = RequestMiddleware(Cors(self._starlette, settings.cors_origins), self._metrics, tracing)
+        self._app = RequestMiddleware(Cors(Refusals(self._starlette), settings.cors_origins), self._metrics, tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, _untraced(send) if scope["type"] == "lifespan" else send)

@@ -77,7 +77,7 @@ NOT_FOUND = ErrorKind(
     404, "notFound", "There is no such route, or the gateway does not forward it; the message says what it forwards."
 )
 METHOD_NOT_ALLOWED = ErrorKind(405, "methodNotAllowed", "The route has other methods; Allow names them.")
-REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The body did not come within 30 seconds.")
+REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The request did not come within 30 seconds.")
 REQUEST_IN_PROGRESS = ErrorKind(
     409,
     "requestInProgress",
@@ -87,12 +87,16 @@ REQUEST_IN_PROGRESS = ErrorKind(
 )
 TOO_MANY_CALLBACKS = ErrorKind(409, "tooManyCallbacks", "A job has at most 16 callbacks. Remove one first.")
 REQUEST_TOO_LARGE = ErrorKind(413, "requestTooLarge", "The body must be at most 65536 bytes.")
+URI_TOO_LONG = ErrorKind(414, "uriTooLong", "The first line of a request must be at most 16384 bytes.")
 UNSUPPORTED_MEDIA_TYPE = ErrorKind(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
 IDEMPOTENCY_KEY_REUSED = ErrorKind(
     422,
     "idempotencyKeyReused",
     "This Idempotency-Key was used for another request. Use a new key for a new copy.",
     ends_copy=True,
+)
+REQUEST_HEAD_TOO_LARGE = ErrorKind(
+    431, "requestHeadTooLarge", "The head of a request must be at most 131072 bytes, with at most 256 headers."
 )
 GENERAL_EXCEPTION = ErrorKind(500, "generalException", "The gateway failed. It is a bug.")
 INVALID_UPSTREAM_RESPONSE = ErrorKind(
@@ -132,6 +136,7 @@ SERVICE_NOT_AVAILABLE = ErrorKind(
     retry_after=5,
     ends_copy=True,
 )
+HTTP_VERSION_NOT_SUPPORTED = ErrorKind(505, "httpVersionNotSupported", "Send the request as HTTP/1.1.")
 
 KINDS = (
     INVALID_REQUEST,
@@ -147,14 +152,17 @@ KINDS = (
     REQUEST_IN_PROGRESS,
     TOO_MANY_CALLBACKS,
     REQUEST_TOO_LARGE,
+    URI_TOO_LONG,
     UNSUPPORTED_MEDIA_TYPE,
     IDEMPOTENCY_KEY_REUSED,
+    REQUEST_HEAD_TOO_LARGE,
     GENERAL_EXCEPTION,
     INVALID_UPSTREAM_RESPONSE,
     MONITOR_HOST_NOT_ALLOWED,
     OUTCOME_UNKNOWN,
     UPSTREAM_UNREACHABLE,
     SERVICE_NOT_AVAILABLE,
+    HTTP_VERSION_NOT_SUPPORTED,
 )
 """In the order of the documents."""
 

@@ -2,27 +2,47 @@
 
 A stream lives for up to an hour and needs neither the task of its request nor the parser, the scope and the middleware
 of the application. Without them a stream takes 8 KiB instead of 21, and an event goes straight to the socket.
+
+The parser gets one whole head at a time, once it is checked, and then its body: never a second request before the first
+one's response is complete. So what a client sends ahead costs its bytes and no more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-READ_AHEAD_LIMIT = 64 << 10
-"""Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted."""
+from gateway.core.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, GatewayError, invalid
+from gateway.server import heads
+from gateway.server.limits import Deadlines, StartLimiter
 
-STARTS_PER_TURN = 8
-"""Most requests that start in one turn of the event loop: about 5 ms of work."""
+READ_AHEAD_LIMIT = 64 << 10
+"""Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted.
+During another response the client is read no further."""
+
+HEAD_SECONDS = 30.0
+"""Time for the head of a request, and for the first byte on a new connection."""
+
+FRAMING_LIMIT = 16 << 10
+"""Most bytes of chunk extensions and trailers in a body."""
+_FRAMING_OF_A_CHUNK = 16
+
+PIECES_PER_TURN = 500
+"""Most pieces of a body in chunks that are parsed in one turn of the event loop: about 1 ms of work."""
+
+LINGER_SECONDS = 5.0
+LINGER_LIMIT = 16 << 20
+"""After a response that came before the request's end, the client may send so much longer, and so many bytes more.
+They are discarded: a connection closed with unread bytes is reset, and the client loses the response."""
 
 
 class Owner(Protocol):
@@ -32,51 +52,42 @@ class Owner(Protocol):
         """The connection was handed back or closed; the owner must not use it any more. Called once."""
 
 
-class StartLimiter:
-    """Starts requests in order of arrival, at most `STARTS_PER_TURN` in one turn of the event loop.
+class _Shared(NamedTuple):
+    """The parts that all connections of a server share."""
 
-    So the loop's timers fire in time even when thousands of streams reconnect at once. Without the limit, other jobs'
-    polls were 1.6 s late.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._remaining = STARTS_PER_TURN
-        self._queue: deque[Callable[[], None]] = deque()
-        self._is_scheduled = False
-
-    def submit(self, start: Callable[[], None]) -> None:
-        """Call `start` now, or in a later turn of the loop when the limit is reached."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._turn)
-        if self._remaining:
-            self._remaining -= 1
-            start()
-        else:
-            self._queue.append(start)
-
-    def _turn(self) -> None:
-        started = min(len(self._queue), STARTS_PER_TURN)
-        self._remaining = STARTS_PER_TURN - started
-        self._is_scheduled = started > 0
-        if self._is_scheduled:
-            self._loop.call_soon(self._turn)  # first, so that an error raised by a start does not stop the queue
-        for _ in range(started):
-            self._queue.popleft()()
+    starts: StartLimiter
+    heads: Deadlines
+    lingering: Deadlines
 
 
-_LIMITERS: WeakKeyDictionary[ServerState, StartLimiter] = WeakKeyDictionary()
+_SHARED: WeakKeyDictionary[ServerState, _Shared] = WeakKeyDictionary()
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, which a stream may hijack and hand back."""
+    """uvicorn's connection, with limits, which a stream may hijack and hand back.
 
+    A refused request is answered by the application, with the scope's `gateway.refusal`, a GatewayError.
+    """
+
+    timed_out = False
+    """Whether the kernel closed the connection, since the peer read nothing for too long."""
     _owner: Owner | None = None
     _keep_alive = False
-    _is_parsing = False
-    """Whether the parser is in the middle of a request."""
-    _read_ahead = b""
+    _buffer = b""
+    """What was received and not parsed."""
+    _is_in_head = False
+    _is_in_body = False
+    _body_left: int | None = 0
+    """Bytes of the body to come, None for a body in chunks."""
+    _tail = b""
+    """The last bytes that were parsed of a body in chunks."""
+    _framing_left = 0
+    _kept_alive: bool | None = None
+    """Whether the connection stays open if the body ends before the response begins."""
+    _refusal: GatewayError | None = None
+    _is_over = False
+    """Whether all that still comes is discarded."""
+    _linger_left = LINGER_LIMIT
     _started: RequestResponseCycle | None = None
     """The latest request that was started."""
 
@@ -88,10 +99,11 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        limiter = _LIMITERS.get(server_state)
-        if limiter is None:
-            limiter = _LIMITERS[server_state] = StartLimiter(self.loop)
-        self._limiter = limiter
+        shared = _SHARED.get(server_state)
+        if shared is None:
+            deadlines = Deadlines(self.loop, HEAD_SECONDS), Deadlines(self.loop, LINGER_SECONDS)
+            shared = _SHARED[server_state] = _Shared(StartLimiter(self.loop), *deadlines)
+        self._shared = shared
 
     @property
     def full(self) -> bool:
@@ -105,15 +117,14 @@ class Connection(HttpToolsProtocol):
         uvicorn discards everything that the application sends afterwards.
         """
         started = self._started
-        if started is None or self.transport.is_closing():
+        if started is None or self._refusal is not None or self.transport.is_closing():
             owner.released()
             return
         started.disconnected = True
         self._owner = owner
         self._keep_alive = started.keep_alive
         self.flow.resume_reading()  # otherwise a disconnect of the client would not be noticed
-        if not self.pipeline and not self._is_parsing:
-            self._drop_references()
+        self._drop_references()
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -141,46 +152,204 @@ class Connection(HttpToolsProtocol):
         The peer has `flush_seconds` to read the rest of the write buffer.
         """
         self._release_owner()
-        if self._started is not None:
-            self._started.response_complete = True
         self.loop.call_soon(self._close_when_flushed, flush_seconds)
-        if not self._keep_alive:
+        if self._keep_alive:
+            self.on_response_complete()
+        else:
             self.transport.close()
-            return
-        self.on_response_complete()
-        data, self._read_ahead = self._read_ahead, b""
-        if data:
-            self.data_received(data)
 
     def abort(self) -> None:
         """Close without flushing, since the peer may read nothing."""
         self.transport.abort()
 
-    def on_message_begin(self) -> None:
-        self._is_parsing = True
-        super().on_message_begin()
-        self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
+    def linger(self) -> None:
+        """End the response, and discard what the client still sends, for `LINGER_SECONDS` and `LINGER_LIMIT`."""
+        self._is_over = True
+        self._buffer = b""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._shared.lingering.add(self.abort)
 
-    def on_message_complete(self) -> None:
-        self._is_parsing = False
-        super().on_message_complete()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._shared.heads.add(self._expire)
 
     def data_received(self, data: bytes) -> None:
-        if self._owner is None:
-            super().data_received(data)
+        if self._is_over:
+            self._linger_left -= len(data)
+            if self._linger_left < 0:
+                self.abort()
             return
-        self._read_ahead += data
-        if len(self._read_ahead) > READ_AHEAD_LIMIT:
-            self.abort()
+        if not self._buffer and not self._is_in_body:
+            data = data.lstrip(b"\r\n")  # empty lines before a request mean nothing
+            if not data:
+                return
+            self._shared.heads.remove(self._expire)  # its time begins with its first byte
+        self._buffer += data
+        size = len(self._buffer)
+        if self._owner is not None:
+            if size > READ_AHEAD_LIMIT:
+                self.abort()
+        elif self._is_answering:
+            if size > READ_AHEAD_LIMIT:
+                self.flow.pause_reading()
+            if size > 8 * READ_AHEAD_LIMIT:  # the application reads on while it waits for a body or a disconnect
+                self.abort()
+        else:
+            self._unset_keepalive_if_required()
+            self._read()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.timed_out = isinstance(exc, TimeoutError)
         super().connection_lost(exc)
+        self._shared.heads.remove(self._expire)
+        self._shared.lingering.remove(self.abort)
         self._release_owner()
         self._drop_references()
 
+    def on_message_begin(self) -> None:
+        self._is_in_body = True
+        super().on_message_begin()
+        own = cast("dict[str, Any]", self.scope)
+        own["gateway.connection"] = self
+        if self._refusal is not None:
+            own["gateway.refusal"] = self._refusal
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # trailers mean nothing here, and are no headers
+            super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        self._framing_left = min(self._framing_left + _FRAMING_OF_A_CHUNK, FRAMING_LIMIT)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_left += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        super().on_message_complete()
+        if self._kept_alive is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = self._kept_alive
+            self.cycle.transport = self.transport
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._buffer and not self.transport.is_closing():
+            if len(self._buffer) > READ_AHEAD_LIMIT:
+                self.flow.pause_reading()
+            self._unset_keepalive_if_required()
+            self._read()
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a whole request has come, and its response is not complete."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return not self._is_in_body and cycle is not None and not cycle.response_complete
+
+    def _read(self) -> None:
+        """Parse what was received, up to the end of a request."""
+        try:
+            while self._buffer and not self._is_over and not self._is_answering and not self.transport.is_closing():
+                if not (self._read_body() if self._is_in_body else self._read_head()):
+                    return
+        except GatewayError as error:
+            self._refuse(error)
+        except httptools.HttpParserCallbackError:
+            self._refuse(invalid("The request is malformed: its target is no URL."))
+        except httptools.HttpParserError as error:
+            self._refuse(invalid(f"The request is malformed: {error}."))
+
+    def _read_head(self) -> bool:
+        """Whether the head is complete. Raises GatewayError and HttpParserError."""
+        end = self._buffer.find(b"\r\n\r\n") + 4
+        if end < 4:
+            heads.check_partial(self._buffer)
+            self._shared.heads.add(self._expire)
+            return False
+        head = heads.checked(self._buffer[:end])
+        self._shared.heads.remove(self._expire)
+        self._kept_alive = None
+        self._parse_head(head.data)
+        self._buffer = self._buffer[end:]
+        if not head.is_current:
+            self.cycle.waiting_for_100_continue = False
+        if self._is_in_body:
+            self._body_left = None if head.length is None else int(head.length)
+            self._tail = b""
+            self._framing_left = FRAMING_LIMIT
+            self._kept_alive = head.is_current and self.cycle.keep_alive
+            self.cycle.keep_alive = False  # while the rest of the body could be taken for the next request
+            self._linger_at_end()
+        return True
+
+    def _parse_head(self, data: bytes) -> None:
+        self._is_in_head = True
+        self.parser.feed_data(data)
+        self._is_in_head = False
+
+    def _read_body(self) -> bool:
+        """Whether more can be read now. Raises GatewayError and HttpParserError."""
+        if self._body_left is None:
+            return self._read_chunks()
+        data, self._buffer = self._buffer[: self._body_left], self._buffer[self._body_left :]
+        self._body_left -= len(data)
+        self.parser.feed_data(data)
+        return True
+
+    def _read_chunks(self) -> bool:
+        """The same of a body in chunks. Such a body ends with an empty line, but not each of those is its end."""
+        data, at = self._tail + self._buffer, len(self._tail)
+        for _ in range(PIECES_PER_TURN):
+            end = data.find(b"\r\n\r\n", max(0, at - 3)) + 4
+            end = len(data) if end < 4 else end
+            self._framing_left -= end - at
+            self.parser.feed_data(data[at:end])
+            if self._framing_left < 0:
+                what = f"The chunk extensions and trailers of a body must be at most {FRAMING_LIMIT} bytes."
+                raise GatewayError(REQUEST_TOO_LARGE, what)
+            at = end
+            if at == len(data) or not self._is_in_body:
+                break
+        self._tail, self._buffer = data[max(0, at - 3) : at], data[at:]
+        if self._is_in_body and self._buffer:
+            self.loop.call_soon(self._read)
+            return False
+        return True
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer with an error, whatever else comes. A response that has begun goes on, and ends the connection."""
+        method, headers = heads.echoed(self._buffer)
+        self._is_over = True
+        self._buffer = b""
+        if self._is_in_body and not self._is_in_head:
+            cycle = self.cycle
+            if cycle.response_started:
+                return
+            method = cycle.scope["method"].encode()
+            found = (line for line in cycle.scope["headers"] if line[0] in heads.ECHOED)
+            headers = b"".join(b"\r\n%b: %b" % line for line in found)
+            cycle.disconnected = cycle.response_complete = True  # uvicorn discards what the application still sends
+            cycle.message_event.set()
+        self._kept_alive = None
+        self._refusal = error
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse_head(b"%b / HTTP/1.1%b\r\nConnection: close\r\n\r\n" % (method, headers))
+        self._linger_at_end()
+
+    def _linger_at_end(self) -> None:
+        self.cycle.transport = _LingeringTransport(self)  # type: ignore[assignment]
+
+    def _expire(self) -> None:
+        """Refuse a head that did not come in time; close a new connection on which nothing came."""
+        if self._buffer:
+            self._refuse(GatewayError(REQUEST_TIMEOUT))
+        else:
+            self.transport.close()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._started = cycle
-        self._limiter.submit(partial(self._start, cycle, app))
+        self._shared.starts.submit(partial(self._start, cycle, app))
 
     def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:  # the client may have left while the request was queued
@@ -203,6 +372,18 @@ class Connection(HttpToolsProtocol):
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.released()
+
+
+class _LingeringTransport:
+    """The transport of a response that may be complete before its request is: `close` lets the connection linger.
+
+    It has the three methods that a `RequestResponseCycle` calls.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+        self.close = connection.linger
 
 
 class _Unchunked:

@@ -116,13 +116,15 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def _drop_stalled(self) -> None:
-        """Abort connections that stay in closing, since their peers read nothing."""
+        """Abort connections that stay in closing for half a second, since their peers read nothing."""
+        before: set[asyncio.Transport] = set()
         while True:
             await asyncio.sleep(0.5)
-            for connection in list(self.server_state.connections):
-                transport = getattr(connection, "transport", None)
-                if transport is not None and transport.is_closing():
-                    transport.abort()
+            found = (getattr(connection, "transport", None) for connection in self.server_state.connections)
+            closing = {transport for transport in found if transport is not None and transport.is_closing()}
+            for transport in before & closing:
+                transport.abort()
+            before = closing
 
     def _crash(self) -> None:
         self.crashed = True

@@ -39,7 +39,7 @@ _STORE_RETRY_SECONDS = 1.0
 
 class Transport(Protocol):
     """A connection on which the head of the response was sent. `full` is true for a slow consumer: the write buffer is
-    above its high-water mark.
+    above its high-water mark. `timed_out` is true once the kernel has closed it, since the peer read nothing.
 
     The owner writes whole chunks, each with one `write`. Its `released` is called once, when the connection was handed
     back or closed.
@@ -47,6 +47,9 @@ class Transport(Protocol):
 
     @property
     def full(self) -> bool: ...
+
+    @property
+    def timed_out(self) -> bool: ...
 
     def hijack(self, owner: Subscriber) -> None: ...
 
@@ -204,7 +207,7 @@ class Subscriber:
         for tail in list(self._follows):
             self._unfollow(tail)
         self._tails.go(self)
-        self._end_reason = self._end_reason or "left"
+        self._end_reason = self._end_reason or ("stalled" if self._transport.timed_out else "left")
         self._metrics.streams_ended.labels(self._end_reason).inc()
         if self._end_reason == "stalled":
             log.warning("stream_cut", jobs=len(self._positions), after=self._send_timeout)

@@ -171,6 +171,21 @@ class Exchange:
             context.reset(before)
 
 
+class Refusals:
+    """Answers the requests that the server refuses: malformed, too large or too slow ones."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = scope.get("gateway.refusal")
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        headers = {"Allow": ", ".join(METHODS)} if refusal.kind is METHOD_NOT_ALLOWED else None
+        await error_answer(scope, refusal, headers)(scope, receive, send)
+
+
 class Cors(CORSMiddleware):
     """Starlette's, without credentials. So an allowed origin may send any request header; refusals are Graph's errors,
     also when no origin is allowed.

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import msgspec
 from starlette.datastructures import Headers
 
 LONGEST_WAIT = 60
 """Seconds. Most proxies drop a request that is silent for longer."""
+
+MOST_TAGS = 256
+"""Most entity tags of an `If-None-Match` that are read."""
 
 _TAG = re.compile(r'"[^"\x00-\x20\x7f]*"')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
@@ -48,7 +52,8 @@ def tag(seq: int) -> str:
 
 def _known(tags: str) -> frozenset[str] | None:
     """Compared weakly, as RFC 9110 wants it here: proxies that compress put `W/` before a tag."""
-    return frozenset({"*"} if tags.strip() == "*" else _TAG.findall(tags)) or None
+    found = (tag[0] for tag in islice(_TAG.finditer(tags), MOST_TAGS))
+    return frozenset({"*"} if tags.strip() == "*" else found) or None
 
 
 def _wait(preferences: str) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.routing import BaseRoute, Mount, Route, request_response
 
 from gateway.web.answers import NO_ROUTE
@@ -16,7 +18,7 @@ def table(
     copies: CopyRoutes, jobs: JobRoutes, callbacks: CallbackRoutes, service: ServiceRoutes, page: Page
 ) -> list[BaseRoute]:
     """Every route of the gateway; Graph's routes are matched on the raw path after the version."""
-    return [
+    found: list[BaseRoute] = [
         Mount("/v1.0", app=request_response(copies.graph)),
         Mount("/beta", app=request_response(copies.graph)),
         Route("/jobs", jobs.jobs),
@@ -38,6 +40,15 @@ def table(
         Route("/", page.page),
         Route("/page/{part}", page.part),
     ]
+    for route in found:
+        if isinstance(route, Route):
+            route.path_regex = _exact(route.path_regex)
+    return found
+
+
+def _exact(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Starlette's pattern of a path, without the line feed that `$` allows behind it."""
+    return re.compile(pattern.pattern.removesuffix("$") + r"\Z")
 
 
 def names(routes: list[BaseRoute]) -> set[str]:

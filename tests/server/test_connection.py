@@ -207,18 +207,23 @@ async def test_the_next_request_may_come_in_pieces(cut: int, tmp_path: Path) -> 
             assert await state(wire) == b"HTTP/1.1 200"
 
 
-async def test_a_request_of_a_stream_may_have_a_body(tmp_path: Path) -> None:
-    """Which nobody reads, and which is not taken for the next request."""
+@pytest.mark.parametrize("sent", [0, 1, 2])
+async def test_a_request_of_a_stream_may_have_a_body(sent: int, tmp_path: Path) -> None:
+    """Which nobody reads, and which is not taken for the next request: what has not come yet ends the connection."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
         end = ending(upstream)
         path = f"/jobs/{(await gateway.copy())['jobId']}"
         with anyio.fail_after(20):
-            wire[1].write(get(path + "/events").replace(b"Host: x", b"Host: x\r\nContent-Length: 2"))
-            await head(wire)
+            wire[1].write(get(path + "/events").replace(b"Host: x", b"Host: x\r\nContent-Length: 2") + b"{}"[:sent])
+            said = await head(wire)
+            assert (b"\r\nconnection: close" in said) == (sent < 2)
             end.set()
             await body(wire)
-            wire[1].write(b"{}" + get(path))
-            assert await state(wire) == b"HTTP/1.1 200"
+            wire[1].write(b"{}"[sent:] + get(path))
+            if sent < 2:
+                assert await wire[0].read() == b""
+            else:
+                assert await state(wire) == b"HTTP/1.1 200"
 
 
 @pytest.mark.parametrize("close", [True, False])

@@ -45,6 +45,10 @@ RESPONSE_PARAMETERS = (
 )
 METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "HttpToolsProtocol": (HttpToolsProtocol.__init__, "config server_state app_state _loop"),
+    "HttpToolsProtocol.connection_made": (HttpToolsProtocol.connection_made, "transport"),
+    "HttpToolsProtocol.on_header": (HttpToolsProtocol.on_header, "name value"),
+    "HttpToolsProtocol.on_body": (HttpToolsProtocol.on_body, "body"),
+    "HttpToolsProtocol._unset_keepalive_if_required": (HttpToolsProtocol._unset_keepalive_if_required, ""),
     "HttpToolsProtocol.on_message_begin": (HttpToolsProtocol.on_message_begin, ""),
     "HttpToolsProtocol.on_message_complete": (HttpToolsProtocol.on_message_complete, ""),
     "HttpToolsProtocol.on_response_complete": (HttpToolsProtocol.on_response_complete, ""),
@@ -53,6 +57,7 @@ METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "HttpToolsProtocol._start_asgi_task": (HttpToolsProtocol._start_asgi_task, "cycle app"),
     "FlowControl": (FlowControl.__init__, "transport"),
     "FlowControl.drain": (FlowControl.drain, ""),
+    "FlowControl.pause_reading": (FlowControl.pause_reading, ""),
     "FlowControl.resume_reading": (FlowControl.resume_reading, ""),
     "Config.load": (uvicorn.Config.load, ""),
     "Server": (uvicorn.Server.__init__, "config"),
@@ -82,9 +87,12 @@ CONFIG = (
     "timeout_graceful_shutdown"
 )
 ATTRIBUTES = {
-    HttpToolsProtocol: "flow pipeline cycle scope headers transport loop",
+    HttpToolsProtocol: "flow cycle scope headers transport loop parser",
     FlowControl: "write_paused",
-    RequestResponseCycle: "scope disconnected response_complete keep_alive chunked_encoding expected_content_length",
+    RequestResponseCycle: (
+        "scope transport disconnected response_started response_complete keep_alive chunked_encoding "
+        "expected_content_length message_event waiting_for_100_continue"
+    ),
     ServerState: "connections tasks",
     uvicorn.Config: "http_protocol_class",
     uvicorn.Server: "should_exit force_exit started server_state",
@@ -94,8 +102,8 @@ ATTRIBUTES = {
 }
 OVERRIDDEN = {
     Connection: (
-        "__init__ on_message_begin on_message_complete data_received connection_lost _start_asgi_task "
-        "cycle scope headers"
+        "__init__ connection_made data_received connection_lost on_message_begin on_header on_body "
+        "on_message_complete on_response_complete _start_asgi_task cycle scope headers parser"
     ),
     Server: "__init__ handle_exit startup shutdown should_exit force_exit",
     BoundedResponse: "__init__ data_received feed_data close",

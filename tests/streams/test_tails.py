@@ -29,6 +29,8 @@ from tests.support.virtual_time import VirtualLoop
 class Client:
     """The server's side of one connection: written bytes go to the peer, unless it is stalled."""
 
+    timed_out = False
+
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.full = False

@@ -17,6 +17,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.core import errors
 from gateway.graph.items import OPERATIONS as OPERATION_NAMES
 from gateway.graph.items import parse
+from gateway.server.connection import HEAD_SECONDS
+from gateway.server.heads import FIELDS_LIMIT, FIRST_LINE_LIMIT, HEAD_LIMIT
 from gateway.store import CALLBACKS_PER_JOB
 from gateway.web.answers import EXPOSED_HEADERS
 from gateway.web.docs.openapi.components import FAULTS
@@ -31,7 +33,13 @@ pytestmark = pytest.mark.virtual_time
 CHECKOUT = Path(__file__).parent.parent.parent
 OPERATIONS = operations(DOCUMENT)
 ITEMS = [one for one in OPERATIONS if one.path.startswith("/{version}/")]
-ELSEWHERE = {"400 corsNotAllowed", "405 methodNotAllowed"}  # what no operation of the document can answer
+ELSEWHERE = {  # what no operation of the document can answer
+    "400 corsNotAllowed",
+    "405 methodNotAllowed",
+    "414 uriTooLong",
+    "431 requestHeadTooLarge",
+    "505 httpVersionNotSupported",
+}
 
 
 def test_it_is_valid() -> None:
@@ -155,7 +163,11 @@ def test_every_error_is_in_it_and_no_other() -> None:
 
 def test_messages_name_the_limits_that_hold() -> None:
     """The table's texts are fixed; the limits are constants elsewhere."""
-    assert errors.REQUEST_TIMEOUT.message == f"The body did not come within {BODY_SECONDS:g} seconds."
+    assert errors.REQUEST_TIMEOUT.message == f"The request did not come within {BODY_SECONDS:g} seconds."
+    assert BODY_SECONDS == HEAD_SECONDS
+    assert errors.URI_TOO_LONG.message == f"The first line of a request must be at most {FIRST_LINE_LIMIT} bytes."
+    limits = f"at most {HEAD_LIMIT} bytes, with at most {FIELDS_LIMIT} headers"
+    assert errors.REQUEST_HEAD_TOO_LARGE.message == f"The head of a request must be {limits}."
     assert errors.REQUEST_TOO_LARGE.message == f"The body must be at most {BODY_LIMIT} bytes."
     assert errors.TOO_MANY_CALLBACKS.message == f"A job has at most {CALLBACKS_PER_JOB} callbacks. Remove one first."
 
