@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -28,6 +29,8 @@ from gateway.server.limits import Deadlines, StartLimiter
 READ_AHEAD_LIMIT = 64 << 10
 """Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted.
 During another response the client is read no further."""
+BUFFER_LIMIT = 8 * READ_AHEAD_LIMIT
+"""Most bytes that are buffered in any case."""
 
 HEAD_SECONDS = 30.0
 """Time for the head of a request, and for the first byte on a new connection."""
@@ -36,8 +39,9 @@ FRAMING_LIMIT = 16 << 10
 """Most bytes of chunk extensions and trailers in a body."""
 _FRAMING_OF_A_CHUNK = 16
 
+CHUNKS_PER_TURN = 32 << 10
 PIECES_PER_TURN = 500
-"""Most pieces of a body in chunks that are parsed in one turn of the event loop: about 1 ms of work."""
+"""Most bytes of a body in chunks that are parsed in one turn of the event loop, and most pieces: about 5 ms of work."""
 
 LINGER_SECONDS = 5.0
 LINGER_LIMIT = 16 << 20
@@ -125,6 +129,8 @@ class Connection(HttpToolsProtocol):
         self._keep_alive = started.keep_alive
         self.flow.resume_reading()  # otherwise a disconnect of the client would not be noticed
         self._drop_references()
+        if len(self._buffer) > READ_AHEAD_LIMIT:
+            self.abort()
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -186,18 +192,14 @@ class Connection(HttpToolsProtocol):
                 return
             self._shared.heads.remove(self._expire)  # its time begins with its first byte
         self._buffer += data
-        size = len(self._buffer)
         if self._owner is not None:
-            if size > READ_AHEAD_LIMIT:
+            if len(self._buffer) > READ_AHEAD_LIMIT:
                 self.abort()
-        elif self._is_answering:
-            if size > READ_AHEAD_LIMIT:
-                self.flow.pause_reading()
-            if size > 8 * READ_AHEAD_LIMIT:  # the application reads on while it waits for a body or a disconnect
-                self.abort()
-        else:
+            return
+        if not self._is_answering:
             self._unset_keepalive_if_required()
             self._read()
+        self._hold_back()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, TimeoutError)
@@ -236,10 +238,9 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._buffer and not self.transport.is_closing():
-            if len(self._buffer) > READ_AHEAD_LIMIT:
-                self.flow.pause_reading()
             self._unset_keepalive_if_required()
             self._read()
+            self._hold_back()
 
     @property
     def _is_answering(self) -> bool:
@@ -299,7 +300,8 @@ class Connection(HttpToolsProtocol):
 
     def _read_chunks(self) -> bool:
         """The same of a body in chunks. Such a body ends with an empty line, but not each of those is its end."""
-        data, at = self._tail + self._buffer, len(self._tail)
+        data, rest = self._tail + self._buffer[:CHUNKS_PER_TURN], self._buffer[CHUNKS_PER_TURN:]
+        at = len(self._tail)
         for _ in range(PIECES_PER_TURN):
             end = data.find(b"\r\n\r\n", max(0, at - 3)) + 4
             end = len(data) if end < 4 else end
@@ -311,11 +313,27 @@ class Connection(HttpToolsProtocol):
             at = end
             if at == len(data) or not self._is_in_body:
                 break
-        self._tail, self._buffer = data[max(0, at - 3) : at], data[at:]
+        self._tail, self._buffer = data[max(0, at - 3) : at], data[at:] + rest
         if self._is_in_body and self._buffer:
-            self.loop.call_soon(self._read)
+            self.loop.call_soon(self._read_on)
             return False
         return True
+
+    def _read_on(self) -> None:
+        """Go on with a body in chunks, in a turn of its own."""
+        if self._owner is not None or self.transport.is_closing():
+            return
+        self._read()
+        if len(self._buffer) <= READ_AHEAD_LIMIT and (not self._is_in_body or len(self.cycle.body) <= HIGH_WATER_LIMIT):
+            self.flow.resume_reading()
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Read no further from a client that has sent too much ahead."""
+        if len(self._buffer) > READ_AHEAD_LIMIT and (self._is_in_body or self._is_answering):
+            self.flow.pause_reading()
+        if len(self._buffer) > BUFFER_LIMIT:  # the application reads on when it waits for a body or a disconnect
+            self.abort()
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer with an error, whatever else comes. A response that has begun goes on, and ends the connection."""

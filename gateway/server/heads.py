@@ -53,9 +53,7 @@ class Head(NamedTuple):
 def check_partial(data: bytes) -> None:
     """Check the beginning of a head that is not complete. Raises GatewayError: 400, 405, 414, 431 or 505."""
     line, is_whole, _ = data.partition(b"\r\n")
-    if len(line) > FIRST_LINE_LIMIT:
-        raise GatewayError(URI_TOO_LONG)
-    if is_whole:
+    if is_whole or len(line) > FIRST_LINE_LIMIT:
         _check_first_line(line)
     elif not _BEGINNING.fullmatch(line):
         raise invalid(_NO_REQUEST)
@@ -66,10 +64,7 @@ def check_partial(data: bytes) -> None:
 
 def checked(data: bytes) -> Head:
     """A complete head, with its empty line. Raises GatewayError: 400, 405, 414, 431 or 505."""
-    line = data[: data.index(b"\r\n")]
-    if len(line) > FIRST_LINE_LIMIT:
-        raise GatewayError(URI_TOO_LONG)
-    method, target, version = _check_first_line(line)
+    method, target, version = _check_first_line(data[: data.index(b"\r\n")])
     _check_size(data)
     is_current = version == b"1.1"
     fields: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [b"0"], b"transfer-encoding": []}
@@ -98,6 +93,8 @@ def echoed(data: bytes) -> tuple[bytes, bytes]:
 
 def _check_first_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     """The method, the target and the version."""
+    if len(line) > FIRST_LINE_LIMIT:
+        raise GatewayError(URI_TOO_LONG) if _BEGINNING.fullmatch(line[:FIRST_LINE_LIMIT]) else invalid(_NO_REQUEST)
     found = _FIRST_LINE.fullmatch(line)
     if found is None:
         raise invalid(_NO_REQUEST)

@@ -181,15 +181,15 @@ class JobRoutes:
             raise unavailable("The gateway has as many streams open as it may. Try again later.")
 
 
-MOST_RANGES = 64
-"""Most media ranges of an `Accept` that are read."""
+ACCEPT_LIMIT = 4 << 10
+"""Most characters of an `Accept` that are read."""
 
 
 def prefers_stream(accept: str) -> bool:
     """Whether an `Accept` header prefers event streams to JSON: by quality, then by order; `*/*` alone means JSON."""
     stream = json = -1.0
     first = ""
-    for part in accept.split(",", MOST_RANGES)[:MOST_RANGES]:
+    for part in accept[:ACCEPT_LIMIT].split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = 1.0
         for parameter in parameters:

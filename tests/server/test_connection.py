@@ -160,7 +160,8 @@ async def test_the_connection_header_of_a_stream(asked: str, tmp_path: Path) -> 
             )
 
 
-async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [b"x", get("/healthz")], ids=["noise", "requests"])
+async def test_who_sends_without_end_behind_a_stream_is_cut(sent: bytes, tmp_path: Path) -> None:
     """Nothing reads it before the stream is over, so it is not kept."""
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, dialled(gateway) as wire:
         ending(upstream)
@@ -168,7 +169,7 @@ async def test_who_sends_without_end_behind_a_stream_is_cut(tmp_path: Path) -> N
         with anyio.fail_after(20):
             wire[1].write(get(path))
             await wire[0].readuntil(b"retry: 2000\n\n")
-            wire[1].write(b"x" * (READ_AHEAD_LIMIT + 1))
+            wire[1].write(sent * (READ_AHEAD_LIMIT // len(sent) + 1))
             assert not (await wire[0].read()).endswith(b"0\r\n\r\n")
             assert gateway.gateway.parts.tails.open == 0
 
