@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.support.fake_upstream import FakeUpstream, faking
 from tests.support.harness import Running, events, serving
+from tests.support.scraping import scraped, series, value
 
 
 def chatty(upstream: FakeUpstream) -> None:
@@ -61,9 +62,9 @@ async def test_a_reader_that_takes_nothing_is_cut_and_holds_up_nobody(tmp_path: 
                     await anyio.sleep(0.05)
         for reader in stalled:
             reader.close()
-        async with gateway.session.get(f"{gateway.url}/metrics") as response:
-            figures = await response.text()
-        assert "gateway_streams_open" in figures
+        figures = series(await scraped(gateway))
+        assert value(figures, "gateway_streams_ended_total", reason="stalled") == 20
+        assert value(figures, "gateway_streams_ended_total", reason="left") <= 1  # the reader that was open meanwhile
 
 
 async def test_a_slow_reader_catches_up_from_the_log(tmp_path: Path) -> None:
