@@ -10,7 +10,7 @@ one's response is complete. So what a client sends ahead costs its bytes and no 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from gateway.core.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, GatewayError, invalid
 from gateway.server import heads
 from gateway.server.limits import Deadlines, StartLimiter
+from gateway.server.responses import LingeringTransport, Unchunked, knows_no_chunks
 
 READ_AHEAD_LIMIT = 64 << 10
 """Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted.
@@ -136,7 +137,7 @@ class Connection(HttpToolsProtocol):
     def write(self) -> Callable[[bytes], None]:
         """The function with which the owner writes, one whole chunk a call; HTTP/1.0 has no chunks, only their data."""
         started = self._started
-        return self._write_data_of if started is not None and _knows_no_chunks(started) else self.transport.write
+        return self._write_data_of if started is not None and knows_no_chunks(started) else self.transport.write
 
     async def writable(self) -> None:
         """Wait until the connection is no longer `full`, or is closed."""
@@ -356,7 +357,7 @@ class Connection(HttpToolsProtocol):
         self._linger_at_end()
 
     def _linger_at_end(self) -> None:
-        self.cycle.transport = _LingeringTransport(self)  # type: ignore[assignment]
+        self.cycle.transport = LingeringTransport(self.transport, self.linger)  # type: ignore[assignment]
 
     def _expire(self) -> None:
         """Refuse a head that did not come in time; close a new connection on which nothing came."""
@@ -371,7 +372,7 @@ class Connection(HttpToolsProtocol):
 
     def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:  # the client may have left while the request was queued
-            super()._start_asgi_task(cycle, _Unchunked(cycle, app) if _knows_no_chunks(cycle) else app)
+            super()._start_asgi_task(cycle, Unchunked(cycle, app) if knows_no_chunks(cycle) else app)
 
     def _write_data_of(self, chunk: bytes) -> None:
         self.transport.write(chunk[chunk.index(b"\r\n") + 2 : -2])
@@ -390,50 +391,6 @@ class Connection(HttpToolsProtocol):
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.released()
-
-
-class _LingeringTransport:
-    """The transport of a response that may be complete before its request is: `close` lets the connection linger.
-
-    It has the three methods that a `RequestResponseCycle` calls.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
-        self.close = connection.linger
-
-
-class _Unchunked:
-    """The application for a client older than HTTP/1.1: a response without a length ends with the connection.
-
-    uvicorn would send it in chunks, which such a client takes for the body.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._cycle = cycle
-        self._app = app
-        cycle.keep_alive = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        cycle = self._cycle
-        has_length = True
-
-        async def unchunked(message: Any) -> None:
-            nonlocal has_length
-            if message["type"] == "http.response.start":
-                has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
-                if not has_length:
-                    cycle.chunked_encoding = False
-            elif not has_length:
-                cycle.expected_content_length = len(message.get("body", b""))  # uvicorn holds the body to it
-            await send(message)
-
-        await self._app(scope, receive, unchunked)
-
-
-def _knows_no_chunks(cycle: RequestResponseCycle) -> bool:
-    return cycle.scope["http_version"] in ("0.9", "1.0")
 
 
 def configured(app: Any, **options: Any) -> Config:

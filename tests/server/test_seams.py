@@ -185,7 +185,8 @@ async def test_what_makes_aiohttps_protocols() -> None:
         (r"\._headers_buf\b|\bwriting_paused\b|\bwrite_bytes\b|\bwrite_with_length\b", ["outbound/sessions.py"]),
         (r"\baiohttp\.client_proto\b|\bResponseHandler\b|\._factory\b", ["outbound/sessions.py"]),
         (r"\bsse_starlette\b|\bEventSourceResponse\b", ["streams/stream.py"]),
-        (r"\bHttpToolsProtocol\b|\bRequestResponseCycle\b", ["server/connection.py"]),
+        (r"\bHttpToolsProtocol\b", ["server/connection.py"]),
+        (r"\bRequestResponseCycle\b", ["server/connection.py", "server/responses.py"]),
     ],
 )
 def test_each_private_part_has_its_place(word: str, places: list[str]) -> None:
