@@ -13,9 +13,10 @@ import anyio
 import pytest
 from aiohttp import web
 
+from gateway.server.heads import FIELDS_LIMIT, HEAD_LIMIT
 from tests.support.fake_upstream import FakeUpstream, faking
 from tests.support.harness import COPY_BODY, TOKEN, Process, tail
-from tests.support.hostile import COPY, GET, Case, all_cases, request
+from tests.support.hostile import COPY, GET, Case, all_cases, of_length, of_size, post, request
 
 CASES = all_cases()
 HOLD_LIMIT = 0.05
@@ -190,4 +191,51 @@ async def test_every_request_of_the_pack_gets_its_answer(tmp_path: Path) -> None
         assert wrong == {}
         assert {name: hold for name, hold in slow.items() if hold > HOLD_LIMIT} == {}
         assert gateway.peak - begun < 16 * MEMORY_LIMIT
+        assert gateway.upstream.copies() == 2
+
+
+CROWDS = {
+    "half heads": (of_size(HEAD_LIMIT)[:-10],),
+    "half heads of many lines": (request(*[b"a: " + b"b" * 500] * (FIELDS_LIMIT - 1))[:-2],),
+    "heads whose streams are open": (request(b"A: " + b"a" * 120_000, first=b"GET /jobs/{running}/events HTTP/1.1"),),
+    "heads that wait": (
+        request(
+            b"Prefer: wait=60",
+            b"If-None-Match: " + b",".join(b'"%d"' % number for number in range(100_000, 113_000)),
+            first=b"GET /jobs/{running} HTTP/1.1",
+        ),
+    ),
+    "many headers that wait": (
+        request(b"Prefer: wait=60", *[b"A: b"] * (FIELDS_LIMIT - 2), first=b"GET /jobs/{running} HTTP/1.1"),
+    ),
+    "half bodies": (of_length(60_000, b"x" * 59_000),),
+    "half bodies of chunks": (post(b"Transfer-Encoding: chunked"), b"1\r\nx\r\n" * 9_000),
+    "requests behind one that waits": (
+        request(b"Prefer: wait=60", first=b"GET /jobs/{running} HTTP/1.1"),
+        *[GET * 1000] * 50,
+    ),
+    "requests behind half a body": (of_length(60_000, b"x" * 100),),
+    "refused, and no end": (of_length(1 << 30, b"x" * 100_000),),
+}
+"""What many clients send at once and then keep open: nothing of it is a whole request, or its answer waits."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell of a thread's work")
+async def test_no_connection_of_a_crowd_takes_much(tmp_path: Path) -> None:
+    """Of memory; and the others are served."""
+    async with watched(tmp_path) as gateway:
+        begun, each = gateway.memory, {}
+        for name, pieces in CROWDS.items():
+            gateway.peak = 0
+            writers = []
+            for _ in range(CROWD):
+                _, writer = await asyncio.open_connection("127.0.0.1", gateway.process.port)
+                for piece in pieces:
+                    writer.write(gateway.filled(piece))
+                writers.append(writer)
+            await outcome(gateway, Case((GET,) * 20, ("200",) * 20, "open"))  # behind all that was sent before
+            each[name] = (max(gateway.peak, gateway.memory) - begun) // CROWD
+            for writer in writers:
+                writer.transport.abort()
+        assert {name: taken for name, taken in each.items() if taken > MEMORY_LIMIT} == {}
         assert gateway.upstream.copies() == 2
