@@ -10,31 +10,27 @@ one's response is complete. So what a client sends ahead costs its bytes and no 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.core.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, GatewayError, invalid
 from gateway.server import heads
-from gateway.server.limits import Deadlines, StartLimiter
-from gateway.server.responses import LingeringTransport, Unchunked, knows_no_chunks
+from gateway.server.limits import shared_by
+from gateway.server.responses import LingeringTransport, RawHeaders, Unchunked, knows_no_chunks, whole
 
 READ_AHEAD_LIMIT = 64 << 10
 """Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted.
 During another response the client is read no further."""
 BUFFER_LIMIT = 8 * READ_AHEAD_LIMIT
 """Most bytes that are buffered in any case."""
-
-HEAD_SECONDS = 30.0
-"""Time for the head of a request, and for the first byte on a new connection."""
 
 FRAMING_LIMIT = 16 << 10
 """Most bytes of chunk extensions and trailers in a body."""
@@ -44,10 +40,9 @@ CHUNKS_PER_TURN = 32 << 10
 PIECES_PER_TURN = 500
 """Most bytes of a body in chunks that are parsed in one turn of the event loop, and most pieces: about 5 ms of work."""
 
-LINGER_SECONDS = 5.0
 LINGER_LIMIT = 16 << 20
-"""After a response that came before the request's end, the client may send so much longer, and so many bytes more.
-They are discarded: a connection closed with unread bytes is reset, and the client loses the response."""
+"""Most bytes that are discarded of a request after its response. A connection closed with unread bytes is reset, and
+the client loses the response."""
 
 
 class Owner(Protocol):
@@ -55,17 +50,6 @@ class Owner(Protocol):
 
     def released(self) -> None:
         """The connection was handed back or closed; the owner must not use it any more. Called once."""
-
-
-class _Shared(NamedTuple):
-    """The parts that all connections of a server share."""
-
-    starts: StartLimiter
-    heads: Deadlines
-    lingering: Deadlines
-
-
-_SHARED: WeakKeyDictionary[ServerState, _Shared] = WeakKeyDictionary()
 
 
 class Connection(HttpToolsProtocol):
@@ -104,11 +88,7 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        shared = _SHARED.get(server_state)
-        if shared is None:
-            deadlines = Deadlines(self.loop, HEAD_SECONDS), Deadlines(self.loop, LINGER_SECONDS)
-            shared = _SHARED[server_state] = _Shared(StartLimiter(self.loop), *deadlines)
-        self._shared = shared
+        self._shared = shared_by(server_state, self.loop)
 
     @property
     def full(self) -> bool:
@@ -143,14 +123,10 @@ class Connection(HttpToolsProtocol):
         """Wait until the connection is no longer `full`, or is closed."""
         await self.flow.drain()
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, flush_seconds: float) -> None:
+    def respond(self, status: int, headers: RawHeaders, body: bytes, flush_seconds: float) -> None:
         """Write the owner's whole response, and hand back the connection."""
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        if not self._keep_alive:
-            lines.append(b"connection: close\r\n")
-        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        lines = (*self.server_state.default_headers, *headers)
+        self.transport.write(whole(status, lines, body, keep_alive=self._keep_alive))
         self.hand_back(flush_seconds)
 
     def hand_back(self, flush_seconds: float) -> None:

@@ -5,9 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from uvicorn.server import ServerState
 
 STARTS_PER_TURN = 8
 """Most requests that start in one turn of the event loop: about 5 ms of work."""
+
+
+HEAD_SECONDS = 30.0
+"""Time for the head of a request, and for the first byte on a new connection."""
+
+LINGER_SECONDS = 5.0
+"""How long a client may go on sending after a response that came before its request's end."""
 
 
 class StartLimiter:
@@ -75,3 +86,22 @@ class Deadlines:
                 return
             del self._due[late]
             late()
+
+
+class Shared(NamedTuple):
+    """What all connections of a server share: the starts of requests, the times of heads, and of lingering clients."""
+
+    starts: StartLimiter
+    heads: Deadlines
+    lingering: Deadlines
+
+
+_SHARED: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()
+
+
+def shared_by(server: ServerState, loop: asyncio.AbstractEventLoop) -> Shared:
+    found = _SHARED.get(server)
+    if found is None:
+        found = Shared(StartLimiter(loop), Deadlines(loop, HEAD_SECONDS), Deadlines(loop, LINGER_SECONDS))
+        _SHARED[server] = found
+    return found

@@ -1,13 +1,17 @@
-"""What uvicorn's responses lack: clients older than HTTP/1.1, and requests that are longer than their response."""
+"""What uvicorn's responses lack: clients older than HTTP/1.1, requests that are longer than their response,
+and responses without a request's task.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class LingeringTransport:
@@ -52,3 +56,13 @@ class Unchunked:
 
 def knows_no_chunks(cycle: RequestResponseCycle) -> bool:
     return cycle.scope["http_version"] in ("0.9", "1.0")
+
+
+def whole(status: int, headers: RawHeaders, body: bytes, *, keep_alive: bool) -> bytes:
+    """A response whose headers tell its length, if it has one."""
+    lines = [STATUS_LINE[status]]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    return b"".join((*lines, b"\r\n", body))

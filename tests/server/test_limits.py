@@ -12,8 +12,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from gateway.server.connection import HEAD_SECONDS, LINGER_LIMIT, LINGER_SECONDS
-from gateway.server.limits import Deadlines
+from gateway.server.connection import LINGER_LIMIT
+from gateway.server.limits import HEAD_SECONDS, LINGER_SECONDS, Deadlines
 from gateway.server.server import KEEP_ALIVE
 from gateway.web.requests import BODY_SECONDS
 from tests.support.fake_upstream import faking

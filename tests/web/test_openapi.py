@@ -17,8 +17,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.core import errors
 from gateway.graph.items import OPERATIONS as OPERATION_NAMES
 from gateway.graph.items import parse
-from gateway.server.connection import HEAD_SECONDS
 from gateway.server.heads import FIELDS_LIMIT, FIRST_LINE_LIMIT, HEAD_LIMIT
+from gateway.server.limits import HEAD_SECONDS
 from gateway.store import CALLBACKS_PER_JOB
 from gateway.web.answers import EXPOSED_HEADERS
 from gateway.web.docs.openapi.components import FAULTS
