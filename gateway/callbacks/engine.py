@@ -266,12 +266,22 @@ class Callbacks:
         begun = anyio.current_time()
         with await self._span(callback) as span:
             outcome = await turn.run(self._receivers.post(callback.url, span.along(headers), body, now))
-            after = after_attempt(callback, event, outcome, final=final, now=self._clock(), rng=self._rng)
+            seconds = anyio.current_time() - begun
+            after = after_attempt(
+                callback,
+                event,
+                outcome,
+                final=final,
+                begun=now,
+                seconds=seconds,
+                now=self._clock(),
+                rng=self._rng,
+            )
             span.of_job(callback.job_id)
             span.set_attributes(event=event.kind, attempt=after.progress.attempts)
             if not isinstance(outcome, Delivered):
                 span.fail(after.progress.last_error or "failed")
-        self._metrics.callback_duration.observe(anyio.current_time() - begun)
+        self._metrics.callback_duration.observe(seconds)
         await self._save(subscriber, after)
         self._report(after, outcome, event)
 

@@ -143,12 +143,12 @@ class Receivers:
 def _outcome(response: aiohttp.ClientResponse, now: float) -> Outcome:
     code = response.status
     if 200 <= code < 300:
-        return Delivered()
+        return Delivered(code)
     if code == 410:
         return Gone()
     if 300 <= code < 400:
-        return Failed(f"answered {code}; redirects are not followed")
-    return Failed(f"answered {code}", named_wait(response.headers, now) if code in (429, 503) else None)
+        return Failed(f"answered {code}; redirects are not followed", status=code)
+    return Failed(f"answered {code}", named_wait(response.headers, now) if code in (429, 503) else None, code)
 
 
 def _behind_proxy(host: str) -> str:

@@ -33,6 +33,8 @@ GIVE_UP_AFTER = sum(WAITS)
 """Seconds after which a receiver that keeps asking for time is granted no more."""
 LONGEST_URL = 2048
 ERROR_TEXT = 256
+HISTORY = 10
+"""Attempts that are kept, the newest."""
 KINDS: tuple[Kind, ...] = ("progress", "completed", "failed")
 TERMINAL: tuple[Kind, ...] = ("completed", "failed")
 
@@ -51,13 +53,26 @@ class CallbackRequest(msgspec.Struct, frozen=True):
     own_secret: bool = False
 
 
+class Attempt(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One attempt: when it began, in seconds since 1970, and how long it took, in milliseconds.
+
+    `status` is that of the receiver's answer; without an answer, `error` says why there is none.
+    """
+
+    at: float
+    duration: int
+    status: int | None = None
+    error: str | None = None
+
+
 class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     """The delivery progress of a callback.
 
     `cursor` is the number of the last event that was delivered or skipped, `tried` of the event last attempted.
     `attempts` counts the attempts at that event and at the events that it superseded. `failures` counts the attempts
     that used up a step of `WAITS`. The first attempt at the terminal event starts both counts anew. `since` is when the
-    receiver began to ask for time, `due` when the next attempt may begin, both in seconds since 1970.
+    receiver began to ask for time, `due` when the next attempt may begin, both in seconds since 1970. `history` is the
+    last `HISTORY` attempts at whichever event, the oldest first.
     """
 
     cursor: int = 0
@@ -67,6 +82,7 @@ class DeliveryProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     due: float = 0.0
     last_error: str | None = None
+    history: tuple[Attempt, ...] = ()
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,16 +114,24 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 class Delivered(msgspec.Struct, frozen=True):
     """The receiver answered 2xx."""
 
+    status: int = 200
+
 
 class Gone(msgspec.Struct, frozen=True):
     """The receiver answered 410: it wants no further deliveries."""
 
+    status: int = 410
+
 
 class Failed(msgspec.Struct, frozen=True):
-    """Any other result. `retry_after` is in seconds, None unless the receiver asked for time."""
+    """Any other result. `retry_after` is in seconds, None unless the receiver asked for time.
+
+    `status` is that of the receiver's answer, None without an answer.
+    """
 
     reason: str
     retry_after: float | None = None
+    status: int | None = None
 
 
 Outcome = Delivered | Gone | Failed
@@ -183,17 +207,29 @@ def wait_before(callback: Callback, event: Event, now: float) -> float:
 
 
 def after_attempt(
-    callback: Callback, event: Event, outcome: Outcome, *, final: bool, now: float, rng: random.Random
+    callback: Callback,
+    event: Event,
+    outcome: Outcome,
+    *,
+    final: bool,
+    begun: float,
+    seconds: float,
+    now: float,
+    rng: random.Random,
 ) -> Callback:
-    """The callback after an attempt at an event.
+    """The callback after an attempt at an event, which began at `begun` and took `seconds`.
 
-    `final` says that the log has ended, so that no newer event can supersede this event. `now` in seconds since 1970.
+    `final` says that the log has ended, so that no newer event can supersede this event. `begun` and `now` are in
+    seconds since 1970.
     """
     old = callback.progress
+    error = outcome.reason[:ERROR_TEXT] if isinstance(outcome, Failed) and outcome.status is None else None
+    attempt = Attempt(begun, round(1000 * seconds), outcome.status, error)
+    history = (*old.history[1 - HISTORY :], attempt)
     repeated = old.attempts > 0 and old.last_error is not None and not (event.terminal and event.seq != old.tried)
     attempts = old.attempts + 1 if repeated else 1
     if isinstance(outcome, Delivered):
-        progress = DeliveryProgress(cursor=event.seq, tried=event.seq, attempts=attempts)
+        progress = DeliveryProgress(cursor=event.seq, tried=event.seq, attempts=attempts, history=history)
         delivered = msgspec.structs.replace(callback, progress=progress)
         return _ended(delivered, "delivered", now) if event.terminal else delivered
     failures, since = (old.failures, old.since) if repeated else (0, 0.0)
@@ -219,6 +255,7 @@ def after_attempt(
         since=since,
         due=due,
         last_error=reason,
+        history=history,
     )
     failed = msgspec.structs.replace(callback, progress=progress)
     if isinstance(outcome, Gone):
@@ -240,7 +277,8 @@ def retried(callback: Callback) -> Callback:
         return callback
     # The error stays, so that the newest event comes next: the receiver may have it already, and no older event may
     # follow it.
-    progress = DeliveryProgress(cursor=callback.progress.cursor, last_error=callback.progress.last_error)
+    old = callback.progress
+    progress = DeliveryProgress(cursor=old.cursor, last_error=old.last_error, history=old.history)
     return msgspec.structs.replace(
         callback, epoch=callback.epoch + 1, state="active", finished_at=None, progress=progress
     )
@@ -265,7 +303,13 @@ def as_listed(callback: Callback) -> Mapping[str, Any]:
         content["lastError"] = callback.progress.last_error
         if callback.state == "active" and callback.progress.due:
             content["nextAttemptAt"] = iso(callback.progress.due)
+    content["history"] = [_shown(attempt) for attempt in callback.progress.history]
     return content
+
+
+def _shown(attempt: Attempt) -> Mapping[str, Any]:
+    result = {"error": attempt.error} if attempt.status is None else {"status": attempt.status}
+    return {"at": iso(attempt.at), **result, "durationMs": attempt.duration}
 
 
 def _ended(callback: Callback, state: CallbackState, now: float) -> Callback:

@@ -50,7 +50,7 @@ async def test_registering(tmp_path: Path) -> None:
         assert second["id"] != first["id"]
         await receiver.received(1)
         listed = await shown(gateway, job)
-        assert [set(callback) for callback in listed] == [{"id", "url", "events", "state", "attempts"}] * 2
+        assert [set(callback) for callback in listed] == [{"id", "url", "events", "state", "attempts", "history"}] * 2
         assert [callback["id"] for callback in listed] == [first["id"], second["id"]]
         assert [callback["url"] for callback in listed] == [receiver.url] * 2
         assert [callback["state"] for callback in listed] == ["active"] * 2

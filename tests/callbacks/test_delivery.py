@@ -175,6 +175,11 @@ async def test_a_callback_whose_tries_are_used_up(tmp_path: Path, monkeypatch: p
         await retry(gateway, job, callback)
         await settled(gateway, job, "delivered")
         assert len({post.id for post in receiver.posts}) == 1
+        ((*failed, last),) = [each["history"] for each in await shown(gateway, job)]
+        assert [attempt["status"] for attempt in failed] == [500] * (len(receiver.posts) - 1)
+        assert last["status"] == 204
+        begun = [datetime.fromisoformat(attempt["at"]).timestamp() for attempt in (*failed, last)]
+        assert [int(at) for at in begun] == [int(post.headers["webhook-timestamp"]) for post in receiver.posts]
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -219,6 +224,10 @@ async def test_what_counts_as_failed(answer: Answer, told: str, tmp_path: Path) 
         while "lastError" not in (listed := (await shown(gateway, job))[0]):  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.1)
         assert listed["lastError"] == told
+        (attempt,) = listed["history"]
+        assert attempt.get("error") == (None if told.startswith("answered") else told)
+        assert attempt.get("status") == (int(told[9:12]) if told.startswith("answered") else None)
+        assert (attempt["durationMs"] >= 15_000) == (answer is hanging)
         due = datetime.fromisoformat(listed["nextAttemptAt"]).timestamp()
         _, second = await receiver.received(2)
         assert due == pytest.approx(float(second.headers["webhook-timestamp"]), abs=2)

@@ -56,7 +56,7 @@ def coded(code: int, **headers: str) -> Callable[[], web.Response]:
 async def test_any_2xx_is_delivered(receivers: Receivers, receiver: FakeUpstream, code: int) -> None:
     """What was posted is what came in, to the very path."""
     receiver.on_copy = answering(coded(code))
-    assert await post(receivers, receiver.url) == Delivered()
+    assert await post(receivers, receiver.url) == Delivered(code)
     ((method, path, headers, body),) = receiver.asked
     assert (method, path, body) == ("POST", SECRET_PATH, b"{}")
     assert headers["Content-Type"] == "application/json"
@@ -68,7 +68,9 @@ async def test_redirects_are_not_followed(receivers: Receivers, receiver: FakeUp
     """The place they name never hears of it."""
     async with faking() as elsewhere:
         receiver.on_copy = answering(coded(code, Location=f"{elsewhere.url}/x"))
-        assert await post(receivers, receiver.url) == Failed(f"answered {code}; redirects are not followed")
+        assert await post(receivers, receiver.url) == Failed(
+            f"answered {code}; redirects are not followed", status=code
+        )
         assert elsewhere.asked == []
     assert len(receiver.asked) == 1
 
@@ -101,13 +103,13 @@ async def test_retry_after(
 ) -> None:
     """For 429 and 503, in seconds or as a date, which is read against the receiver's own clock."""
     receiver.on_copy = answering(coded(code, Retry_After=text, Date=formatdate(NOW, usegmt=True)))
-    assert await post(receivers, receiver.url) == Failed(f"answered {code}", asked)
+    assert await post(receivers, receiver.url) == Failed(f"answered {code}", asked, code)
 
 
 async def test_other_ways_to_ask_for_time(receivers: Receivers, receiver: FakeUpstream) -> None:
     """They are Graph's monitors'; a receiver says Retry-After."""
     receiver.on_copy = answering(coded(429, RateLimit_Remaining="0", RateLimit_Reset="31"))
-    assert await post(receivers, receiver.url) == Failed("answered 429")
+    assert await post(receivers, receiver.url) == Failed("answered 429", status=429)
 
 
 async def test_no_connection_serves_twice_and_no_cookie_is_kept(receivers: Receivers, receiver: FakeUpstream) -> None:
@@ -133,7 +135,7 @@ async def test_proxies_of_the_environment_are_not_used(
     async with faking() as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
-        assert await post(receivers, receiver.url) == Delivered()
+        assert await post(receivers, receiver.url) == Delivered(202)
         assert proxy.asked == []
         assert len(receiver.asked) == 1
 

@@ -136,7 +136,7 @@ MOST = 16 << 20
         (CHUNKED + b"0\r\n", HEADERS, {Delivered()}),
         (HEAD + b"\r\n", b"x" * 65536, {Delivered()}),
         (b"HTTP/1.1 410 G\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 65536, {Gone()}),
-        (b"HTTP/1.1 102 P\r\n\r\n" * 9 + b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 102 P\r\n\r\n" * 4000, {Delivered()}),
+        (b"HTTP/1.1 102 P\r\n\r\n" * 9 + b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 102 P\r\n\r\n" * 4000, {Delivered(204)}),
     ],
     ids=[
         "1xx",

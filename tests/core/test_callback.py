@@ -46,8 +46,18 @@ def log() -> tuple[Job, list[Event]]:
 PROGRESS, LATER, END = log()[1]
 
 
-def tried(one: Callback, event: Event, outcome: Outcome, *, final: bool = False, now: float = NOW) -> Callback:
-    return after_attempt(one, event, outcome, final=final, now=now, rng=random.Random(3))
+def tried(
+    one: Callback,
+    event: Event,
+    outcome: Outcome,
+    *,
+    final: bool = False,
+    now: float = NOW,
+    rng: random.Random | None = None,
+) -> Callback:
+    """After an attempt that took a quarter of a second."""
+    rng = rng or random.Random(3)
+    return after_attempt(one, event, outcome, final=final, begun=now - 0.25, seconds=0.25, now=now, rng=rng)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +138,12 @@ def test_the_waits_after_failed_attempts() -> None:
     for seed in range(200):
         one, now, rng = callback(), NOW, random.Random(seed)
         for number, wait in enumerate(WAITS):
-            one = after_attempt(one, END, REFUSED, final=True, now=now, rng=rng)
+            one = tried(one, END, REFUSED, final=True, now=now, rng=rng)
             assert (one.state, one.progress.attempts, one.progress.last_error) == ("active", number + 1, "answered 500")
             assert deliveries.wait_before(one, END, now) == pytest.approx(one.progress.due - now)
             seen[number].add((one.progress.due - now) / wait)
             now = one.progress.due
-        last = after_attempt(one, END, REFUSED, final=True, now=now, rng=rng)
+        last = tried(one, END, REFUSED, final=True, now=now, rng=rng)
         assert (last.state, last.finished_at, last.progress.attempts) == ("exhausted", now, 10)
     for ratios in seen:
         assert 0.8 <= min(ratios) < 0.82
@@ -153,7 +163,7 @@ def test_success_begins_anew() -> None:
     """With the next event; a terminal one settles it."""
     failing = tried(callback("progress", "completed"), PROGRESS, REFUSED)
     told = tried(failing, LATER, Delivered())
-    assert told.progress == DeliveryProgress(cursor=2, tried=2, attempts=2)
+    assert told.progress == DeliveryProgress(cursor=2, tried=2, attempts=2, history=told.progress.history)
     assert told.state == "active"
     assert not deliveries.superseded(told)
     assert tried(told, END, REFUSED).progress.attempts == 1
@@ -197,9 +207,7 @@ def test_a_clock_set_back_stops_nothing_for_ever() -> None:
 def test_a_receiver_that_asks_for_time_gets_it(asked: float, least: float, most: float) -> None:
     """Up to a day in all, and without using up a try."""
     for seed in range(50):
-        one = after_attempt(
-            callback(), END, Failed("answered 503", asked), final=False, now=NOW, rng=random.Random(seed)
-        )
+        one = tried(callback(), END, Failed("answered 503", asked), rng=random.Random(seed))
         assert least <= one.progress.due - NOW <= most
         assert (one.progress.attempts, one.progress.failures) == (1, 0)
 
@@ -299,6 +307,48 @@ def test_one_host_has_one_name(url: str, origin: str) -> None:
     assert one.origin == deliveries.as_listed(one)["url"] == origin
 
 
+@pytest.mark.parametrize(
+    ("outcome", "result"),
+    [
+        (Delivered(204), {"status": 204}),
+        (Gone(), {"status": 410}),
+        (Failed("answered 500", status=500), {"status": 500}),
+        (Failed("answered 503", 7.0, 503), {"status": 503}),
+        (Failed("the connection was refused"), {"error": "the connection was refused"}),
+        (Failed("x" * 1000), {"error": "x" * deliveries.ERROR_TEXT}),
+    ],
+)
+def test_an_attempt_is_remembered(outcome: Outcome, result: dict[str, Any]) -> None:
+    """When it began, what came of it, and how long it took."""
+    (attempt,) = deliveries.as_listed(tried(callback("progress"), PROGRESS, outcome))["history"]
+    assert attempt == {"at": "2026-09-21T14:13:19.750Z", **result, "durationMs": 250}
+
+
+def test_the_last_ten_attempts_are_remembered() -> None:
+    """Whatever became of them, through deliveries, failures and a retry."""
+    one = callback("progress", "completed")
+    outcomes: list[Outcome] = [Failed("answered 500", status=500), Delivered()]
+    for number in range(24):
+        event = PROGRESS if number < 23 else END
+        one = tried(one, event, outcomes[number % 2], now=NOW + number)
+        if number == 20:
+            one = deliveries.retried(one)
+            assert len(one.progress.history) == deliveries.HISTORY
+    assert one.state == "delivered"
+    assert [attempt.at for attempt in one.progress.history] == [NOW + number - 0.25 for number in range(14, 24)]
+    assert [attempt.status for attempt in one.progress.history] == [500, 200] * 5
+
+
+def test_progress_that_an_earlier_version_stored() -> None:
+    """It has no history; and that version passes over what it does not know."""
+    stored = b'{"cursor":3,"tried":3,"attempts":2,"failures":2,"due":7.0,"last_error":"answered 500"}'
+    assert msgspec.json.decode(stored, type=DeliveryProgress).history == ()
+    progress = tried(callback(), END, REFUSED).progress
+    assert msgspec.json.decode(msgspec.json.encode(progress), type=DeliveryProgress) == progress
+    longest = DeliveryProgress(history=(deliveries.Attempt(NOW, 15000, None, "x" * deliveries.ERROR_TEXT),) * 10)
+    assert len(msgspec.json.encode(longest)) < 3200
+
+
 def test_what_is_shown() -> None:
     """Its registrant sees all of it once; lists show neither the secret nor where its URL leads."""
     one = callback()
@@ -315,6 +365,7 @@ def test_what_is_shown() -> None:
         "events": ("completed", "failed"),
         "state": "active",
         "attempts": 0,
+        "history": [],
     }
     failing = deliveries.as_listed(tried(one, END, REFUSED))
     assert (failing["attempts"], failing["lastError"]) == (1, "answered 500")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.callback import Callback, CallbackState, DeliveryProgress
+from gateway.core.callback import Attempt, Callback, CallbackState, DeliveryProgress
 from gateway.core.job import Answer, Job, Target, accepted, advance
 from gateway.store import CALLBACKS_PER_JOB, Store
 from tests.support.stores import Lives, postgres_lives, sqlite_lives
@@ -267,7 +267,14 @@ async def test_callbacks_come_back_as_they_were(store: Store) -> None:
     await store.create(job, events, None, first)
     await made(store, "other")
     progress = DeliveryProgress(
-        cursor=2, tried=3, attempts=4, failures=3, since=NOW, due=NOW + 0.25, last_error="answered 500"
+        cursor=2,
+        tried=3,
+        attempts=4,
+        failures=3,
+        since=NOW,
+        due=NOW + 0.25,
+        last_error="answered 500",
+        history=(Attempt(NOW + 0.125, 7, None, "the connection was refused"), Attempt(NOW + 5.5, 130, 500)),
     )
     third = await kept(
         store, wanting("b", created=NOW + 2, state="exhausted", finished_at=NOW + 9.5, progress=progress)

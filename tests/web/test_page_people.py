@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ async def all_sorts(folder: Path) -> AsyncIterator[tuple[Running, FakeUpstream, 
         receiving() as receiver,
         serving(upstream.url, folder, **ALLOWED) as gateway,
     ):
-        receiver.answer = saying(500)
+        receiver.answer = saying(503, Retry_After="3600")  # it is not tried again by itself
         details = [{"code": "accessDenied", "message": "Access denied", "target": "a" * 300}]
         jobs = []
         error = {"code": "a" * 64, "message": "b" * 300, "details": details}
@@ -81,14 +82,18 @@ async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
         await listed.locator(f"[data-job='{completed['jobId']}']").get_by_role("button").click()
         shown = page.locator("#jobs").locator(f"[data-job='{completed['jobId']}']")
         await shown.get_by_text("Timeline and code").click()
-        callback = shown.locator(".callbacks li")
+        callback = shown.locator(".callbacks > ul > li")
         await expect(callback.locator(".pill")).to_have_text("Active")
-        await expect(callback.locator(".note")).to_contain_text(
+        await expect(callback.locator("p.note")).to_contain_text(
             "1 attempt · subscribed to completed, failed · next attempt"
         )
-        await expect(callback.locator(".problem")).to_contain_text("500")
+        await expect(callback.locator(".problem")).to_contain_text("503")
+        await callback.get_by_text("Last 1 attempt").click()
+        await expect(callback.get_by_role("listitem")).to_have_text([re.compile(r" · answered 503 · \d")])
         await callback.get_by_role("button", name="Try again").click()
         await expect(callback.locator(".pill")).to_have_text("Delivered")
+        attempts = [re.compile(rf" · answered {status} · \d") for status in (204, 503)]
+        await expect(callback.get_by_role("listitem")).to_have_text(attempts)
         assert OPERATOR_KEY not in page.url
         kept = await page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])")
         assert kept == '[{},{},""]'

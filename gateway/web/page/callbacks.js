@@ -1,7 +1,7 @@
 // A job's callbacks (webhooks), for the operator: the state of each, and a retry.
 
 import { element, say, show } from "./dom.js";
-import { count, moment, spoken } from "./words.js";
+import { count, duration, moment, spoken } from "./words.js";
 
 const FIRST_REFRESH = 2000; // ms, while a callback is active; then twice the previous wait each time
 const LONGEST_REFRESH = 60_000;
@@ -10,6 +10,7 @@ const TONES = { active: null, delivered: "good", exhausted: "bad", gone: "calm" 
 export class Callbacks {
   #timer = 0;
   #wait = FIRST_REFRESH;
+  #unfolded = new Set(); // ids of the callbacks whose attempts are shown, since each refresh makes new rows
 
   constructor(id, operator) {
     this.path = `jobs/${id}/callbacks`;
@@ -70,8 +71,23 @@ export class Callbacks {
       ),
       element("p", { class: "note" }, facts.join(" · ")),
       callback.lastError ? element("p", { class: "problem" }, `Last error: ${callback.lastError}`) : "",
+      callback.history.length > 0 ? this.#history(callback) : "",
       callback.state === "delivered" ? "" : retry,
     );
+  }
+
+  #history({ id, history }) {
+    const lines = history.toReversed().map(({ at, status, error, durationMs }) => {
+      const facts = [moment(Date.parse(at)), error ?? `answered ${status}`, duration(durationMs)];
+      return element("li", { class: "note" }, facts.join(" · "));
+    });
+    const node = element(
+      "details",
+      { open: this.#unfolded.has(id), toggle: () => this.#unfolded[node.open ? "add" : "delete"](id) },
+      element("summary", {}, `Last ${count(history.length, "attempt")}`),
+      element("ol", {}, ...lines),
+    );
+    return node;
   }
 
   async #retry(callback, button) {

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from gateway.core.callback import KINDS, LONGEST_URL, CallbackState
+from gateway.core.callback import HISTORY, KINDS, LONGEST_URL, CallbackState
 from gateway.core.job import STATUSES, JobError, State
 from gateway.web.docs.openapi.components import CALLBACK, CODES, FAULTS, JOB, TEXT, example, ref
 
@@ -50,6 +50,10 @@ CALLBACK_FAILING = {
     "attempts": 2,
     "lastError": "answered 500",
     "nextAttemptAt": "2026-11-22T21:45:03.500Z",
+    "history": [
+        {"at": "2026-11-22T21:40:01.200Z", "error": "the connection was refused", "durationMs": 3},
+        {"at": "2026-11-22T21:40:06.100Z", "status": 500, "durationMs": 132},
+    ],
 }
 _TIME = {"type": "string", "format": "date-time"}
 _URL = {"type": "string", "format": "uri"}
@@ -154,7 +158,7 @@ _CALLBACKS = {
     ),
     "Callback": _object(
         "A callback (webhook) and the state of its deliveries.",
-        "id url events state attempts",
+        "id url events state attempts history",
         [CALLBACK_FAILING],
         id=TEXT,
         url={**TEXT, "description": "scheme and host only: the rest is a secret"},
@@ -167,6 +171,21 @@ _CALLBACKS = {
         attempts={"type": "integer", "minimum": 0, "description": "attempts for the current event"},
         lastError={**TEXT, "description": "why the last attempt failed"},
         nextAttemptAt={**_TIME, "description": "when the next attempt is due"},
+        history={
+            "type": "array",
+            "items": ref("schemas", "Attempt"),
+            "maxItems": HISTORY,
+            "description": "the last attempts, at whichever event, the oldest first",
+        },
+    ),
+    "Attempt": _object(
+        "One attempt of a callback (webhook). It has either a `status` or an `error`.",
+        "at durationMs",
+        CALLBACK_FAILING["history"],
+        at={**_TIME, "description": "when it began"},
+        status={"type": "integer", "description": "the status of the receiver's response"},
+        error={**TEXT, "description": "why there was no response"},
+        durationMs={"type": "integer", "minimum": 0, "description": "how long it took, in milliseconds"},
     ),
     "Callbacks": _object(
         "A job's callbacks, oldest first.", "value", [{"value": [CALLBACK_FAILING]}], value=_listed("Callback")
