@@ -42,7 +42,7 @@ NEW_CALLBACK = {
     "events": ["completed", "failed"],
     "secret": SECRET,
 }
-CALLBACK_FAILING = {
+CALLBACK_FAILING: dict[str, Any] = {
     "id": CALLBACK,
     "url": "https://receiver.example.com",
     "events": ["completed", "failed"],
