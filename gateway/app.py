@@ -20,7 +20,7 @@ from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
 from gateway.core.addresses import MonitorRule
 from gateway.core.errors import GatewayError, StoreUnavailable
-from gateway.core.keys import hashed
+from gateway.core.keys import hashed, key_list
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
@@ -33,6 +33,7 @@ from gateway.membership import Lease, Membership, Runtime
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
 from gateway.store.retention import Retention
+from gateway.store.sealing import Resealed
 from gateway.store.sqlite import SQLiteStore
 from gateway.store.sqlite.file import StoreFile
 from gateway.streams.tails import Tails
@@ -249,8 +250,7 @@ class Gateway:
     def _route(self, parts: Parts, upstream: Upstream, runtime: Runtime) -> None:
         """Add the routes to the application, once the parts exist."""
         settings, store = self.settings, parts.store
-        key = settings.operator_key
-        access = Access(store.secret, hashed(key) if key is not None else self.source.operator_hash)
+        access = Access(store.secret, self._operator_hashes())
         public_url = PublicUrl(settings.public_url)
         self._starlette.router.routes.extend(
             routes.table(
@@ -271,6 +271,11 @@ class Gateway:
             )
         )
         runtime.metrics.know_routes(routes.names(self._starlette.routes))
+
+    def _operator_hashes(self) -> list[bytes]:
+        """The hashes of the keys that the settings name, else of the one that was made for the store, if any."""
+        made = self.source.operator_hash
+        return [hashed(key) for key in key_list(self.settings.operator_key)] or ([] if made is None else [made])
 
     def _register_gauges(self, store: Store, lease: Lease) -> None:
         """Register the gauges whose numbers belong to no other part."""
@@ -333,6 +338,16 @@ async def open_source(settings: Settings, *, make_operator_key: bool = False) ->
         f"http://{settings.host}:{settings.port}",
         make_operator_key=make_operator_key and settings.operator_key is None,
     )
+
+
+async def reseal(settings: Settings) -> Resealed:
+    """Encrypt all of the store that the settings name with the first key of theirs. Raises StoreRefused."""
+    if settings.is_shared:
+        from gateway.store.postgres.database import Database  # noqa: PLC0415 - as above
+
+        database = await Database.open(settings.store_url, settings.listen_url, settings.secret_key)
+        return await database.reseal()
+    return StoreFile.reseal(settings.store_path, settings.secret_key)
 
 
 def _freeze() -> None:

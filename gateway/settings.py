@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -22,23 +22,26 @@ from gateway.core.addresses import (
     DEFAULT_MONITOR_HOSTS,
     HostPattern,
     Network,
+    browser_origin,
     host_pattern,
     is_loopback,
+    place_to_listen,
     proxy_url,
     split,
 )
 from gateway.core.database_url import parse as parse_database_url
 from gateway.core.errors import StoreRefused
+from gateway.core.keys import SHORTEST_KEY, is_weak, key_list
 
 PREFIX = "GATEWAY_"
 POSTGRES = ("postgresql://", "postgres://")
 UNIT = "of seconds"
 """Unit in the error message of a number; in a field's metadata it marks the numbers that have this unit."""
-MAKE_A_KEY = "at least 16 characters, such as openssl rand -hex 16 makes"
+MAKE_A_KEY = f"at least {SHORTEST_KEY} characters, such as openssl rand -hex 16 makes"
 COMMANDS = frozenset({f"{PREFIX}URL"})
 """Environment variables that only the client commands read."""
 CREDENTIAL = "a credential"
-"""In a field's metadata: its value is a URL that may hold a password anywhere, and is never shown."""
+"""In a field's metadata: its value is a key, or a URL that may hold a password anywhere, and is never shown."""
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False), UNIT]
 List = Annotated[tuple[str, ...], NoDecode]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -50,7 +53,6 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 """What looks like a secret, and URLs that may hold a password: of other schemes, or without the @ behind it."""
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _USER_AGENT = re.compile(r"[\x20-\x7e]{1,256}")
 
 
@@ -89,11 +91,13 @@ class Settings(BaseSettings):
         DEFAULT_MONITOR_HOSTS,
         description="allowed hosts of monitor URLs: host or *.host, :port optional; replaces the default",
     )
-    operator_key: str | None = Field(
-        None, min_length=16, description="key that authenticates the operator; at least 16 characters"
+    operator_key: Annotated[str | None, CREDENTIAL] = Field(
+        None, description="key that authenticates the operator, at least 16 characters; of new,old each does"
     )
-    secret_key: str | None = Field(
-        None, description="encrypts monitor URLs, callback URLs and callback secrets at rest"
+    secret_key: Annotated[str | None, CREDENTIAL] = Field(
+        None,
+        description="encrypts monitor URLs, callback URLs and callback secrets at rest, at least 16 characters; of "
+        "new,old the first encrypts and each decrypts, until gateway reseal has run",
     )
     cors_origins: List = Field((), description="browser origins that may call the gateway (CORS)")
     copy_timeout: Seconds = Field(60, description="timeout of one copy request to upstream, and of reading an item")
@@ -227,7 +231,16 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return each(value, origin, "an origin, without a path, such as https://app.example.com")
+        return each(value, browser_origin, "an origin, without a path, such as https://app.example.com")
+
+    @field_validator("operator_key", "secret_key")
+    @classmethod
+    def _keys(cls, value: str | None, field: ValidationInfo) -> str | None:
+        weak = [is_weak(key) for key in key_list(value)]
+        # A weak key may have sealed what is stored: beside a strong one it still opens that.
+        if any(weak) and (field.field_name == "operator_key" or all(weak)):
+            raise ValueError(f"must be {MAKE_A_KEY}, and not the placeholder of an example")
+        return value
 
     @field_validator("upstream_proxy", "callback_proxy")
     @classmethod
@@ -331,8 +344,8 @@ def _conflicts(given: Mapping[str, Any]) -> dict[str, str]:
 def problem_text(problem: Mapping[str, Any], field: FieldInfo) -> str:
     """The message for one of pydantic's errors: the expected value, and the value found."""
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"must be {_wanted(field)}"
-    # A list names its wrong parts; a key is secret.
-    if get_origin(field.annotation) is tuple or message.endswith(MAKE_A_KEY) or CREDENTIAL in field.metadata:
+    # A list names its wrong parts.
+    if get_origin(field.annotation) is tuple or CREDENTIAL in field.metadata:
         return message
     return f"{message} (it is {safe_repr(problem['input'])})"
 
@@ -351,24 +364,6 @@ def each(values: tuple[str, ...], parse: Callable[[str], object], wanted: str) -
     if wrong:
         raise ValueError(f"each must be {wanted}; what is not: {', '.join(wrong)}")
     return values
-
-
-def origin(text: str) -> str:
-    """Validate a browser origin or `*`. Raises ValueError."""
-    parts = split(text)
-    if text != "*" and (parts is None or text != f"{parts.scheme}://{parts.netloc}" or parts.username is not None):
-        raise ValueError
-    return text
-
-
-def place_to_listen(host: str) -> str:
-    """Validate an IP address or host name to listen on. Raises ValueError."""
-    if not _HOST.fullmatch(host) and not _parses(host, ip_address):
-        raise ValueError(
-            "must be an address or a name of this machine, without a scheme or a port: 127.0.0.1, for example, or "
-            "0.0.0.0 for every address"
-        )
-    return host
 
 
 def _checked_database(url: str) -> str:
@@ -390,8 +385,6 @@ def _wanted(field: FieldInfo) -> str:
     bounds = {
         kind: getattr(limit, kind) for limit in field.metadata for kind in ("gt", "ge", "le") if hasattr(limit, kind)
     }
-    if not bounds:
-        return MAKE_A_KEY
     number = "a whole number" if field.annotation is int else "a number"
     unit = f" {UNIT}" if UNIT in field.metadata else ""
     above = "gt" in bounds

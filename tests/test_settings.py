@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.core.addresses import DEFAULT_MONITOR_HOSTS, HostPattern
 from gateway.core.errors import StoreRefused
 from gateway.settings import Settings, SettingsError
 
+CHECKOUT = Path(__file__).parent.parent
 DEFAULTS = {
     "upstream_url": "https://graph.microsoft.com",
     "host": "127.0.0.1",
@@ -123,6 +125,9 @@ def test_what_would_be_right(monkeypatch: pytest.MonkeyPatch, name: str, value: 
     ("name", "value"),
     [
         ("OPERATOR_KEY", "hunter2"),
+        ("OPERATOR_KEY", "a-key-that-is-long-enough,hunter2"),
+        ("SECRET_KEY", "hunter2"),
+        ("SECRET_KEY", "a-key-that-is-long-enough, hunter2"),
         ("STORE_URL", "postgresql://user:hunter2@host:port/db"),
         ("STORE_URL", "postgresql://host:port/db?password=hunter2"),
         ("LISTEN_URL", "mysql://user:hunter2@host/db"),
@@ -143,6 +148,67 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value
     with pytest.raises(SettingsError, match=f"GATEWAY_{name}") as caught:
         settings.read()
     assert "hunter2" not in str(caught.value)
+
+
+OLD, NEW, SHORT, PLACEHOLDER = "o" * 16, "n" * 16, "s" * 15, "CHANGE-ME-CHANGE-ME"
+
+
+@pytest.mark.parametrize(
+    ("value", "operator", "secret"),
+    [
+        (NEW, True, True),
+        (f"{NEW},{OLD}", True, True),
+        (f"{NEW},{OLD},{OLD}", True, True),
+        (f"{NEW},{SHORT}", False, True),
+        (f"{SHORT},{NEW}", False, True),
+        (f"{NEW},{PLACEHOLDER}", False, True),
+        (f"{PLACEHOLDER},{NEW}", False, True),
+        (SHORT, False, False),
+        ("x", False, False),
+        (f"{SHORT},{SHORT}", False, False),
+        (PLACEHOLDER, False, False),
+        (PLACEHOLDER.lower(), False, False),
+        (f"{PLACEHOLDER}\n", False, False),
+        (f"{NEW},", False, False),
+        (f",{NEW}", False, False),
+        (f"{NEW},,{OLD}", False, False),
+        (",", False, False),
+        (f"{NEW}, {OLD}", False, False),
+        (f"{NEW} ,{OLD}", False, False),
+        (f"{NEW},\t,{OLD}", False, False),
+    ],
+)
+def test_the_keys(monkeypatch: pytest.MonkeyPatch, value: str, *, operator: bool, secret: bool) -> None:
+    """One, or several with a comma between them, each of 16 characters at least and no placeholder. But a weak secret
+    key that is in use may stand beside a strong one, on either side of it while gateways roll.
+    """
+    for name, right in (("OPERATOR_KEY", operator), ("SECRET_KEY", secret)):
+        monkeypatch.setenv(f"GATEWAY_{name}", value)
+        if right:
+            assert getattr(settings.read(), name.lower()) == value
+        else:
+            with pytest.raises(SettingsError, match=f"GATEWAY_{name}: must be (at least 16|one key)") as caught:
+                settings.read()
+            assert not [key for key in (NEW, SHORT, "CHANGE") if key in str(caught.value)]
+        monkeypatch.delenv(f"GATEWAY_{name}")
+
+
+def test_no_key_of_deploy_is_taken() -> None:
+    """What stands there in the place of a key is a placeholder, a reference, or nothing."""
+    assigned = re.compile(r"GATEWAY_(OPERATOR|SECRET)_KEY[\"']?[ \t]*[:=][ \t]*[\"']?([^\s\"'`]*)")
+    found = [
+        (path.name, key[1], key[2])
+        for path in sorted((CHECKOUT / "deploy").rglob("*"))
+        if path.is_file()
+        for key in assigned.finditer(path.read_text())
+    ]
+    assert {name for name, _, _ in found} >= {"kubernetes.yaml", "compose.yaml", "gateway.env.example"}
+    shown = {value for _, _, value in found if value and not value.startswith("$")}
+    assert shown
+    for value in shown:
+        for name in ("operator_key", "secret_key"):
+            with pytest.raises(SettingsError, match="placeholder"):
+                Settings.model_validate({name: value})
 
 
 @pytest.mark.parametrize(

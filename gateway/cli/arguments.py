@@ -53,6 +53,14 @@ def secret(file: Path | None, variable: str, hint: str) -> str:
     return text
 
 
+def operator_key(file: Path | None) -> str:
+    """Read the operator key. Of several, as a gateway has them while the key is changed, the first opens everywhere.
+
+    Raises typer.BadParameter.
+    """
+    return secret(file, "GATEWAY_OPERATOR_KEY", "--operator-key-file").partition(",")[0]
+
+
 def status_word(word: str | None) -> str | None:
     """Return a status in Graph's spelling. An unknown status is passed on, as upstream may add new ones.
 

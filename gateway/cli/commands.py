@@ -267,13 +267,13 @@ def jobs(
     """
     import anyio
 
-    from gateway.cli.arguments import origin, parsed, secret, status_word
+    from gateway.cli.arguments import operator_key, origin, parsed, status_word
     from gateway.cli.display import on_terminal
     from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
 
     where = parsed(origin, gateway, "--gateway")
     wanted = status_word(status)
-    key = secret(operator_key_file, "GATEWAY_OPERATOR_KEY", "--operator-key-file")
+    key = operator_key(operator_key_file)
 
     live = on_terminal() and not (once or as_json)
 
@@ -293,6 +293,17 @@ def jobs(
         return COMPLETED if live or to_its_end else INTERRUPTED
 
     raise typer.Exit(exit_status(show))
+
+
+@app.command(epilog="Exit status: 0 all is encrypted with the first key, 1 it is not, 2 wrong use or settings.")
+def reseal() -> None:
+    """Encrypt what the store holds with the first key of GATEWAY_SECRET_KEY, as the last step of changing it.
+
+    It reads the settings of the gateways, which may go on running. Repeat it as often as you like.
+    """
+    from gateway.cli.reseal import run
+
+    raise typer.Exit(run())
 
 
 @app.command()

@@ -43,6 +43,7 @@ DEFAULT_MONITOR_HOSTS = (
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED = re.compile(rb"[\x80-\xff ]")
+_LISTENING = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _DIALLED = re.compile(r"[a-z0-9._:-]+")  # no character that only some URL parsers decode
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -233,6 +234,24 @@ def port_of(parts: SplitResult) -> int:
     if parts.port is not None:
         return parts.port
     return 443 if parts.scheme == "https" else 80
+
+
+def browser_origin(text: str) -> str:
+    """Validate a browser's origin or `*`. Raises ValueError."""
+    parts = split(text)
+    if text != "*" and (parts is None or text != f"{parts.scheme}://{parts.netloc}" or parts.username is not None):
+        raise ValueError
+    return text
+
+
+def place_to_listen(host: str) -> str:
+    """Validate an IP address or host name to listen on. Raises ValueError."""
+    if not _LISTENING.fullmatch(host) and not is_address(host):
+        raise ValueError(
+            "must be an address or a name of this machine, without a scheme or a port: 127.0.0.1, for example, or "
+            "0.0.0.0 for every address"
+        )
+    return host
 
 
 def origin(url: str) -> str:

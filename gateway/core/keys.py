@@ -11,9 +11,32 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from itertools import pairwise
 
+SHORTEST_KEY = 16
+"""Characters that a key of the settings has at least."""
+PLACEHOLDERS = ("CHANGE-ME-CHANGE-ME",)
+"""The keys that deploy/ shows in the place of real ones. Everybody knows them."""
 _WHSEC = "whsec_"
 _SHORTEST_SECRET, _LONGEST_SECRET = 24, 64  # bytes
+
+
+def key_list(setting: str | None) -> tuple[str, ...]:
+    """The keys of a setting: one, or several with a comma between them while it is changed; none without a value.
+
+    Raises ValueError for a key that is empty or has a space at a comma.
+    """
+    if setting is None:
+        return ()
+    keys = tuple(setting.split(","))
+    if not all(keys) or any(one[-1].isspace() or other[0].isspace() for one, other in pairwise(keys)):
+        raise ValueError("must be one key, or several with nothing but a comma between them, such as new,old")
+    return keys
+
+
+def is_weak(key: str) -> bool:
+    """Whether a key of the settings is easily guessed: too short, or a placeholder."""
+    return len(key) < SHORTEST_KEY or key.strip().upper() in PLACEHOLDERS
 
 
 def new_job_id() -> str:

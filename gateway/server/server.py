@@ -93,6 +93,8 @@ class Server(uvicorn.Server):
             else:
                 greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
             log.info("started", version=VERSION, store=self._gateway.source.place)
+            if self._gateway.settings.secret_key is None:
+                log.warning("secrets_unencrypted")
             if self._signals:
                 self.should_exit = True
 
@@ -242,6 +244,8 @@ def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket
         stderr_line(
             f"  operator key  none, so the operator's routes are disabled: set {PREFIX}OPERATOR_KEY to enable them"
         )
+    if settings.secret_key is None:
+        stderr_line(f"  secret key    none, so secrets are stored unencrypted: set {PREFIX}SECRET_KEY to encrypt them")
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     there = "" if base == f"http://{host}:{port}" else f" --gateway {base}"
     stderr_line("Try next:")

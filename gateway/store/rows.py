@@ -19,6 +19,8 @@ from gateway.store.sealing import Cipher
 
 JOB = "id, created, target, monitor, state, status, seq, epoch, ended"
 CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch, tries"
+SEALED = (("jobs", "monitor"), ("callbacks", "receiver"))
+"""The tables and columns whose values are encrypted, each for the id of its row."""
 
 _read_state = msgspec.json.Decoder(State).decode
 _read_target = msgspec.json.Decoder(Target).decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -28,21 +29,21 @@ BODY_SECONDS = 30.0
 class Access:
     """Authentication by bearer token: jobKeys derive from the store's `secret`, and the operator key opens all routes.
 
-    `operator_hash` is the hash of the operator key; when it is None, nobody can use the operator's routes.
+    `operator_hashes` are those of the operator keys; without any, nobody can use the operator's routes.
     """
 
-    def __init__(self, secret: bytes, operator_hash: bytes | None) -> None:
+    def __init__(self, secret: bytes, operator_hashes: Sequence[bytes]) -> None:
         self._secret = secret
-        self._operator_hash = operator_hash
+        self._operator_hashes = operator_hashes
 
     def check(self, request: Request, job_id: str | None = None) -> None:
         """Raises GatewayError, 401, unless the request has the operator key or, if a job is given, its jobKey."""
         given = bearer(request.headers.get("Authorization"))
         opens = hashed(job_key(self._secret, job_id)) if job_id is not None else None
-        if recognised(given, self._operator_hash, opens):
+        if recognised(given, *self._operator_hashes, opens):
             return
         wanted = "the operator key" if job_id is None else "the job's jobKey or the operator key"
-        shut = " No operator key is set here." if job_id is None and self._operator_hash is None else ""
+        shut = " No operator key is set here." if job_id is None and not self._operator_hashes else ""
         raise GatewayError(UNAUTHENTICATED, f"Send {wanted} as 'Authorization: Bearer …'.{shut}")
 
 

@@ -402,7 +402,7 @@ async def test_help_teaches() -> None:
     """Every command, every setting, every scenario and the exit codes can be found from --help."""
     status, top, _ = await gateway("--help")
     assert status == 0
-    for command in ("serve", "simulate", "copy", "tail", "jobs", "demo"):
+    for command in ("serve", "simulate", "copy", "tail", "jobs", "reseal", "demo"):
         assert command in top
     _, serve, _ = await gateway("serve", "--help")
     assert not [name for name in Settings.model_fields if f"GATEWAY_{name.upper()}" not in serve]

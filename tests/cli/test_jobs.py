@@ -108,9 +108,11 @@ def test_ages(at: str | None, words: str) -> None:
 
 
 async def test_plain_lines(tmp_path: Path) -> None:
-    """Piped: a line for each, newest first, its id in front; by status, at most so many, or as JSON."""
+    """Piped: a line for each, newest first, its id in front; by status, at most so many, or as JSON. Of several keys,
+    as a gateway has them while they are changed, the first is sent.
+    """
     async with simulated(tmp_path) as served:
-        asked = {"GATEWAY_URL": served.url, "GATEWAY_OPERATOR_KEY": OPERATOR_KEY}
+        asked = {"GATEWAY_URL": served.url, "GATEWAY_OPERATOR_KEY": f"{OPERATOR_KEY},another-key-for-tests"}
         assert await gateway("jobs", **asked) == (0, "", "")
         jobs = [await served.copy(f"/v1.0/me/drive/items/{item}") for item in ("copy", "failed", "stuck")]
         started = [job["jobId"] for job in jobs]

@@ -36,14 +36,14 @@ async def test_many_that_start_at_once_make_it_once(database_url: str) -> None:
     """The same secret for all, whoever came first."""
     stores = await asyncio.gather(*(opened(database_url) for _ in range(8)))
     assert len({store.secret for store in stores}) == 1
-    assert await value(database_url, "SELECT value FROM meta WHERE name = 'version'") == b"1"
+    assert await value(database_url, "SELECT value FROM meta WHERE name = 'version'") == b"2"
 
 
 async def test_a_newer_version_is_refused(database_url: str) -> None:
     """And left as it was."""
     await opened(database_url)
     await value(database_url, "UPDATE meta SET value = '7' WHERE name = 'version'")
-    with pytest.raises(StoreRefused, match="has version 7; this gateway knows up to 1"):
+    with pytest.raises(StoreRefused, match="has version 7; this gateway knows up to 2"):
         await opened(database_url)
     assert await value(database_url, "SELECT value FROM meta WHERE name = 'version'") == b"7"
 

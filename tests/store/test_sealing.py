@@ -73,3 +73,27 @@ def test_a_plain_value_stays_legible_once_a_key_is_set() -> None:
     assert CIPHER.decrypt(kept, "job") == URL
     assert CIPHER.has_key
     assert not PLAIN.has_key
+
+
+def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
+    """Under `new,old` both are legible, and only what is under the old key is encrypted anew."""
+    old, new, both = Cipher("old", SALT), Cipher("new", SALT), Cipher("new,old", SALT)
+    for cipher in (old, new, PLAIN):
+        kept = cipher.encrypt(URL, "job")
+        assert both.decrypt(kept, "job") == URL
+        again = both.resealed(kept, "job")
+        assert (again is None) == (cipher is new)
+        if again is not None:
+            assert new.decrypt(again, "job") == URL
+    assert new.decrypt(both.encrypt(URL, "job"), "job") == URL
+    with pytest.raises(DecryptionFailed):
+        old.decrypt(both.encrypt(URL, "job"), "job")
+    with pytest.raises(DecryptionFailed):
+        both.resealed(Cipher("other", SALT).encrypt(URL, "job"), "job")
+
+
+def test_the_mark_is_that_of_the_first_key() -> None:
+    """It says whether two gateways of a store encrypt with the same key, and nothing else of it."""
+    assert Cipher("new", SALT).mark == Cipher("new,old", SALT).mark
+    assert len({Cipher(key, SALT).mark for key in ("new,old", "old,new", "New", None)}) == 4
+    assert Cipher("new", SALT).mark != Cipher("new", b"else" * 4).mark

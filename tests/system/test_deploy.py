@@ -18,6 +18,7 @@ import yaml
 
 from gateway.cli.demo.postgres import _programs
 from gateway.core.errors import StoreRefused
+from gateway.core.keys import PLACEHOLDERS
 from gateway.settings import Settings, unknown
 from gateway.store.postgres.database import Database
 from gateway.store.sqlite.file import StoreFile
@@ -31,7 +32,7 @@ DEPLOY = CHECKOUT / "deploy"
 PAGE = (DEPLOY / "README.md").read_text()
 DRAIN = Settings.model_fields["drain"].default
 STREAM_MAX_AGE = Settings.model_fields["stream_max_age"].default
-SECRET_KEY = "a-key-for-tests"
+SECRET_KEY = "a-secret-key-for-tests"
 
 
 def seconds(text: str) -> int:
@@ -172,8 +173,12 @@ def test_compose_and_its_settings() -> None:
 
 
 def known_settings(environment: dict[str, str]) -> None:
-    """All of them are settings, and the gateway takes them."""
-    named = {name: value for name, value in environment.items() if name.startswith("GATEWAY_")}
+    """All of them are settings, and the gateway takes them, once keys stand in the place of the placeholders."""
+    named = {
+        name: SECRET_KEY if value in PLACEHOLDERS else value
+        for name, value in environment.items()
+        if name.startswith("GATEWAY_")
+    }
     assert not unknown(named)
     values: dict[str, Any] = {name.removeprefix("GATEWAY_").lower(): value for name, value in named.items() if value}
     Settings(**values)

@@ -29,7 +29,7 @@ from gateway.store.postgres.database import Database
 from gateway.store.postgres.ownership import Ownership
 from gateway.store.postgres.pool import Batches, Connection, Pool, columns
 from gateway.store.postgres.wakeups import Wakeups
-from gateway.store.rows import JOB, Rows
+from gateway.store.rows import JOB
 
 JOIN_TRIES = 3
 _AGAIN = 0.5
@@ -49,7 +49,7 @@ class PostgresStore(Ownership):
     def __init__(
         self, database: Database, pool: Pool, own: Pool, *, log_limit: int, lease: float, clock: Callable[[], float]
     ) -> None:
-        super().__init__(pool, own, Rows(database.cipher), lease=lease, clock=clock)
+        super().__init__(pool, own, database.cipher, lease=lease, clock=clock)
         self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = database.secret

@@ -14,10 +14,12 @@ from gateway.core.database_url import parse
 from gateway.core.errors import StoreRefused
 from gateway.store.postgres.connecting import UnusableFile, arguments
 from gateway.store.postgres.pool import FAULTS, Connection, is_temporary
-from gateway.store.sealing import Cipher, DecryptionFailed
+from gateway.store.postgres.resealing import reseal_rows
+from gateway.store.postgres.statements import OTHER_MARKS
+from gateway.store.sealing import Cipher, DecryptionFailed, Resealed
 from gateway.telemetry.logs import EventLog
 
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "marks.sql")
 """One script per version. A database's version is the number of scripts applied.
 
 Gateways of the previous version must keep working after a migration.
@@ -79,6 +81,39 @@ class Database:
             else:
                 return database
 
+    async def reseal(self) -> Resealed:
+        """Encrypt every value with the first key, while the gateways run.
+
+        Raises StoreRefused with a message for the operator. The values that were encrypted until then stay so.
+        """
+        try:
+            connection = await self._connect()
+            try:
+                await self._require_one_key(connection, "Nothing was changed.")
+                await connection.execute("SET synchronous_commit = off")
+                counted = await reseal_rows(connection, self.cipher)
+                # One commit that is waited for flushes all commits before it.
+                await connection.execute("SET synchronous_commit = on")
+                await connection.execute("UPDATE meta SET value = value WHERE name = 'secret'")
+                await self._require_one_key(connection, "Some values may still be encrypted with the old key.")
+            finally:
+                connection.terminate()
+        except FAULTS as error:
+            raise StoreRefused(
+                f"The store {self.place} cannot be used: {_reason(error)}. What was done stays: try again."
+            ) from None
+        return counted
+
+    async def _require_one_key(self, connection: Connection, so: str) -> None:
+        """Raises StoreRefused unless all live gateways encrypt with the first key."""
+        others = await connection.fetchval(OTHER_MARKS, self.cipher.mark)
+        if others:
+            raise StoreRefused(
+                f"{others} of the gateways at {self.place} still encrypt with another key than the first of "
+                "GATEWAY_SECRET_KEY, or died within their lease. Restart them with the new key first and the old one "
+                f"behind a comma, then try again. {so}"
+            )
+
     @property
     def place(self) -> str:
         """The URL without user, password and parameters, for messages."""
@@ -134,7 +169,7 @@ class Database:
         if "secret" in stored:
             self._find_secret(stored, secret_key)
             if self.cipher.has_key and self.cipher.is_plain(stored["secret"]):
-                await self._encrypt_plain_values(connection)
+                await reseal_rows(connection, self.cipher)  # the key was set for the first time
         else:
             salt = secrets.token_bytes(16)
             self.cipher = Cipher(secret_key, salt)
@@ -173,19 +208,6 @@ class Database:
                 if self.cipher.has_key
                 else f"The store {self.place} is sealed. Set the GATEWAY_SECRET_KEY that all its gateways have."
             ) from None
-
-    async def _encrypt_plain_values(self, connection: Connection) -> None:
-        """Encrypt the secrets stored so far, once GATEWAY_SECRET_KEY has been set for the first time."""
-        await self._put_meta(connection, "secret", self.cipher.encrypt(self.secret, "secret"))
-        for table, column in (("jobs", "monitor"), ("callbacks", "receiver")):
-            rows = await connection.fetch(
-                f"SELECT id, {column} AS stored FROM {table} WHERE {column} IS NOT NULL ORDER BY id FOR UPDATE"
-            )
-            encrypted = [
-                (row["id"], self.cipher.encrypt(self.cipher.decrypt(row["stored"], row["id"]), row["id"]))
-                for row in rows
-            ]
-            await connection.executemany(f"UPDATE {table} SET {column} = $2 WHERE id = $1", encrypted)
 
     async def _put_meta(self, connection: Connection, name: str, value: bytes) -> None:
         await connection.execute(

@@ -20,7 +20,7 @@ from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
 from gateway.store.postgres.statements import EXPIRE_MEMBERS, MARK_UNKNOWN, RENEW, TROUBLED, Owned
 from gateway.store.rows import CALLBACK, JOB, Rows
-from gateway.store.sealing import DecryptionFailed
+from gateway.store.sealing import Cipher, DecryptionFailed
 from gateway.telemetry.logs import EventLog
 
 T = TypeVar("T")
@@ -47,10 +47,11 @@ class Ownership:
     machine's, in seconds since 1970: it counts until the first renewal.
     """
 
-    def __init__(self, pool: Pool, own: Pool, rows: Rows, *, lease: float, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, own: Pool, cipher: Cipher, *, lease: float, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._own = own
-        self._rows = rows
+        self._rows = Rows(cipher)
+        self._mark = cipher.mark
         self._now = asyncio.get_running_loop().time
         self._clock_offset = clock() - self._now()
         self.lease = lease
@@ -74,9 +75,11 @@ class Ownership:
 
         async def work(connection: Connection) -> None:
             await connection.execute(
-                "INSERT INTO gateways (id, expires) VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second')",
+                "INSERT INTO gateways (id, expires, mark)"
+                " VALUES ($1, clock_timestamp() + $2::float8 * interval '1 second', $3)",
                 me,
                 self.term,
+                self._mark,
             )
             await connection.execute(
                 "UPDATE keys SET owner = $1 WHERE owner = ANY($2::text[]) AND outcome = 'inFlight'", me, self.ids

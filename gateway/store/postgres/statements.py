@@ -89,6 +89,9 @@ The columns are searched as bytes, since PostgreSQL takes no NUL from JSON. Quot
 escaped, so a member's name and its quotes are found nowhere else.
 """
 
+OTHER_MARKS = f"SELECT count(*) FROM gateways WHERE NOT {_SILENT} AND mark IS DISTINCT FROM $1"
+"""Counts the live gateways that encrypt with another key than the one with this mark, or do not tell."""
+
 EXPIRE_MEMBERS = f"""
 DELETE FROM gateways WHERE id IN (
   SELECT id FROM gateways WHERE {_SILENT} FOR UPDATE SKIP LOCKED

@@ -13,13 +13,18 @@ from pathlib import Path
 
 from gateway.core.errors import StoreRefused, StoreUnavailable
 from gateway.core.keys import hashed
-from gateway.store.sealing import Cipher, DecryptionFailed
+from gateway.store.sealing import Cipher, DecryptionFailed, Resealed
+from gateway.store.sqlite.resealing import reseal_rows, sealed_secret
 from gateway.telemetry.logs import EventLog
 
 APPLICATION_ID = 0x47574159  # "GWAY" in the file's header marks a gateway's store
 MIGRATIONS = ("schema.sql", "callbacks.sql")
 """One script per version; a store's `user_version` is the number of scripts applied."""
 
+_MARK = "key "
+"""In the lock file, what the mark of the key that the process encrypts with follows."""
+RESEAL_PATIENCE = 20.0
+"""Seconds that `reseal` waits for a running gateway's transactions: SQLite is not fair to the one that waits."""
 BUSY_TIMEOUT = 1.0
 """Seconds that SQLite waits for another program's lock on the file."""
 CHECKED_UP_TO = 64 << 20
@@ -42,10 +47,22 @@ _LOG_GONE = (
 log = EventLog("gateway.store")
 
 
+class StoreInUse(StoreRefused):
+    """Another process has the store open. `mark` is that of the key it encrypts with, None if it did not tell."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        name, _, mark = holder.partition("\n")
+        super().__init__(
+            f"The store {path} is in use by {name or 'another process'}. One process at a time: stop that one, or name "
+            "another file."
+        )
+        self.mark = mark.strip().removeprefix(_MARK) if mark.startswith(_MARK) else None
+
+
 class StoreFile:
     """An open, locked and migrated store file. Create instances with `open`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int | None) -> None:
         self.path = path
         self._lock = lock
         self.cipher: Cipher
@@ -78,6 +95,7 @@ class StoreFile:
         file = cls(path, lock)
         try:
             file._prepare(secret_key, make_operator_key)
+            os.pwrite(lock, f"{_MARK}{file.cipher.mark}\n".encode(), os.fstat(lock).st_size)
         except sqlite3.Error as error:
             file.close()
             raise StoreRefused(_sqlite_error(path, error)) from None
@@ -89,14 +107,58 @@ class StoreFile:
             raise
         return file
 
+    @classmethod
+    def reseal(cls, path: Path, secret_key: str | None) -> Resealed:
+        """Encrypt every value with the first key, also while a gateway has the file open.
+
+        Raises StoreRefused with a message for the operator. The values that were encrypted until then stay so.
+        """
+        path = Path(os.path.realpath(path))
+        if not path.exists():
+            raise StoreRefused(f"There is no store at {path}.")
+        try:
+            file = cls.open(path, secret_key, "gateway reseal", make_operator_key=False)
+        except StoreInUse as running:
+            file = cls._beside(path, secret_key)
+            if running.mark != file.cipher.mark:
+                raise StoreRefused(
+                    f"The gateway that has the store {path} open encrypts with another key than the first of "
+                    "GATEWAY_SECRET_KEY. Restart it with the new key first and the old one behind a comma, then try "
+                    "again. Nothing was changed."
+                ) from None
+        try:
+            with closing(file.connect(RESEAL_PATIENCE)) as db:
+                return reseal_rows(db, file.cipher)
+        except sqlite3.Error as error:
+            raise StoreRefused(f"The store {path} cannot be used: {error}. What was done stays: try again.") from None
+        finally:
+            file.close()
+
+    @classmethod
+    def _beside(cls, path: Path, secret_key: str | None) -> StoreFile:
+        """The file that a running gateway has open, checked, but neither locked nor changed. Raises StoreRefused."""
+        file = cls(path, None)
+        try:
+            with closing(file._inspect()) as db:
+                file._check(db)
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                if version != len(MIGRATIONS) or not file._find_secret(db, secret_key):
+                    raise StoreRefused(f"The store {path} is of an earlier version. Start this gateway on it first.")
+        except sqlite3.Error as error:
+            raise StoreRefused(_sqlite_error(path, error)) from None
+        return file
+
     @property
     def place(self) -> str:
         """The path, for messages."""
         return str(self.path)
 
-    def connect(self) -> sqlite3.Connection:
-        """A connection for one thread, not necessarily this one. Every commit is flushed to the disk."""
-        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    def connect(self, patience: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+        """A connection for one thread, not necessarily this one. Every commit is flushed to the disk.
+
+        `patience` is how long it waits for a transaction of another program, in seconds.
+        """
+        db = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = FAST")  # overwrites a deleted monitor URL in its page
@@ -107,7 +169,8 @@ class StoreFile:
         return db
 
     def close(self) -> None:
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def opened(self) -> None:
         """Remember which files are open, once connections have the file and its log (WAL) open."""
@@ -156,10 +219,10 @@ class StoreFile:
                 raise StoreRefused(
                     f"The store {self.path} lies on a file system that SQLite's WAL mode does not work on."
                 )
-            if found:
-                self._encrypt_plain_values(db)
-            else:
+            if not found:
                 self._make_secret(db, secret_key)
+            elif self.cipher.has_key and self.cipher.is_plain(sealed_secret(db)):
+                reseal_rows(db, self.cipher)  # the key was set for the first time
             self._find_operator_key(db, make_operator_key)
         finally:
             db.close()
@@ -237,21 +300,6 @@ class StoreFile:
             db.execute("INSERT INTO meta VALUES ('operator', ?)", row)
         self.operator_hash = row[0] if row is not None else None
 
-    def _encrypt_plain_values(self, db: sqlite3.Connection) -> None:
-        """Encrypt the secrets stored so far, once GATEWAY_SECRET_KEY has been set for the first time."""
-        (stored,) = db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
-        if not self.cipher.has_key or not self.cipher.is_plain(stored):
-            return
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (self.cipher.encrypt(self.secret, "secret"),))
-        for job_id, monitor in db.execute("SELECT id, monitor FROM jobs WHERE monitor IS NOT NULL").fetchall():
-            encrypted = self.cipher.encrypt(self.cipher.decrypt(monitor, job_id), job_id)
-            db.execute("UPDATE jobs SET monitor = ? WHERE id = ?", (encrypted, job_id))
-        for callback_id, receiver in db.execute("SELECT id, receiver FROM callbacks").fetchall():
-            encrypted = self.cipher.encrypt(self.cipher.decrypt(receiver, callback_id), callback_id)
-            db.execute("UPDATE callbacks SET receiver = ? WHERE id = ?", (encrypted, callback_id))
-        db.execute("COMMIT")
-
 
 def _lock(path: Path, owner: str) -> int:
     """Lock the file beside the store for the life of the process: the kernel releases the lock however it dies.
@@ -262,11 +310,9 @@ def _lock(path: Path, owner: str) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+        holder = os.pread(handle, 400, 0).decode(errors="replace")
         os.close(handle)
-        raise StoreRefused(
-            f"The store {path} is in use by {holder}. One process at a time: stop that one, or name another file."
-        ) from None
+        raise StoreInUse(path, holder) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"process {os.getpid()} ({owner})\n".encode(), 0)
     return handle
