@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.core.errors import (
@@ -19,8 +20,16 @@ from gateway.core.errors import (
     invalid,
 )
 from gateway.core.keys import bearer, hashed, job_key, recognised
+from gateway.telemetry.logs import EventLog
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_FORWARDED = {"proto": re.compile(r"(?i)https?"), "host": _HOST}
+"""What proxies forward, by the name of the parameter and the end of the header's, and which values are taken for it."""
+_PORTS = {"http": "80", "https": "443"}
+LONGEST_SHOWN = 260
+"""Characters of a host that are logged; a longer one is none."""
+
+log = EventLog("gateway.web")
 
 BODY_LIMIT = 64 << 10
 BODY_SECONDS = 30.0
@@ -48,13 +57,31 @@ class Access:
 
 
 class PublicUrl:
-    """The base of the URLs in responses, without a final slash; `configured` may be None on loopback only."""
+    """The base of the URLs in responses, without a final slash; `configured` may be None on loopback only.
+
+    Behind a proxy they may be wrong without anybody noticing here. So the first request whose proxy forwards another
+    scheme, and the first with another host, are logged. The headers are not obeyed: anybody can send them.
+    """
 
     def __init__(self, configured: str | None) -> None:
         self._configured = configured
+        self._mismatches: set[str] = set()
 
     def of(self, request: Request) -> str:
         """The configured base, else the scheme and host that the request was sent to."""
+        base = self._base(request)
+        if len(self._mismatches) < len(_FORWARDED):
+            self._compare(request.headers, base)
+        return base
+
+    def _compare(self, headers: Headers, base: str) -> None:
+        for what in _FORWARDED.keys() - self._mismatches:
+            found = _forwarded(headers, what)
+            if found and _differs(what, found, base):
+                self._mismatches.add(what)
+                log.warning("forwarded_mismatch", what=what, forwarded=found, base=base[:LONGEST_SHOWN])
+
+    def _base(self, request: Request) -> str:
         if self._configured is not None:
             return self._configured
         host = request.headers.get("Host", "")
@@ -62,6 +89,29 @@ class PublicUrl:
             server = request.scope.get("server") or ("127.0.0.1", 80)
             host = f"{server[0]}:{server[1]}"
         return f"{request.scope['scheme']}://{host}"
+
+
+def _forwarded(headers: Headers, what: str) -> str:
+    """What the proxy nearest to the client says: a scheme, or a host with its port if it has one; empty if unclear."""
+    pairs = (pair.partition("=") for pair in headers.get("Forwarded", "").partition(",")[0].split(";"))
+    found = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+    value = found.get(what) or headers.get(f"X-Forwarded-{what}", "").partition(",")[0].strip()
+    return value.lower() if len(value) <= LONGEST_SHOWN and _FORWARDED[what].fullmatch(value) else ""
+
+
+def _differs(what: str, found: str, base: str) -> bool:
+    """Whether a forwarded scheme or host is another one than that of a URL; a host without a port may have any."""
+    scheme, _, rest = base.lower().partition("://")
+    if what == "proto":
+        return found != scheme
+    own, own_port = _host_and_port(rest.partition("/")[0])
+    host, port = _host_and_port(found)
+    return host != own or (port != "" and port != (own_port or _PORTS[scheme]))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    host, colon, port = text.rpartition(":")
+    return (host, port) if colon and port.isdecimal() else (text, "")
 
 
 def storable(text: str) -> str:
