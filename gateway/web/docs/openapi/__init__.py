@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from gateway.web.docs.openapi import callbacks, components, copies, jobs, service
-from gateway.web.docs.openapi.components import HEADERS, PARAMETERS
+from gateway.web.docs.openapi import callbacks, copies, jobs, service
+from gateway.web.docs.openapi.components import HEADERS, PARAMETERS, error_responses, errors, named
 from gateway.web.docs.openapi.schemas import schemas
 
 _DESCRIPTION = """\
@@ -42,9 +42,8 @@ _ANYWHERE = ("400 corsNotAllowed", "404 notFound", "405 methodNotAllowed")
 def document(base: str) -> dict[str, Any]:
     """The document, for a gateway whose public URL is `base`, without a final slash."""
     paths = {**copies.paths(), **jobs.PATHS, **callbacks.PATHS, **service.PATHS}
-    named = copies.responses(base)
-    used = {name for operation in _operations(paths) for name in _responses(operation)} - named.keys()
-    used |= {fault.replace(" ", "-") for fault in _ANYWHERE}
+    used = {name for operation in _operations(paths) for name in _referred(operation["responses"])}
+    used |= set(_referred(errors(*_ANYWHERE)))
     return {
         "openapi": "3.1.0",
         "info": INFO,
@@ -52,14 +51,12 @@ def document(base: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "security": [],
         "paths": paths,
-        "webhooks": callbacks.WEBHOOKS,
         "components": {
             "schemas": schemas(base),
-            "responses": {**named, **components.responses(used)},
-            "parameters": {**PARAMETERS, **copies.PARAMETERS, **callbacks.SIGNATURE},
-            "requestBodies": copies.REQUEST_BODIES,
-            "headers": HEADERS,
-            "callbacks": callbacks.NAMED,
+            "responses": named("responses", copies.responses(base)) | error_responses(used),
+            "parameters": named("parameters", PARAMETERS | copies.PARAMETERS),
+            "requestBodies": named("requestBodies", copies.REQUEST_BODIES),
+            "headers": named("headers", HEADERS),
             "securitySchemes": {
                 "callerToken": _bearer("the caller's token for Microsoft Graph; used for this request only"),
                 "jobKey": _bearer("the jobKey from the 202 response that started the job"),
@@ -74,9 +71,9 @@ def _operations(paths: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from (operation for method, operation in item.items() if method != "parameters")
 
 
-def _responses(operation: dict[str, Any]) -> Iterator[str]:
-    """The names of the response components that an operation refers to."""
-    for response in operation["responses"].values():
+def _referred(responses: dict[str, Any]) -> Iterator[str]:
+    """The names of the components among an operation's responses."""
+    for response in responses.values():
         if "$ref" in response:
             yield response["$ref"].rpartition("/")[2]
 

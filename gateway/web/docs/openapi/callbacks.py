@@ -6,12 +6,77 @@ from typing import Any
 
 from gateway.core.callback import KINDS
 from gateway.core.job import Kind
-from gateway.web.docs.openapi.components import CALLBACK, body, empty_answer, errors, json_answer, parameter, ref
+from gateway.web.docs.openapi.components import (
+    CALLBACK,
+    TRACEPARENT,
+    body,
+    empty_answer,
+    errors,
+    json_answer,
+    parameter,
+    ref,
+)
 from gateway.web.docs.openapi.schemas import CALLBACK_FAILING, COMPLETED, FAILED, NEW_CALLBACK, RUNNING
 
 _SECURITY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]
 _TAGS = ["Callbacks"]
 _ERRORS = errors("401 unauthenticated", "404 callbackNotFound", "404 jobNotFound", "503 serviceNotAvailable")
+
+SIGNATURE = {
+    "webhook-id": parameter(
+        "webhook-id", "header", "the id of the event, the same on every attempt", f"msg_{CALLBACK}_9", required=True
+    ),
+    "webhook-timestamp": parameter(
+        "webhook-timestamp",
+        "header",
+        "the time of this attempt, in seconds since 1970",
+        "1795383601",
+        required=True,
+        pattern="^[0-9]+$",
+    ),
+    "webhook-signature": parameter(
+        "webhook-signature",
+        "header",
+        "v1, and the HMAC-SHA256 of webhook-id.webhook-timestamp.body with the secret as key, in base64",
+        "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+        required=True,
+        pattern="^v1,[A-Za-z0-9+/]+=*$",
+    ),
+}
+_RECEIVER_RESPONSES = {
+    "200": {"description": "delivered, as any other 2xx; the next event may be sent"},
+    "410": {"description": "gone; no further event is sent to this callback"},
+    "default": {
+        "description": "failed; tried again after 5 s, 5 min, 30 min … for about 75 h. A `Retry-After` of a 429 or "
+        "503 is kept to. Redirects are not followed"
+    },
+}
+STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
+
+
+def message(kind: Kind) -> dict[str, Any]:
+    """An example of the body that a receiver is sent."""
+    return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
+
+
+def callbacks(operation: str, url: str) -> dict[str, Any]:
+    """The `callbacks` of an operation that registers one; `url` is the expression for the receiver's URL.
+
+    Everything is inlined but the schema: generators do not follow references here.
+    """
+    receive = {
+        "operationId": f"{operation}Event",
+        "tags": _TAGS,
+        "summary": "Send an event to a receiver",
+        "description": "Signed according to Standard Webhooks. Delivery is at least once, in the order of the log; "
+        "a repeated delivery has the same `webhook-id`. The response must come within 15 s. Only its status counts; "
+        "its head may have 32 KiB.",
+        "parameters": [*SIGNATURE.values(), TRACEPARENT],
+        "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in KINDS}),
+        "responses": _RECEIVER_RESPONSES,
+    }
+    return {"event": {url: {"post": receive}}}
+
 
 PATHS: dict[str, Any] = {
     "/jobs/{job}/callbacks": {
@@ -43,7 +108,7 @@ PATHS: dict[str, Any] = {
                     "secret": NEW_CALLBACK["secret"],
                 },
             ),
-            "callbacks": {"told": ref("callbacks", "NamedInBody")},
+            "callbacks": callbacks("registerCallback", "{$request.body#/url}"),
             "security": _SECURITY,
             "responses": {
                 "201": json_answer(
@@ -98,68 +163,4 @@ PATHS: dict[str, Any] = {
             },
         },
     },
-}
-
-SIGNATURE = {
-    "webhook-id": parameter(
-        "webhook-id", "header", "the id of the event, the same on every attempt", f"msg_{CALLBACK}_9", required=True
-    ),
-    "webhook-timestamp": parameter(
-        "webhook-timestamp",
-        "header",
-        "the time of this attempt, in seconds since 1970",
-        "1795383601",
-        required=True,
-        pattern="^[0-9]+$",
-    ),
-    "webhook-signature": parameter(
-        "webhook-signature",
-        "header",
-        "v1, and the HMAC-SHA256 of webhook-id.webhook-timestamp.body with the secret as key, in base64",
-        "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
-        required=True,
-        pattern="^v1,[A-Za-z0-9+/]+=*$",
-    ),
-}
-_RECEIVER_RESPONSES = {
-    "2XX": {"description": "delivered; the next event may be sent"},
-    "410": {"description": "gone; no further event is sent to this callback"},
-    **{
-        code: {"description": "try again later", "headers": {"Retry-After": ref("headers", "Retry-After")}}
-        for code in ("429", "503")
-    },
-    "default": {
-        "description": "failed; tried again after 5 s, 5 min, 30 min … for about 75 h. Redirects are not followed"
-    },
-}
-STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
-
-
-def message(kind: Kind) -> dict[str, Any]:
-    """An example of the body that a receiver is sent."""
-    return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
-
-
-def _webhook(name: str, summary: str, *kinds: Kind) -> dict[str, Any]:
-    return {
-        "post": {
-            "operationId": name,
-            "tags": _TAGS,
-            "summary": summary,
-            "description": "Signed according to Standard Webhooks. Delivery is at least once, in the order of the log; "
-            "a repeated delivery has the same `webhook-id`. The response must come within 15 s. Only its status "
-            "counts; its head may have 32 KiB.",
-            "parameters": [ref("parameters", name) for name in (*SIGNATURE, "traceparent")],
-            "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in kinds}),
-            "responses": _RECEIVER_RESPONSES,
-        }
-    }
-
-
-WEBHOOKS = {f"job.{kind}": _webhook(f"on{kind.title()}", f"Send a {kind} event to a receiver", kind) for kind in KINDS}
-NAMED = {  # by the part of the request that holds the receiver's URL
-    "NamedInHeader": {
-        "{$request.header.Gateway-Callback-Url}": _webhook("onCopyEvent", "Send an event to a receiver", *KINDS)
-    },
-    "NamedInBody": {"{$request.body#/url}": _webhook("onJobEvent", "Send an event to a receiver", *KINDS)},
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.core.errors import KINDS, METHOD_NOT_ALLOWED, UNAUTHENTICATED
@@ -13,8 +14,23 @@ CALLBACK = "0lQ4h2cAxNqb0Yx5fTHgQx7u"
 REQUEST_ID = "0c1c6a2e-7d5a-4a3e-9a51-6d7f4f9b0c77"
 
 
+_SUFFIXES = {"headers": "Header", "parameters": "Parameter", "requestBodies": "Body", "responses": "Response"}
+
+
 def ref(kind: str, name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/{kind}/{name}"}
+    return {"$ref": f"#/components/{kind}/{_component(kind, name)}"}
+
+
+def named(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Components of one kind, under the names that `ref` refers to."""
+    return {_component(kind, name): value for name, value in values.items()}
+
+
+def _component(kind: str, name: str) -> str:
+    """An identifier in Pascal case, unique among all kinds: generators name types after components."""
+    if kind not in _SUFFIXES:
+        return name
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"[-._]", name)) + _SUFFIXES[kind]
 
 
 def _header(description: str, example: Any, **schema: Any) -> dict[str, Any]:
@@ -32,10 +48,10 @@ HEADERS = {
         enum=["no-store", "no-store, no-transform"],
     ),
     "X-Content-Type-Options": _header(
-        "browsers must not guess another type than Content-Type", "nosniff", const="nosniff"
+        "browsers must not guess another type than Content-Type", "nosniff", enum=["nosniff"]
     ),
     "Referrer-Policy": _header(
-        "job URLs are secrets: browsers must not send them as Referer", "no-referrer", const="no-referrer"
+        "job URLs are secrets: browsers must not send them as Referer", "no-referrer", enum=["no-referrer"]
     ),
     "Access-Control-Allow-Origin": _header(
         "the caller's origin, when GATEWAY_CORS_ORIGINS allows it", "https://app.example.com"
@@ -57,8 +73,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": _header("isolates the page from windows of other origins", "same-origin"),
     "Cross-Origin-Resource-Policy": _header("pages of other origins must not load it", "same-origin"),
     "Content-Encoding": _header("the compression that upstream used for the body", "gzip"),
-    "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", const="no"),
-    "Incremental": _header("tells any proxy the same (RFC 10036)", "?1", const="?1"),
+    "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", enum=["no"]),
+    "Incremental": _header("tells any proxy the same (RFC 10036)", "?1", enum=["?1"]),
 }
 ALWAYS = ("request-id", "client-request-id", "Cache-Control", "X-Content-Type-Options", "Referrer-Policy")
 FROM_BROWSERS = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
@@ -88,15 +104,12 @@ PARAMETERS = {
     "callback": parameter("callback", "path", "the callback's id", CALLBACK, required=True),
     "part": parameter("part", "path", "the file's name", "main.js", required=True),
     "Last-Event-ID": parameter(
-        "Last-Event-ID", "header", "the id of the last event received; the stream resumes after it", "3"
-    ),
-    "lastEventId": parameter(
-        "lastEventId",
-        "query",
-        "the same, for clients that cannot set a header; a header that is not empty takes precedence",
+        "Last-Event-ID",
+        "header",
+        "the id of the last event received; the stream resumes after it. Clients that cannot set a header send it as "
+        "`?lastEventId=` or `?last_event_id=`; a header that is not empty takes precedence",
         "3",
     ),
-    "last_event_id": parameter("last_event_id", "query", "the same, as polyfills spell it", "3"),
     "client-request-id": parameter(
         "client-request-id",
         "header",
@@ -104,7 +117,10 @@ PARAMETERS = {
         REQUEST_ID,
     ),
 }
-LAST_IDS = [ref("parameters", name) for name in ("Last-Event-ID", "lastEventId", "last_event_id")]
+TRACEPARENT = parameter(
+    "traceparent", "header", "W3C trace context", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+)
+LAST_ID = ref("parameters", "Last-Event-ID")  # its forms in the query would be the same name in generated code
 
 
 def body(schema: Mapping[str, Any], **examples: Any) -> dict[str, Any]:
@@ -146,6 +162,11 @@ UPSTREAM_HEADERS = {
 }
 """The headers of a response that is passed on from upstream."""
 
+AS_IT_IS = {"*/*": {"schema": TEXT, "example": "<!DOCTYPE html>…"}}
+"""A body of upstream's that is no JSON."""
+
+_UPSTREAM = "upstream"
+_ERROR_NAME = re.compile(r"Error(?P<status>\d{3})(?P<codes>\w+)Response")
 _HEADERS = {
     METHOD_NOT_ALLOWED.code: "Allow",
     UNAUTHENTICATED.code: "WWW-Authenticate",
@@ -161,44 +182,44 @@ def example(fault: str) -> dict[str, Any]:
 
 def errors(*faults: str) -> dict[str, Any]:
     """References to the responses of an operation that can fail with `faults` or with a bug, by status."""
-    return {status: ref("responses", _name(codes)) for status, codes in _by_status(*faults, "500 generalException")}
+    return {
+        status: ref("responses", _name(status, codes)) for status, codes in _by_status(*faults, "500 generalException")
+    }
 
 
 def or_upstream(*faults: str) -> dict[str, Any]:
     """The same for statuses that upstream's own response may have too; without the bug."""
-    return {status: ref("responses", f"{_name(codes)}-or-upstream") for status, codes in _by_status(*faults)}
+    return {status: ref("responses", _name(status, [*codes, _UPSTREAM])) for status, codes in _by_status(*faults)}
 
 
-def responses(names: set[str]) -> dict[str, Any]:
-    """The components that `errors()` and `or_upstream()` refer to, by name."""
-    return {name: _response(name) for name in sorted(names)}
+def error_responses(used: Iterable[str]) -> dict[str, Any]:
+    """The components that `errors()` and `or_upstream()` refer to, of those in `used`, by name."""
+    found = ((name, _ERROR_NAME.fullmatch(name)) for name in sorted(used))
+    return {name: _response(parts["status"], parts["codes"]) for name, parts in found if parts}
 
 
 def _by_status(*faults: str) -> list[tuple[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for fault in sorted(faults):
-        found.setdefault(fault.split()[0], []).append(fault)
+        status, code = fault.split()
+        found.setdefault(status, []).append(code)
     return list(found.items())
 
 
-def _name(faults: list[str]) -> str:
-    return "-".join([faults[0].split()[0], *(fault.split()[1] for fault in faults)])
+def _name(status: str, codes: list[str]) -> str:
+    return f"error{status}" + "Or".join(code[:1].upper() + code[1:] for code in codes)
 
 
-def _response(name: str) -> dict[str, Any]:
-    plain = name.removesuffix("-or-upstream")
-    status, *codes = plain.split("-")
+def _response(status: str, joined: str) -> dict[str, Any]:
+    codes = [code[:1].lower() + code[1:] for code in re.split("Or(?=[A-Z])", joined)]
+    may_be_upstreams = codes[-1] == _UPSTREAM
+    if may_be_upstreams:
+        codes.pop()
     faults = [f"{status} {code}" for code in codes]
     named = [_HEADERS[code] for code in codes if code in _HEADERS]
     examples = {code: example(fault) for code, fault in zip(codes, faults, strict=True)}
     description = "; ".join(f"`{code}`: {FAULTS[fault]}" for code, fault in zip(codes, faults, strict=True))
-    if plain == name:
+    if not may_be_upstreams:
         return json_answer(ref("schemas", "Error"), description, *named, **examples)
-    answer = json_answer(
-        {"anyOf": [ref("schemas", "Error"), ref("schemas", "UpstreamError")]},
-        f"{description}; or upstream's own",
-        **examples,
-    )
-    answer["headers"] = UPSTREAM_HEADERS
-    answer["content"]["*/*"] = {}
-    return answer
+    answer = json_answer(ref("schemas", "UpstreamError"), f"{description}; or upstream's own", **examples)
+    return answer | {"headers": UPSTREAM_HEADERS, "content": answer["content"] | AS_IT_IS}

@@ -6,7 +6,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.docs.openapi.components import UPSTREAM_HEADERS, body, errors, json_answer, or_upstream, parameter, ref
+from gateway.web.docs.openapi.callbacks import callbacks
+from gateway.web.docs.openapi.components import (
+    AS_IT_IS,
+    TRACEPARENT,
+    UPSTREAM_HEADERS,
+    body,
+    errors,
+    json_answer,
+    or_upstream,
+    parameter,
+    ref,
+)
 from gateway.web.docs.openapi.schemas import COMPLETED, NEW_CALLBACK, SECRET, just_started
 
 _DRIVES = {
@@ -111,12 +122,7 @@ PARAMETERS = {
         "If-None-Match", "header", "the ETag of the version that the caller has", '"{01MOWKYVREPORT},1"'
     ),
     "Prefer": parameter("Prefer", "header", "passed on to upstream unchanged", "respond-async"),
-    "traceparent": parameter(
-        "traceparent",
-        "header",
-        "W3C trace context; passed on to upstream",
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    ),
+    "traceparent": TRACEPARENT,
     "tracestate": parameter("tracestate", "header", "W3C trace context; passed on to upstream", "vendor=1"),
 }
 _TOKEN: list[dict[str, list[str]]] = [{"callerToken": []}]
@@ -170,7 +176,13 @@ def responses(base: str) -> dict[str, Any]:
     passed_on = {
         "description": "upstream's own response: its status, body, Content-Type and these headers",
         "headers": UPSTREAM_HEADERS | {"ETag": ref("headers", "ETag")},
-        "content": {"*/*": {}},
+        "content": {
+            "application/json": {
+                "schema": ref("schemas", "UpstreamError"),
+                "example": {"error": {"code": "itemNotFound", "message": "The resource could not be found."}},
+            },
+            **AS_IT_IS,
+        },
     }
     item = {
         **passed_on,
@@ -180,7 +192,6 @@ def responses(base: str) -> dict[str, Any]:
                 "schema": ref("schemas", "DriveItem"),
                 "example": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1", "folder": {"childCount": 2}},
             },
-            "*/*": {},
         },
     }
     watched = {**accepted, "description": "watched; follow the job at `events`"}
@@ -194,13 +205,14 @@ def responses(base: str) -> dict[str, Any]:
     done = {
         **repeated,
         "description": f"done at once: upstream's own answer, and no job; or {repeated['description']}",
-        "content": repeated["content"] | {"*/*": {}},
-    }
-    done["content"]["application/json"] = {
-        "schema": {"anyOf": [ref("schemas", "Accepted"), ref("schemas", "DriveItem")]},
-        "examples": {
-            "done": {"value": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1"}},
-            **repeated["content"]["application/json"]["examples"],
+        "content": {
+            "application/json": {
+                "schema": ref("schemas", "AcceptedOrItem"),
+                "examples": {
+                    "done": {"value": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1"}},
+                    **repeated["content"]["application/json"]["examples"],
+                },
+            }
         },
     }
     return {
@@ -214,7 +226,6 @@ def responses(base: str) -> dict[str, Any]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    passed_on = ref("responses", "PassedOn")
     return {
         "operationId": name,
         "tags": ["Copies"],
@@ -226,10 +237,7 @@ def _read(name: str) -> dict[str, Any]:
         "security": _TOKEN,
         "responses": {
             "200": ref("responses", "Item"),
-            "2XX": passed_on,
-            "3XX": passed_on,
-            "4XX": passed_on,
-            "5XX": passed_on,
+            "default": ref("responses", "PassedOn"),
             **or_upstream("400 invalidRequest", "404 notFound", "500 generalException", "502 upstreamUnreachable"),
         },
     }
@@ -269,7 +277,6 @@ def _start(name: str, summary: str, description: str, request: str, *also: str, 
     """An operation that may start a job. `request` names its body, `also` its own parameters; `responses` are its own,
     by default those of a sibling of a copy.
     """
-    passed_on = ref("responses", "PassedOn")
     of_gateway = (
         "Idempotency-Key",
         "Gateway-Label",
@@ -284,13 +291,12 @@ def _start(name: str, summary: str, description: str, request: str, *also: str, 
         "description": description,
         "parameters": [*(ref("parameters", name) for name in (*also, *of_gateway)), *_PASSED_ON],
         "requestBody": ref("requestBodies", request),
-        "callbacks": {"told": ref("callbacks", "NamedInHeader")},
+        "callbacks": callbacks(name, "{$request.header.Gateway-Callback-Url}"),
         "security": _TOKEN,
         "responses": {
-            **(responses or {"200": ref("responses", "Done"), "2XX": passed_on, "3XX": passed_on}),
+            **(responses or {"200": ref("responses", "Done")}),
             "202": ref("responses", "CopyAccepted"),
-            "4XX": passed_on,
-            "5XX": passed_on,
+            "default": ref("responses", "PassedOn"),
             **or_upstream(
                 "400 invalidRequest",
                 "400 callbackUrlNotAllowed",

@@ -127,7 +127,7 @@ def _object(description: str, required: str, examples: list[Any], **properties: 
 
 _EVENTS = {
     "type": "array",
-    "items": {"enum": list(KINDS)},
+    "items": {"type": "string", "enum": list(KINDS)},
     "minItems": 1,
     "uniqueItems": True,
     "description": "the events to send to it; completed and failed by default",
@@ -164,6 +164,7 @@ _CALLBACKS = {
         url={**TEXT, "description": "scheme and host only: the rest is a secret"},
         events=_EVENTS,
         state={
+            "type": "string",
             "enum": list(get_args(CallbackState)),
             "description": "active: events are to be sent, now or later; delivered: all events were delivered; "
             "exhausted: given up after the last attempt; gone: the receiver answered 410",
@@ -194,7 +195,7 @@ _CALLBACKS = {
         "The body of a callback (webhook). The bytes are the same on every attempt of an event.",
         "type timestamp data",
         [{"type": "job.completed", "timestamp": COMPLETED["at"], "data": COMPLETED}],
-        type={"enum": [f"job.{kind}" for kind in KINDS]},
+        type={"type": "string", "enum": [f"job.{kind}" for kind in KINDS]},
         timestamp={**_TIME, "description": "when the event happened"},
         data=ref("schemas", "State"),
     ),
@@ -220,10 +221,10 @@ _ERRORS = {
         "description": "\n".join(f"- `{fault}`: {meaning}" for fault, meaning in FAULTS.items()),
     },
     "UpstreamError": _object(
-        "An error of upstream, passed on unchanged.",
+        "An error of upstream, passed on unchanged; or one of the gateway, which has all of an `Error`.",
         "",
         [{"error": {"code": "itemNotFound", "message": "The resource could not be found."}}],
-        error=_object("", "", [], code=TEXT, message=TEXT),
+        error=_object("", "", [], code=TEXT, message=TEXT, innerError=_object("", "", [], **dict.fromkeys(_IDS, TEXT))),
     ),
 }
 _REQUESTS = {
@@ -302,6 +303,10 @@ def _responses(base: str) -> dict[str, Any]:
             ],
             "examples": [just_started(base)],
         },
+        "AcceptedOrItem": {
+            "description": "The job, of a request that was repeated; or the item, of one that was done at once.",
+            "anyOf": [ref("schemas", "Accepted"), ref("schemas", "DriveItem")],
+        },
         "Jobs": _object(
             "A page of jobs, newest first.",
             "value",
@@ -309,27 +314,11 @@ def _responses(base: str) -> dict[str, Any]:
             value=_listed("State"),
             nextLink={**_URL, "description": "the next page, when there is one"},
         ),
-        "StreamEvent": _object(
-            "An event of a stream: its fields as they are sent on the wire.",
-            "",
-            [],
-            id={**TEXT, "description": "the value to send as Last-Event-ID to resume after this event"},
-            event={
-                "enum": [*KINDS, "gone"],
-                "description": "completed and failed are terminal: no event of their job follows",
-            },
-            data={
-                **TEXT,
-                "contentMediaType": "application/json",
-                "contentSchema": {"anyOf": [ref("schemas", "State"), ref("schemas", "Gone")]},
-                "description": "a State or a Gone, as JSON",
-            },
-        ),
         "Gone": _object("Sent once for an unknown job.", "jobId", [{"jobId": JOB}], jobId=TEXT),
         "Status": _object(
             "The result of a health or readiness check that passed.",
             "status",
             [{"status": "ok"}],
-            status={"enum": ["ok", "ready"]},
+            status={"type": "string", "enum": ["ok", "ready"]},
         ),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.docs.openapi.components import errors, headers, json_answer, ref, text_answer
+from gateway.web.docs.openapi.components import TEXT, errors, headers, json_answer, ref, text_answer
 
 _PAGE_HEADERS = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy")
 _METRICS_EXAMPLE = """\
@@ -13,7 +13,7 @@ _METRICS_EXAMPLE = """\
 gateway_jobs_running 3.0
 """
 _METRICS = text_answer("text/plain", "the metrics; in OpenMetrics format when `Accept` prefers it", _METRICS_EXAMPLE)
-_METRICS["content"]["application/openmetrics-text"] = {}
+_METRICS["content"]["application/openmetrics-text"] = _METRICS["content"]["text/plain"]
 
 
 def _get(name: str, summary: str, answer: dict[str, Any], **others: Any) -> dict[str, Any]:
@@ -40,7 +40,14 @@ PATHS: dict[str, Any] = {
             {
                 "description": "its style sheet, one of its scripts, or its icon",
                 "headers": headers(*_PAGE_HEADERS),
-                "content": {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")},
+                "content": {
+                    kind: {"schema": TEXT, "example": example}
+                    for kind, example in (
+                        ("text/css", "body { margin: 0 }"),
+                        ("text/javascript", "export {};"),
+                        ("image/svg+xml", "<svg/>"),
+                    )
+                },
             },
             **errors("404 notFound"),
         ),
