@@ -27,7 +27,7 @@ from gateway.web.docs.resolved import operations
 from tests.support.described import DOCUMENT, is_told
 from tests.support.harness import OPERATOR_KEY, TOKEN, serving, tail
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 QUICKLY = settings(
     max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
@@ -65,7 +65,9 @@ def test_from_the_document(case: schemathesis.Case[Any], target: dict[str, Any])
         case.path_parameters["job"] = target["job"]  # an ended job: its stream ends
     headers = {"Authorization": f"Bearer {OPERATOR_KEY}"}
     response = case.call(base_url=target["url"], headers=headers, timeout=10)
-    case.validate_response(response, checks=CHECKS)
+    # Schemathesis holds each event to a stream's schema, which is that of the whole text, for generated code.
+    streams = response.headers.get("content-type", [""])[0].startswith("text/event-stream")
+    case.validate_response(response, checks=CHECKS if streams else [*CHECKS, response_schema_conformance])
     if case.method.upper() == case.operation.method.upper():  # it tries others too, of which no operation tells
         told = OPERATIONS[case.operation.path, case.operation.method.upper()]
         sent = {name: ", ".join(values) for name, values in response.headers.items()}

@@ -21,7 +21,8 @@ from gateway.server.heads import FIELDS_LIMIT, FIRST_LINE_LIMIT, HEAD_LIMIT
 from gateway.server.limits import HEAD_SECONDS
 from gateway.store import CALLBACKS_PER_JOB
 from gateway.web.answers import EXPOSED_HEADERS
-from gateway.web.docs.openapi.components import FAULTS
+from gateway.web.docs.openapi.callbacks import SIGNATURE
+from gateway.web.docs.openapi.components import FAULTS, HEADERS
 from gateway.web.docs.resolved import Operation, examples, operations
 from gateway.web.requests import BODY_LIMIT, BODY_SECONDS
 from tests.support.described import DOCUMENT, fits, matches
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.virtual_time
 
 CHECKOUT = Path(__file__).parent.parent.parent
 OPERATIONS = operations(DOCUMENT)
+COMPONENTS = DOCUMENT["components"]
 ITEMS = [one for one in OPERATIONS if one.path.startswith("/{version}/")]
 ELSEWHERE = {  # what no operation of the document can answer
     "400 corsNotAllowed",
@@ -50,20 +52,52 @@ def test_it_is_valid() -> None:
 
 
 def frames(media: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """The same of each event of a stream, and of what its data holds."""
+    """The same of a stream, and of what the data of its events holds."""
+    yield "stream", media["schema"], media["example"]
     for block in media["example"].strip().split("\n\n")[1:]:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
-        yield "event", media["schema"], fields
-        event = DOCUMENT["components"]["schemas"]["StreamEvent"]
-        yield "data", event["properties"]["data"]["contentSchema"], json.loads(fields["data"])
+        name = "Gone" if fields["event"] == "gone" else "State"
+        yield "data", {"$ref": f"#/components/schemas/{name}"}, json.loads(fields["data"])
+
+
+def parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object within a value, itself among them; not those of examples."""
+    if isinstance(value, dict):
+        yield value
+        for name, inside in value.items():
+            if name not in ("example", "examples"):
+                yield from parts(inside)
+    elif isinstance(value, list):
+        for inside in value:
+            yield from parts(inside)
+
+
+def references(value: Any) -> Iterator[str]:
+    return (part["$ref"] for part in parts(value) if "$ref" in part)
+
+
+def schemas(value: Any) -> Iterator[dict[str, Any]]:
+    """Every schema within a value, and those within them."""
+    for part in parts(value):
+        yield from part.get("properties", {}).values()
+        yield from part.get("anyOf", ())
+        yield from part.get("allOf", ())
+        yield from part.get("schemas", {}).values()
+        yield from (part[name] for name in ("schema", "items") if name in part)
+
+
+def callbacks() -> Iterator[dict[str, Any]]:
+    """What receivers are sent, at each operation that registers one."""
+    for one in OPERATIONS:
+        for urls in one.content.get("callbacks", {}).values():
+            yield from (item["post"] for item in urls.values())
 
 
 def bodies() -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Each example of a body or parameter: of what, its schema, and itself."""
-    for name, schema in DOCUMENT["components"]["schemas"].items():
+    for name, schema in COMPONENTS["schemas"].items():
         yield from ((name, schema, example) for example in schema.get("examples", ()))
-    told = [item["post"] for item in DOCUMENT["webhooks"].values()]
-    requests = [one.body for one in OPERATIONS if one.body is not None] + [one["requestBody"] for one in told]
+    requests = [one.body for one in OPERATIONS if one.body is not None]
     answers = [response for one in OPERATIONS for response in one.responses.values()]
     for message in (*requests, *answers):
         for kind, media in message.get("content", {}).items():
@@ -71,7 +105,8 @@ def bodies() -> Iterator[tuple[str, dict[str, Any], Any]]:
                 yield from frames(media)
                 continue
             yield from ((kind, media.get("schema", {}), example) for example in examples(media).values())
-    for named in (*DOCUMENT["components"]["parameters"].values(), *DOCUMENT["components"]["headers"].values()):
+    signature = next(callbacks())["parameters"]
+    for named in (*COMPONENTS["parameters"].values(), *COMPONENTS["headers"].values(), *signature):
         if "example" in named:
             yield named["description"], named["schema"], named["example"]
 
@@ -84,6 +119,48 @@ def test_its_examples_fit_their_schemas() -> None:
         for message in (one.body, *one.responses.values()):
             for media in (message or {}).get("content", {}).values():
                 assert "schema" not in media or examples(media), (one.name, message)
+
+
+def test_generators_can_name_all_of_it() -> None:
+    """Names that become identifiers are plain ones, and stay different without their case: of operations, components of
+    whatever kind, and an operation's parameters.
+    """
+    told = [one.content["operationId"] for one in OPERATIONS] + [one["operationId"] for one in callbacks()]
+    assert all(re.fullmatch("[a-z][A-Za-z0-9]*", name) for name in told)
+    assert len({name.lower() for name in told}) == len(told)
+    named = [name for kind, values in COMPONENTS.items() if kind != "securitySchemes" for name in values]
+    assert all(re.fullmatch("[A-Z][A-Za-z0-9]*", name) for name in named)
+    assert len({name.lower() for name in named}) == len(named)
+    for one in OPERATIONS:
+        names = [re.sub(r"\W|_", "", parameter["name"]).lower() for parameter in one.parameters]
+        assert len(set(names)) == len(names), one.name
+
+
+def test_it_has_nothing_that_generators_stumble_over() -> None:
+    """References in callbacks to other things than schemas, webhooks, ranges of statuses, schemas without a type."""
+    assert "webhooks" not in DOCUMENT
+    assert "callbacks" not in COMPONENTS
+    for told in callbacks():
+        assert {name for name in references(told) if not name.startswith("#/components/schemas/")} == set()
+    for one in OPERATIONS:
+        assert all(status == "default" or status.isdigit() for status in one.responses)
+        for message in (one.body, *one.responses.values()):
+            assert all("schema" in media for media in (message or {}).get("content", {}).values()), one.name
+    for schema in schemas(DOCUMENT):
+        assert {"$ref", "type", "anyOf", "allOf"} & schema.keys(), schema
+        assert not {"const", "oneOf", "not", "if", "prefixItems", "$defs"} & schema.keys(), schema
+        assert isinstance(schema.get("type", ""), str), schema
+
+
+def test_every_request_that_registers_a_callback_tells_what_it_is_sent() -> None:
+    """All starts take the header, and one route takes a body."""
+    told = {one.name for one in OPERATIONS if "callbacks" in one.content}
+    taking = {one.name for one in OPERATIONS if any(p["name"] == "Gateway-Callback-Url" for p in one.parameters)}
+    assert told == taking | {"registerCallback"}
+    for message in callbacks():
+        assert {one["name"] for one in message["parameters"]} == {*SIGNATURE, "traceparent"}
+        (media,) = message["requestBody"]["content"].values()
+        assert media["schema"] == {"$ref": "#/components/schemas/Message"}
 
 
 async def test_every_route_is_in_it_and_no_other(tmp_path: Path) -> None:
@@ -113,7 +190,7 @@ def test_every_form_of_an_item_is_forwarded(operation: Operation, version: str) 
 
 def test_every_sibling_of_a_copy_is_in_it() -> None:
     """Each in both spellings."""
-    (parameter,) = [one for one in DOCUMENT["components"]["parameters"].values() if one["name"] == "action"]
+    (parameter,) = [one for one in COMPONENTS["parameters"].values() if one["name"] == "action"]
     actions = OPERATION_NAMES.keys() - {"copy", "move"}
     assert set(parameter["schema"]["enum"]) == {*actions, *(f"microsoft.graph.{action}" for action in actions)}
 
@@ -156,7 +233,7 @@ def test_every_error_is_in_it_and_no_other() -> None:
         for one in OPERATIONS
         for status, response in one.responses.items()
         for code in examples(response.get("content", {}).get("application/json", {}))
-        if status >= "400"
+        if status.isdigit() and status >= "400"
     }
     assert shown == set(FAULTS) - ELSEWHERE
 
@@ -174,7 +251,7 @@ def test_messages_name_the_limits_that_hold() -> None:
 
 def test_browsers_may_use_all_of_it() -> None:
     """What scripts of another origin need may be read; they may send any header."""
-    exposed = DOCUMENT["components"]["headers"]["Access-Control-Expose-Headers"]["example"]
+    exposed = HEADERS["Access-Control-Expose-Headers"]["example"]
     assert exposed == ", ".join(EXPOSED_HEADERS)
 
 
@@ -201,6 +278,6 @@ async def test_what_is_answered_fits(tmp_path: Path) -> None:
         assert (await tail(gateway.session, ended["events"]))[-1].data["resource"]
         matches("State", await get(f"/jobs/{ended['jobId']}"))
         matches("Jobs", await get("/jobs?limit=1", **OPERATOR))
-        matches("Error", await get("/jobs/nobody"))
-        matches("Error", await get("/v1.0/nothing"))
+        matches("GatewayError", await get("/jobs/nobody"))
+        matches("GatewayError", await get("/v1.0/nothing"))
         assert (await get("/openapi.json"))["servers"] == [{"url": gateway.url, "description": "this gateway"}]

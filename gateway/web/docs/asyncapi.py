@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from gateway.core.callback import KINDS
 from gateway.core.job import Kind
 from gateway.web.docs.openapi import INFO
-from gateway.web.docs.openapi.callbacks import SIGNATURE, STATES, message
+from gateway.web.docs.openapi.callbacks import SIGNATURE
 from gateway.web.docs.openapi.components import JOB, PARAMETERS, ref
 from gateway.web.docs.openapi.jobs import OTHER_JOB
-from gateway.web.docs.openapi.schemas import schemas
+from gateway.web.docs.openapi.schemas import STATES, message, schemas
 
 _ID = {"type": "string", "description": "the value to send as Last-Event-ID to resume after this event"}
 _DESCRIPTIONS = {

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.web.docs.markup import Html, code, commas, element, join, listed, paragraphs, prose, table
-from gateway.web.docs.openapi.components import ALWAYS, FAULTS, FROM_BROWSERS
+from gateway.web.docs.openapi.components import ALWAYS, FAULTS, FROM_BROWSERS, HEADERS
 from gateway.web.docs.resolved import Operation, curl, examples, follow, operations
 from gateway.web.docs.types import kind, properties
 
@@ -37,7 +37,7 @@ Section = tuple[Html, Html]
 
 def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
     """The whole page, from the two documents."""
-    sections = [*_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(openapi), _errors()]
+    sections = [*_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(), _errors()]
     info = openapi["info"]
     head = element(
         "head",
@@ -145,7 +145,7 @@ def _response(status: str, response: Mapping[str, Any]) -> Html:
     passed_on = bool(codes) and response["description"].endswith(_OR_UPSTREAM)
     if passed_on:
         meaning = join(meaning, ", ", _OR_UPSTREAM)
-    # The headers of upstream's response are listed at 4XX and 5XX.
+    # The headers of upstream's response are listed at `default`.
     named = [] if passed_on else [name for name in response["headers"] if name not in ALWAYS + FROM_BROWSERS]
     to_headers = commas(element("a", element("code", name), href=f"#header-{name}") for name in named)
     line = join(element("b", status, class_="status"), " ", meaning)
@@ -208,7 +208,7 @@ def _schemas(openapi: Mapping[str, Any]) -> Section:
     return _section("schemas", "Schemas", "The JSON of bodies and events.", entries, *articles)
 
 
-def _headers(openapi: Mapping[str, Any]) -> Section:
+def _headers() -> Section:
     where = dict.fromkeys(ALWAYS, "every response") | dict.fromkeys(FROM_BROWSERS, "responses to browsers")
     rows = [
         (
@@ -217,7 +217,7 @@ def _headers(openapi: Mapping[str, Any]) -> Section:
             prose(header["description"]),
             element("code", str(header["example"])),
         )
-        for name, header in openapi["components"]["headers"].items()
+        for name, header in HEADERS.items()
     ]
     description = "The headers of responses."
     return _section("headers", "Headers", description, [], table(("name", "on", "meaning", "example"), rows))

@@ -17,9 +17,8 @@ def kind(schema: Mapping[str, Any]) -> Html:
         return element("a", name, href="#errors" if name == "ErrorCode" else f"#schema-{name}")
     if "anyOf" in schema:
         return commas((kind(one) for one in schema["anyOf"]), " or ")
-    if "enum" in schema or "const" in schema:
-        values = schema["enum"] if "enum" in schema else [schema["const"]]
-        return commas((element("code", str(value)) for value in values), " | ")
+    if "enum" in schema:
+        return commas((element("code", str(value)) for value in schema["enum"]), " | ")
     if schema.get("type") == "array":
         return join("list of ", kind(schema["items"]))
     if "properties" in schema:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.callback import KINDS
-from gateway.core.job import Kind
 from gateway.web.docs.openapi.components import (
     CALLBACK,
     TRACEPARENT,
@@ -16,7 +14,7 @@ from gateway.web.docs.openapi.components import (
     parameter,
     ref,
 )
-from gateway.web.docs.openapi.schemas import CALLBACK_FAILING, COMPLETED, FAILED, NEW_CALLBACK, RUNNING
+from gateway.web.docs.openapi.schemas import CALLBACK_FAILING, NEW_CALLBACK
 
 _SECURITY: list[dict[str, list[str]]] = [{"jobKey": []}, {"operatorKey": []}]
 _TAGS = ["Callbacks"]
@@ -51,12 +49,6 @@ _RECEIVER_RESPONSES = {
         "503 is kept to. Redirects are not followed"
     },
 }
-STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
-
-
-def message(kind: Kind) -> dict[str, Any]:
-    """An example of the body that a receiver is sent."""
-    return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
 
 
 def callbacks(operation: str, url: str) -> dict[str, Any]:
@@ -72,7 +64,7 @@ def callbacks(operation: str, url: str) -> dict[str, Any]:
         "a repeated delivery has the same `webhook-id`. The response must come within 15 s. Only its status counts; "
         "its head may have 32 KiB.",
         "parameters": [*SIGNATURE.values(), TRACEPARENT],
-        "requestBody": body(ref("schemas", "Message"), **{kind: message(kind) for kind in KINDS}),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": ref("schemas", "Message")}}},
         "responses": _RECEIVER_RESPONSES,
     }
     return {"event": {url: {"post": receive}}}
@@ -85,6 +77,7 @@ PATHS: dict[str, Any] = {
             "operationId": "listCallbacks",
             "tags": _TAGS,
             "summary": "List a job's callbacks, oldest first",
+            "description": "With the state of their deliveries, without secrets.",
             "security": _SECURITY,
             "responses": {
                 "200": json_answer(
@@ -145,6 +138,7 @@ PATHS: dict[str, Any] = {
             "operationId": "removeCallback",
             "tags": _TAGS,
             "summary": "Remove a callback",
+            "description": "Events that it has not been sent are dropped.",
             "security": _SECURITY,
             "responses": {"204": empty_answer("removed; no further event is sent to it"), **_ERRORS},
         },

@@ -220,6 +220,6 @@ def _response(status: str, joined: str) -> dict[str, Any]:
     examples = {code: example(fault) for code, fault in zip(codes, faults, strict=True)}
     description = "; ".join(f"`{code}`: {FAULTS[fault]}" for code, fault in zip(codes, faults, strict=True))
     if not may_be_upstreams:
-        return json_answer(ref("schemas", "Error"), description, *named, **examples)
+        return json_answer(ref("schemas", "GatewayError"), description, *named, **examples)
     answer = json_answer(ref("schemas", "UpstreamError"), f"{description}; or upstream's own", **examples)
     return answer | {"headers": UPSTREAM_HEADERS, "content": answer["content"] | AS_IT_IS}

@@ -90,6 +90,7 @@ PATHS: dict[str, Any] = {
             "operationId": "listJobs",
             "tags": ["Jobs"],
             "summary": "List jobs, newest first",
+            "description": "Running and ended ones. Follow `nextLink` until a page has none.",
             "parameters": [
                 parameter(
                     "limit",
@@ -114,6 +115,8 @@ PATHS: dict[str, Any] = {
             "operationId": "watchMonitor",
             "tags": ["Jobs"],
             "summary": "Watch a monitor URL that the caller has",
+            "description": "For a copy that was started without the gateway. The monitor URL is a secret, and is never "
+            "shown again.",
             "requestBody": body(
                 ref("schemas", "MonitorToWatch"),
                 copy={"monitorUrl": "https://contoso.sharepoint.com/_api/v2.0/operations/4A3407B5-88FC-4504-8B21"},

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 
 from gateway.core.callback import HISTORY, KINDS, LONGEST_URL, CallbackState
-from gateway.core.job import STATUSES, JobError, State
+from gateway.core.job import STATUSES, JobError, Kind, State
 from gateway.web.docs.openapi.components import CALLBACK, CODES, FAULTS, JOB, TEXT, example, ref
 
 RUNNING = {
@@ -35,6 +35,7 @@ FAILED = {
         "origin": "upstream",
     },
 }
+STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # noqa: S105 - an example
 NEW_CALLBACK = {
     "id": CALLBACK,
@@ -83,6 +84,11 @@ def just_started(base: str) -> dict[str, Any]:
     return {**STARTED, "events": f"{base}/jobs/{JOB}/events", "jobKey": "bPCzZB5cxeOYZ1oHrzlJQHi0CP9xYWnjXiQ7t1U5FQU"}
 
 
+def message(kind: Kind) -> dict[str, Any]:
+    """An example of the body that a receiver is sent."""
+    return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
+
+
 def _states() -> dict[str, Any]:
     _, generated = msgspec.json.schema_components([State, JobError], ref_template="#/components/schemas/{name}")
     # Makes lists of the tuples that defaults are: a document has no tuples.
@@ -93,6 +99,10 @@ def _states() -> dict[str, Any]:
     )
     state = components["State"]
     trouble = components["Trouble"]
+    for schema in components.values():  # msgspec gives a Literal no type
+        schema["properties"] |= {
+            name: {"type": "string", **value} for name, value in schema["properties"].items() if "enum" in value
+        }
     for schema, optional in (
         *((state, name) for name in ("label", "statusDescription", "resourceId", "resource", "error", "trouble")),
         (trouble, "retryAt"),
@@ -112,7 +122,7 @@ def _states() -> dict[str, Any]:
     for name, description in _STATE_PROPERTIES.items():
         state["properties"][name]["description"] = description
     state["description"] = "The state of a job: Graph's asyncJobStatus, with `jobId`, `at` and `label`."
-    state["examples"] = [RUNNING, COMPLETED, FAILED]
+    state["examples"] = list(STATES.values())
     return components
 
 
@@ -194,7 +204,7 @@ _CALLBACKS = {
     "Message": _object(
         "The body of a callback (webhook). The bytes are the same on every attempt of an event.",
         "type timestamp data",
-        [{"type": "job.completed", "timestamp": COMPLETED["at"], "data": COMPLETED}],
+        [message(kind) for kind in KINDS],
         type={"type": "string", "enum": [f"job.{kind}" for kind in KINDS]},
         timestamp={**_TIME, "description": "when the event happened"},
         data=ref("schemas", "State"),
@@ -202,29 +212,39 @@ _CALLBACKS = {
 }
 _IDS = ("date", "request-id", "client-request-id")
 _ERRORS = {
-    "Error": _object(
+    "GatewayError": _object(
         "An error of the gateway, in the format of Graph's errors.",
         "error",
         [example("404 jobNotFound")],
-        error=_object(
-            "",
-            "code message innerError",
-            [],
-            code=ref("schemas", "ErrorCode"),
-            message={**TEXT, "description": "what was wrong with which input, and what to do"},
-            innerError=_object("", " ".join(_IDS), [], **dict.fromkeys(_IDS, TEXT)),
-        ),
+        error=ref("schemas", "GatewayErrorContent"),
     ),
+    "GatewayErrorContent": _object(
+        "What went wrong in the gateway.",
+        "code message innerError",
+        [],
+        code=ref("schemas", "ErrorCode"),
+        message={**TEXT, "description": "what was wrong with which input, and what to do"},
+        innerError=ref("schemas", "InnerError"),
+    ),
+    "InnerError": _object("The ids of the request that failed, and when.", "", [], **dict.fromkeys(_IDS, TEXT)),
     "ErrorCode": {
         "type": "string",
         "enum": CODES,
         "description": "\n".join(f"- `{fault}`: {meaning}" for fault, meaning in FAULTS.items()),
     },
     "UpstreamError": _object(
-        "An error of upstream, passed on unchanged; or one of the gateway, which has all of an `Error`.",
+        "An error of upstream, passed on unchanged; or one of the gateway, which has all of a `GatewayError`.",
         "",
         [{"error": {"code": "itemNotFound", "message": "The resource could not be found."}}],
-        error=_object("", "", [], code=TEXT, message=TEXT, innerError=_object("", "", [], **dict.fromkeys(_IDS, TEXT))),
+        error=ref("schemas", "UpstreamErrorContent"),
+    ),
+    "UpstreamErrorContent": _object(
+        "What went wrong upstream, or in the gateway.",
+        "",
+        [],
+        code=TEXT,
+        message=TEXT,
+        innerError=ref("schemas", "InnerError"),
     ),
 }
 _REQUESTS = {
@@ -232,14 +252,22 @@ _REQUESTS = {
         "The body of Graph's copy request; the gateway passes it on unchanged.",
         "",
         [{"parentReference": {"path": "/drive/root:/Documents"}, "name": "Copy of LargeFolder1"}],
-        parentReference=_object("the target folder", "", [], driveId=TEXT, id=TEXT, path=TEXT),
+        parentReference=ref("schemas", "ItemReference"),
         name={**TEXT, "description": "the new item's name; by default the original's"},
+    ),
+    "ItemReference": _object(
+        "A target folder. That of a move is in the item's own drive, and needs no `driveId`.",
+        "",
+        [],
+        driveId=TEXT,
+        id=TEXT,
+        path=TEXT,
     ),
     "Move": _object(
         "The body of Graph's request to move an item; the gateway passes it on unchanged.",
         "parentReference",
         [{"parentReference": {"path": "/drive/root:/Documents"}}],
-        parentReference=_object("the target folder, in the item's own drive", "", [], id=TEXT, path=TEXT),
+        parentReference=ref("schemas", "ItemReference"),
         name={**TEXT, "description": "the item's new name; by default the one that it has"},
     ),
     "Label": _object(
