@@ -31,9 +31,11 @@ def kind(schema: Mapping[str, Any]) -> Html:
 
 
 def properties(schema: Mapping[str, Any]) -> Html:
-    """The table of an object's properties."""
-    if "properties" not in schema:
+    """The table of an object's properties, or what else the schema is."""
+    if "$ref" in schema:
         return element("p", "All of ", kind(schema), ", and:")
+    if "properties" not in schema:
+        return element("p", kind(schema))
     required = element("span", " required", class_="must")
     rows = [
         (

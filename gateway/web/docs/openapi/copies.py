@@ -190,7 +190,7 @@ def responses(base: str) -> dict[str, Any]:
         "content": {
             "application/json": {
                 "schema": ref("schemas", "DriveItem"),
-                "example": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1", "folder": {"childCount": 2}},
+                "example": {"id": "01MOWKYVLARGEFOLDER1", "name": "LargeFolder1"},
             },
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import msgspec
@@ -76,7 +77,7 @@ _STATE_PROPERTIES = {
 
 def schemas(base: str) -> dict[str, Any]:
     """All schemas by name; the URLs in the examples begin with `base`."""
-    return {**_states(), **_CALLBACKS, **_ERRORS, **_REQUESTS, **_responses(base)}
+    return {**_states(), **_WORDS, **_CALLBACKS, **_ERRORS, **_REQUESTS, **_responses(base)}
 
 
 def just_started(base: str) -> dict[str, Any]:
@@ -99,10 +100,9 @@ def _states() -> dict[str, Any]:
     )
     state = components["State"]
     trouble = components["Trouble"]
-    for schema in components.values():  # msgspec gives a Literal no type
-        schema["properties"] |= {
-            name: {"type": "string", **value} for name, value in schema["properties"].items() if "enum" in value
-        }
+    for name, schema, field in (("ErrorOrigin", components["JobError"], "origin"), ("TroubleCode", trouble, "code")):
+        components[name] = _words(schema["properties"][field].pop("enum"))
+        schema["properties"][field] |= ref("schemas", name)
     for schema, optional in (
         *((state, name) for name in ("label", "statusDescription", "resourceId", "resource", "error", "trouble")),
         (trouble, "retryAt"),
@@ -135,9 +135,20 @@ def _object(description: str, required: str, examples: list[Any], **properties: 
     return {key: value for key, value in schema.items() if value} | ({"examples": examples} if examples else {})
 
 
+def _words(words: Iterable[str]) -> dict[str, Any]:
+    """An enumeration. Each is a component, so that generated code names it once and for what it is."""
+    return {"type": "string", "enum": list(words)}
+
+
+_WORDS = {
+    "CallbackEvent": _words(KINDS),
+    "CallbackState": _words(get_args(CallbackState)),
+    "MessageType": _words(f"job.{kind}" for kind in KINDS),
+    "HealthStatus": _words(("ok", "ready")),
+}
 _EVENTS = {
     "type": "array",
-    "items": {"type": "string", "enum": list(KINDS)},
+    "items": ref("schemas", "CallbackEvent"),
     "minItems": 1,
     "uniqueItems": True,
     "description": "the events to send to it; completed and failed by default",
@@ -174,8 +185,7 @@ _CALLBACKS = {
         url={**TEXT, "description": "scheme and host only: the rest is a secret"},
         events=_EVENTS,
         state={
-            "type": "string",
-            "enum": list(get_args(CallbackState)),
+            **ref("schemas", "CallbackState"),
             "description": "active: events are to be sent, now or later; delivered: all events were delivered; "
             "exhausted: given up after the last attempt; gone: the receiver answered 410",
         },
@@ -205,7 +215,7 @@ _CALLBACKS = {
         "The body of a callback (webhook). The bytes are the same on every attempt of an event.",
         "type timestamp data",
         [message(kind) for kind in KINDS],
-        type={"type": "string", "enum": [f"job.{kind}" for kind in KINDS]},
+        type=ref("schemas", "MessageType"),
         timestamp={**_TIME, "description": "when the event happened"},
         data=ref("schemas", "State"),
     ),
@@ -343,10 +353,10 @@ def _responses(base: str) -> dict[str, Any]:
             nextLink={**_URL, "description": "the next page, when there is one"},
         ),
         "Gone": _object("Sent once for an unknown job.", "jobId", [{"jobId": JOB}], jobId=TEXT),
-        "Status": _object(
+        "Health": _object(
             "The result of a health or readiness check that passed.",
             "status",
             [{"status": "ok"}],
-            status={"type": "string", "enum": ["ok", "ready"]},
+            status=ref("schemas", "HealthStatus"),
         ),
     }

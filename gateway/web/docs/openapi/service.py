@@ -81,13 +81,13 @@ PATHS: dict[str, Any] = {
         "health",
         "Health check",
         "Whether the process answers; it asks neither the store nor upstream.",
-        json_answer(ref("schemas", "Status"), "alive", alive={"status": "ok"}),
+        json_answer(ref("schemas", "Health"), "alive", alive={"status": "ok"}),
     ),
     "/readyz": _get(
         "ready",
         "Readiness check",
         "Whether the gateway takes copies: its store is within reach, and it is not shutting down.",
-        json_answer(ref("schemas", "Status"), "ready for copies", ready={"status": "ready"}),
+        json_answer(ref("schemas", "Health"), "ready for copies", ready={"status": "ready"}),
         **errors("503 serviceNotAvailable"),
     ),
     "/metrics": _get(
