@@ -86,15 +86,22 @@ def headers(*names: str) -> dict[str, Any]:
 
 
 def parameter(
-    name: str, where: str, description: str, example: Any = None, *, required: bool = False, **schema: Any
+    name: str,
+    where: str,
+    description: str,
+    example: Any = None,
+    *,
+    required: bool = False,
+    of: str | None = None,
+    **schema: Any,
 ) -> dict[str, Any]:
-    """A parameter in `where`: path, query or header. `schema` adds to the type string."""
+    """A parameter in `where`: path, query or header. Its schema is the component `of`, or a string with `schema`."""
     return {
         "name": name,
         "in": where,
         "description": description,
         "required": required,
-        "schema": {"type": "string", **schema},
+        "schema": ref("schemas", of) if of else {"type": "string", **schema},
         **({} if example is None else {"example": example}),
     }
 

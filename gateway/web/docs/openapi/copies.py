@@ -33,13 +33,10 @@ _PLACES = {
     "PathBelowItem": ("items/{itemId}:/{pathBelowItem}:", ("itemId", "pathBelowItem")),
     "PathBelowRoot": ("root:/{pathBelowRoot}:", ("pathBelowRoot",)),
 }
-_ACTIONS = ("archive", "unarchive", "assignSensitivityLabel")
 _MORE_SEGMENTS = "; it may have several segments, each percent-encoded, separated by /"
 PARAMETERS = {
-    "version": parameter("version", "path", "Graph's version", "v1.0", required=True, enum=["v1.0", "beta"]),
-    "owners": parameter(
-        "owners", "path", "the kind of owner", "users", required=True, enum=["users", "groups", "sites"]
-    ),
+    "version": parameter("version", "path", "Graph's version", "v1.0", of="GraphVersion", required=True),
+    "owners": parameter("owners", "path", "the kind of owner", "users", of="OwnerKind", required=True),
     "ownerId": parameter(
         "ownerId",
         "path",
@@ -73,15 +70,15 @@ PARAMETERS = {
         "path",
         "what to do with the item; in either spelling",
         "assignSensitivityLabel",
+        of="ItemAction",
         required=True,
-        enum=[spelling + action for action in _ACTIONS for spelling in ("", "microsoft.graph.")],
     ),
     "conflictBehavior": parameter(
         "@microsoft.graph.conflictBehavior",
         "query",
         "what to do when the name is taken",
         "rename",
-        enum=["fail", "rename", "replace"],
+        of="ConflictBehavior",
     ),
     "Idempotency-Key": parameter(
         "Idempotency-Key",

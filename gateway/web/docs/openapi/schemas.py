@@ -145,6 +145,14 @@ _WORDS = {
     "CallbackState": _words(get_args(CallbackState)),
     "MessageType": _words(f"job.{kind}" for kind in KINDS),
     "HealthStatus": _words(("ok", "ready")),
+    "GraphVersion": _words(("v1.0", "beta")),
+    "OwnerKind": _words(("users", "groups", "sites")),
+    "ConflictBehavior": _words(("fail", "rename", "replace")),
+    "ItemAction": _words(
+        spelling + action
+        for action in ("archive", "unarchive", "assignSensitivityLabel")
+        for spelling in ("", "microsoft.graph.")
+    ),
 }
 _EVENTS = {
     "type": "array",
@@ -353,6 +361,7 @@ def _responses(base: str) -> dict[str, Any]:
             nextLink={**_URL, "description": "the next page, when there is one"},
         ),
         "Gone": _object("Sent once for an unknown job.", "jobId", [{"jobId": JOB}], jobId=TEXT),
+        "Document": {"type": "object", "description": "A document, as its own format describes it."},
         "Health": _object(
             "The result of a health or readiness check that passed.",
             "status",

@@ -34,7 +34,7 @@ def _page(description: str, *named: str) -> dict[str, Any]:
 
 
 def _document(description: str, example: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    content = {"application/json": {"schema": ref("schemas", "Document"), "example": example}}
     return {"description": description, "headers": headers(), "content": content}
 
 
