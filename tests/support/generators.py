@@ -1,8 +1,8 @@
 """Generators of client code and linters that read an OpenAPI document: of Java, Python and Node, run for real.
 
-Their packages are apart from those of other tests: openapi-python-client needs an older typer than the gateway's commands
-do, and the tests of Node would wait for four times as many packages. `generators/requirements.txt` pins what pip installs,
-`generators/package-lock.json` what npm does; it is renewed as `node.py` says.
+Their packages are apart from those of other tests: openapi-python-client needs an older typer than the gateway's
+commands do, and the tests of Node would wait for many more packages. `generators/requirements.txt` pins what pip
+installs, `generators/package-lock.json` what npm does; it is renewed as `node.py` says.
 """
 
 from __future__ import annotations
