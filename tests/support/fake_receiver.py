@@ -160,11 +160,11 @@ async def hanging(_request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-def going(*percentages: float, end: str | None = "completed") -> Answer:
-    """A monitor that tells these percentages, one a poll, and then how the copy ended."""
+def going(*percentages: float, end: str | None = "completed", **more: Any) -> Answer:
+    """A monitor that tells these percentages, one a poll, and then how the copy ended, with `more` of it."""
     told: list[dict[str, Any]] = [{"status": "inProgress", "percentageComplete": number} for number in percentages]
     if end is not None:
-        told.append({"status": end})
+        told.append({"status": end, **more})
 
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.json_response(told.pop(0) if len(told) > 1 else told[0])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser
 
-from tests.support.browser import tab
+from tests.support.browser import front_end, tab
 from tests.support.fake_receiver import going
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import COPY_BODY, lines_of_the_readme, serving
@@ -50,22 +48,6 @@ REFUSED = """
   events.onerror = () => told(events.readyState === EventSource.CLOSED ? "refused" : "reconnecting");
 })
 """
-
-
-@asynccontextmanager
-async def front_end() -> AsyncIterator[str]:
-    """Somebody's page, of an origin of its own."""
-
-    async def page(_request: web.Request) -> web.Response:
-        return web.Response(text="<!doctype html><link rel=icon href=data:,>", content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
 
 
 async def test_from_an_origin_that_is_allowed(tmp_path: Path, browser: Browser) -> None:
