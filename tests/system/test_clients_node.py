@@ -1,5 +1,5 @@
-"""Programs of the field on Node: EventSource, fetch-event-source, a client generated from the document, and a
-development server's proxy that compresses.
+"""Programs of the field on Node: those that follow streams, Durable Functions' poller, a client generated from the
+document, and a development server's proxy that compresses.
 """
 
 from __future__ import annotations
@@ -19,25 +19,55 @@ from aiohttp import web
 from gateway.simulator import Simulator, running
 from tests.support import node
 from tests.support.callers import calling
+from tests.support.fake_receiver import going
 from tests.support.fake_upstream import answering, faking
-from tests.support.harness import OPERATOR_KEY, Process, serving
+from tests.support.harness import FOLDER, OPERATOR, OPERATOR_KEY, Process, Running, serving
 from tests.support.harness import events as events_of
 
 FOLLOWERS = """
 import { EventSource } from "eventsource";
+import { createEventSource } from "eventsource-client";
+import { EventSourceParserStream } from "eventsource-parser/stream";
 import { fetchEventSource } from "@microsoft/fetch-event-source";
 
+const delay = (ms) => new Promise((done) => setTimeout(done, ms));
 const url = process.env.EVENTS;
 const kinds = ["progress", "completed", "failed"];
-const tell = (client, event, name, id, data) =>
+const tell = (client, name, id, data) =>
   console.log(JSON.stringify({ client, name, id, state: JSON.parse(data) }));
 
 const source = new EventSource(url);
 for (const kind of kinds)
   source.addEventListener(kind, (event) => {
-    tell("eventsource", event, kind, event.lastEventId, event.data);
+    tell("eventsource", kind, event.lastEventId, event.data);
     if (kind !== "progress") source.close();
   });
+
+const client = createEventSource({
+  url,
+  onMessage({ event, id, data }) {
+    tell("eventsource-client", event, id, data);
+    if (event !== "progress") client.close();
+  },
+});
+
+// It only parses: a loop around it comes back with the last id.
+async function parsed() {
+  for (let last, name; name !== "completed" && name !== "failed"; await delay(500)) {
+    try {
+      const { body } = await fetch(url, { headers: last ? { "Last-Event-ID": last } : {} });
+      for await (const { event, id, data } of body
+        .pipeThrough(new TextDecoderStream())
+        .pipeThrough(new EventSourceParserStream())) {
+        tell("eventsource-parser", event, id, data);
+        [last, name] = [id, event];
+      }
+    } catch {
+      // the gateway is away
+    }
+  }
+}
+parsed();
 
 // It is written for browsers and asks them for two things: timers by `window`, and whether the tab is seen.
 globalThis.window = globalThis;
@@ -47,7 +77,7 @@ await fetchEventSource(url, {
   signal: over.signal,
   onmessage({ event, id, data }) {
     if (!data) return; // it hands out comments and `retry:` as messages without data
-    tell("fetch-event-source", event, event, id, data);
+    tell("fetch-event-source", event, id, data);
     if (event !== "progress") over.abort();
   },
   onclose() {
@@ -55,6 +85,8 @@ await fetchEventSource(url, {
   },
 });
 """
+
+CLIENTS = ("eventsource", "eventsource-client", "eventsource-parser", "fetch-event-source")
 
 GENERATE = """
 import { createClient } from "@hey-api/openapi-ts";
@@ -128,6 +160,7 @@ async def script(text: str, **environment: str) -> AsyncIterator[asyncio.subproc
         *node.running(text),
         cwd=node.FOLDER,
         env={**os.environ, **environment},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -152,7 +185,7 @@ async def test_followers_across_a_restart(tmp_path: Path) -> None:
         async with script(FOLLOWERS, EVENTS=job["events"]) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            seen: dict[str, list[dict[str, Any]]] = {"eventsource": [], "fetch-event-source": []}
+            seen: dict[str, list[dict[str, Any]]] = {name: [] for name in CLIENTS}
             while not all(events and events[-1]["state"]["percentageComplete"] > 25 for events in seen.values()):
                 line = await process.stdout.readline()
                 assert line, (await process.stderr.read()).decode()
@@ -169,7 +202,52 @@ async def test_followers_across_a_restart(tmp_path: Path) -> None:
         assert [event["id"] for event in events] == [str(number) for number in range(1, len(events) + 1)]
         assert [event["name"] for event in events[-2:]] == ["progress", "completed"]
         assert events[-1]["state"]["percentageComplete"] == 100.0
-    assert seen["eventsource"][-1]["state"] == seen["fetch-event-source"][-1]["state"]
+        assert events == [{**event, "client": events[0]["client"]} for event in seen["eventsource"]]
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+async def test_durable_functions(end: str, tmp_path: Path) -> None:
+    """`callHttp` starts a copy, asks the Location of each 202 after the wait that it names, and returns the end."""
+    node.node()
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_poll = going(10, end=None)
+        told: list[dict[str, Any]] = []
+        source = (node.LISTS[0].parent / "durable.js").read_text()
+        async with script(source, URL=f"{gateway.url}{FOLDER}/copy") as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            async for line in process.stdout:
+                told.append(json.loads(line))
+                if "waits" in told[-1]:
+                    reached = {"percentageComplete": 60} if len(told) == 2 else {"status": end}
+                    upstream.on_poll = going(60, end=None) if len(told) == 2 else going(end=end)
+                    await reaches(gateway, reached)
+                    process.stdin.write(b"\n")
+            assert await process.wait() == 0, (await process.stderr.read()).decode()
+        assert upstream.copies() == 1
+        async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+            (state,) = (await response.json())["value"]
+    asked, waits, output = told[:-1:2], told[1:-1:2], told[-1]["output"]
+    job = f"{gateway.url}/jobs/{state['jobId']}"
+    assert [(one["asks"], one["status"]) for one in asked] == [
+        (f"{gateway.url}{FOLDER}/copy", 202),
+        (job, 202),
+        (job, 200),
+    ]
+    assert [one["waits"] for one in waits] == [int(one["retryAfter"]) for one in asked[:-1]]
+    assert (output["statusCode"], json.loads(output["content"])) == (200, state)
+    assert state["status"] == end
+
+
+async def reaches(gateway: Running, state: dict[str, Any]) -> None:
+    """Wait until the gateway's only job is there."""
+    while True:
+        async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
+            (job,) = (await response.json())["value"]
+        if state.items() <= job.items():
+            return
+        await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("path", ["/jobs/{job}/events", "/events?job={job}"])
