@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ from tests.support.fake_receiver import going
 from tests.support.fake_upstream import Answer, answering, faking
 from tests.support.harness import COPY_BODY, Running, free_port, serving
 from tests.support.nginx import Nginx
-from tests.support.wire import wired
+from tests.support.wire import Wire, wired
 
 SCRIPTS = Path(node.__file__).parent / "npm"
 BUNDLE = """
@@ -109,9 +110,15 @@ TABLE = {
 }
 """By the names in followers.js."""
 
+PATHS: dict[str, tuple[list[tuple[str, str]], str]] = {
+    "/jobs/{job}/events": ([], ""),
+    "/events?job=nobody&job={job}": ([("-,0", "gone")], "-,"),
+}
+"""The streams, with the events that come before the job's, and what stands before its numbers in their ids."""
+
 
 async def test_followers(tmp_path: Path, browser: Browser) -> None:
-    """All on connections that break in the middle: who resumes has each event once and in order."""
+    """On connections that break in the middle, of one job and of many: who resumes has each event once, in order."""
     async with (
         front_end(bundled("followers.js")) as origin,
         faking() as upstream,
@@ -122,30 +129,37 @@ async def test_followers(tmp_path: Path, browser: Browser) -> None:
         opened.expects("net::ERR_", "network error", "status 204")
         upstream.on_poll = at(10)
         asked = recorded(gateway)
-        jobs = {name: (await gateway.copy())["jobId"] for name in TABLE}
-        wires = {
-            name: await stack.enter_async_context(wired(gateway.url)) for name in TABLE
-        }  # a browser has six for one
-        urls = {name: f"{wires[name].url}/jobs/{jobs[name]}/events" for name in TABLE}
+        jobs = {(client, path): (await gateway.copy())["jobId"] for client in TABLE for path in PATHS}
+        wires: list[Wire] = []
+        streams: dict[str, dict[str, str]] = {}
+        for (client, path), job in jobs.items():
+            # Each at a port of its own, since a browser has six connections to one.
+            wires.append(await stack.enter_async_context(wired(gateway.url)))
+            streams[job] = {"client": client, "url": wires[-1].url + path.format(job=job)}
+        resuming = [job for (client, _), job in jobs.items() if TABLE[client].resumes]
         await opened.page.goto(origin)
-        await opened.page.evaluate("(urls) => follow(urls)", urls)
-        await opened.page.wait_for_function("([at, names]) => have([at, names])", arg=[10, list(TABLE)])
-        for wire in wires.values():
+        await opened.page.evaluate("(streams) => follow(streams)", streams)
+        await opened.page.wait_for_function("(wanted) => have(wanted)", arg=[10, list(streams)])
+        for wire in wires:
             await wire.cut()
         upstream.on_poll = at(60)
-        resuming = [name for name in TABLE if TABLE[name].resumes]
-        await opened.page.wait_for_function("([at, names]) => have([at, names])", arg=[60, resuming])
+        await opened.page.wait_for_function("(wanted) => have(wanted)", arg=[60, resuming])
         upstream.on_poll = going()
         told = await opened.page.evaluate("told")
         with anyio.fail_after(30):
-            while not all(one["stopped"] or refusals(asked[jobs[name]]) > 1 for name, one in told.items()):
+            while not all(one["stopped"] or refusals(asked[job]) > 1 for job, one in told.items()):
                 await anyio.sleep(0.02)
                 told = await opened.page.evaluate("told")
-    assert {name: judged(asked[jobs[name]], told[name]["stopped"]) for name in TABLE} == TABLE
-    for name, one in told.items():
-        names = ["progress", "progress", "progress", "completed"][: 4 if name in resuming else 2]
-        assert [event["name"] for event in one["seen"]] == names, name
-        assert [event["id"] for event in one["seen"]] == [str(number + 1) for number in range(len(names))], name
+    for path, (first, before) in PATHS.items():
+        assert {
+            client: judged(asked[jobs[client, path]], told[jobs[client, path]]["stopped"]) for client in TABLE
+        } == TABLE
+        for client in TABLE:
+            job = jobs[client, path]
+            names = ["progress", "progress", "progress", "completed"][: 4 if job in resuming else 2]
+            ids = [before + str(number + 1) for number in range(len(names))]
+            events = [*first, *zip(ids, names, strict=True)]
+            assert [(event["id"], event["name"]) for event in told[job]["seen"]] == events, (client, path)
 
 
 def judged(asked: Sequence[Asked], stopped: bool) -> Follows:
@@ -169,10 +183,11 @@ def recorded(gateway: Running) -> dict[str, list[Asked]]:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers, job = Headers(scope=scope), scope["path"].split("/")[2]
+                headers, query = Headers(scope=scope), parse_qs(scope["query_string"].decode())
                 preflight = headers.get("Access-Control-Request-Headers") if scope["method"] == "OPTIONS" else None
-                query = QUERY if scope["query_string"].startswith(QUERY.encode()) else None
-                asked[job].append(Asked(message["status"], preflight, HEADER if HEADER in headers else query))
+                resumes = HEADER if HEADER in headers else QUERY if QUERY in query else None
+                job = query["job"][-1] if "job" in query else scope["path"].split("/")[2]
+                asked[job].append(Asked(message["status"], preflight, resumes))
             await send(message)
 
         await inner(scope, receive, sent if scope["path"].endswith("/events") else send)

@@ -190,7 +190,7 @@ ROWS = {
         (GOING, (2.5, renamed("jobs", "jobs_away")), (8, renamed("jobs_away", "jobs")), DONE),
     ),
     "the job is forgotten between two polls": Row(
-        "(202 )+404", "jobNotFound", (GOING, (5.5, monitor("completed"))), settings={"retention": 0.1}
+        "(202 )+404", "jobNotFound", (GOING, (5.1, monitor("completed"))), settings={"retention": 0.1}
     ),
     "upstream refuses": Row("403", "accessDenied", ((0, started(403, error("accessDenied"))),)),
     "upstream throttles the start": Row(

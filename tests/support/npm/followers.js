@@ -8,7 +8,7 @@ import { fetchEventSource as sentool } from "@sentool/fetch-event-source";
 import Reconnecting from "reconnecting-eventsource";
 import { SSE } from "sse.js";
 
-const kinds = ["progress", "completed", "failed"];
+const kinds = ["progress", "completed", "failed", "gone"];
 
 function listen(source, { tell, stop }) {
   for (const kind of kinds)
@@ -55,16 +55,16 @@ const followers = {
 
 const told = {};
 
-function follow(urls) {
-  for (const [name, url] of Object.entries(urls)) {
-    const mine = (told[name] = { seen: [], stopped: false });
+function follow(streams) {
+  for (const [key, { client, url }] of Object.entries(streams)) {
+    const mine = (told[key] = { seen: [], stopped: false });
     const tell = ({ event, id, data }) => {
       if (data) mine.seen.push({ id: String(id), name: event, percentage: JSON.parse(data).percentageComplete });
     };
-    followers[name](url, { tell, stop: () => (mine.stopped = true) });
+    followers[client](url, { tell, stop: () => (mine.stopped = true) });
   }
 }
 
-const have = ([percentage, names]) => names.every((name) => told[name].seen.at(-1)?.percentage === percentage);
+const have = ([percentage, keys]) => keys.every((key) => told[key].seen.at(-1)?.percentage === percentage);
 
 Object.assign(globalThis, { told, follow, have });
