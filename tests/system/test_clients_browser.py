@@ -45,7 +45,7 @@ def bundled(name: str) -> str:
     return ran.stdout.decode()
 
 
-@pytest.mark.parametrize("sdk", ["@microsoft/microsoft-graph-client", "@pnp/graph"])
+@pytest.mark.parametrize("sdk", ["@microsoft/microsoft-graph-client", "@microsoft/msgraph-sdk-core", "@pnp/graph"])
 async def test_sdks_of_graph(sdk: str, tmp_path: Path, browser: Browser) -> None:
     """With their base URL and hosts changed alone, through nginx's TLS: the copy, its events to the end, its result."""
     port = free_port()
