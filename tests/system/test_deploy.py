@@ -1,4 +1,4 @@
-"""What deploy/ holds beside nginx.conf: each file against its rules and the others, and the commands of its page."""
+"""What deploy/ holds beside proxies/: each file against its rules and the others, and the commands of its page."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def known_settings(environment: dict[str, str]) -> None:
 
 def test_nginx_has_the_gateways_of_compose() -> None:
     """By name and port, in each of its two lists; and its times are those of the gateway's settings."""
-    text = (DEPLOY / "nginx.conf").read_text()
+    text = (DEPLOY / "proxies" / "nginx.conf").read_text()
     servers = re.findall(r"server (gateway-\d:\d+)", text)
     assert servers == ["gateway-1:8000", "gateway-2:8000"] * 2
     assert dict(instructions())["EXPOSE"] == "8000"

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf in a real nginx, before two gateways that share a database."""
+"""deploy/proxies/nginx.conf in a real nginx, before two gateways that share a database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from tests.support.fake_upstream import FakeUpstream, faking
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, free_port
-from tests.support.nginx import Nginx
+from tests.support.proxies import Nginx
 
 SECONDS = 40
 LONG_KEY = "k" * 15_000  # as long as a token may get
@@ -47,7 +47,7 @@ async def site(
 ) -> AsyncIterator[Site]:
     values = {"store_url": database_url, "lease": 1, **values}
     ports = free_port(), free_port()
-    with Nginx(folder, ports, changes) as nginx:
+    with Nginx(folder, ports[0], changes, other=ports[1]) as nginx:
         async with faking() as upstream:
             gateways = [Process(upstream.url, folder, port=port, public_url=nginx.url, **values) for port in ports]
             for gateway in gateways:
@@ -239,7 +239,7 @@ async def test_no_gateway_answers(http2: bool, tmp_path: Path) -> None:
     """A stream is told to come back, whatever it was opened with; POST and PATCH get 502, anything else 503; and of the
     paths, which are capabilities, nothing is in the logs.
     """
-    with Nginx(tmp_path, (free_port(), free_port())) as nginx:
+    with Nginx(tmp_path, free_port(), other=free_port()) as nginx:
         async with nginx.client(http2=http2) as client:
             waits = set()
             for path in ("/jobs/secret-job/events", "/jobs/secret-job/events?lastEventId=3", "/events?job=secret-job"):
