@@ -11,6 +11,7 @@ from playwright.async_api import Browser
 from tests.support.browser import front_end, tab
 from tests.support.fake_receiver import going
 from tests.support.fake_upstream import answering, faking
+from tests.support.front_end import front_end
 from tests.support.harness import COPY_BODY, lines_of_the_readme, serving
 
 START = """
