@@ -57,7 +57,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 NO_ROUTE = "other"
 """The route name, in metrics and logs, of a request that matches no route."""
-_QUIET = ("/healthz", "/readyz", "/metrics", "/page/{part}")
+_QUIET = ("/healthz", "/readyz", "/metrics", "/page/{part}", "/follow.js")
 """Routes whose requests are logged at debug: probes, scrapes, and the files of the page."""
 
 log = EventLog("gateway.requests")

@@ -37,6 +37,7 @@ def table(
         Route("/openapi.json", service.openapi),
         Route("/asyncapi.json", service.asyncapi),
         Route("/docs", service.docs),
+        Route("/follow.js", page.follow),
         Route("/", page.page),
         Route("/page/{part}", page.part),
     ]

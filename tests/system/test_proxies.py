@@ -1,5 +1,6 @@
-"""Each file of deploy/proxies/ in its real proxy: no event late, no byte of a path changed, no copy sent twice, a browser
-that goes on after the only gateway was away, and a reader that takes nothing cut.
+"""Each file of deploy/proxies/ in its real proxy: no event late, no byte of a path changed, no copy sent twice.
+
+A browser goes on after the only gateway was away; a reader that takes nothing is cut.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from playwright.async_api import Browser
 
 from tests.support.browser import tab
 from tests.support.fake_upstream import FakeUpstream, faking, reset
-from tests.support.front_end import front_end
+from tests.support.front_end import front_end, site
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_port
 from tests.support.proxies import PROXIES, Apache, Caddy, Envoy, HAProxy, Nginx, Proxy, Varnish, started
 
@@ -100,7 +101,7 @@ def present(folder: Path, port: int, changes: dict[type[Proxy], dict[str, str]] 
 
 
 @pytest.fixture(scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory, anyio_backend: object) -> AsyncIterator[Site]:
+async def proxied(tmp_path_factory: pytest.TempPathFactory, anyio_backend: object) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     async with front_end() as origin, faking() as upstream:
         gateway = Process(upstream.url, folder, cors_origins=origin)
@@ -111,27 +112,27 @@ async def site(tmp_path_factory: pytest.TempPathFactory, anyio_backend: object) 
 
 
 @pytest.fixture(scope="module")
-async def absence(site: Site, browser: Browser) -> dict[type[Proxy], Any]:
+async def absence(proxied: Site, browser: Browser) -> dict[type[Proxy], Any]:
     """What a page behind each proxy has seen, that was open while the gateway was killed, away, and started again."""
-    job = await site.copy(30)
+    job = await proxied.copy(30)
     async with AsyncExitStack() as stack:
         pages = {}
-        for kind, proxy in site.proxies.items():
+        for kind, proxy in proxied.proxies.items():
             opened = await stack.enter_async_context(tab(browser, ignore_https_errors=True))
             opened.expects("net::ERR_")  # the broken streams
-            await opened.page.goto(site.origin)
+            await opened.page.goto(proxied.origin)
             await opened.page.evaluate(FOLLOW, f"{proxy.url}/jobs/{job}/events")
             pages[kind] = opened.page
         for page in pages.values():
             await page.wait_for_function("seen.length >= 2")
-        site.gateway.kill()
+        proxied.gateway.kill()
         begun = time.monotonic()
         with anyio.move_on_after(SECONDS):  # a page that has given up opens no more; its test says so
             for page in pages.values():
                 await page.wait_for_function("opened >= 3 || gaveUp")
         assert time.monotonic() - begun > AWAY
-        await site.gateway.start()
-        site.percentage = 100
+        await proxied.gateway.start()
+        proxied.percentage = 100
         for page in pages.values():
             await page.wait_for_function("seen.at(-1)[1] === 'completed' || gaveUp")
         return {kind: await page.evaluate("({ seen, gaveUp, opened })") for kind, page in pages.items()}
@@ -150,11 +151,11 @@ def test_a_browser_goes_on_after_the_gateway_was_away(kind: type[Proxy], absence
 
 
 @pytest.fixture(scope="module")
-async def delays(site: Site) -> dict[type[Proxy], list[float]]:
-    """Seconds by which each event comes later through a proxy than directly. One happens when all have the one before."""
-    job = await site.copy(0)
-    readers = [(None, site.gateway.url, True)]
-    readers += [(kind, proxy.url, proxy.trust()) for kind, proxy in site.proxies.items()]
+async def delays(proxied: Site) -> dict[type[Proxy], list[float]]:
+    """Seconds by which each event is later through a proxy than directly; it happens when all have the one before."""
+    job = await proxied.copy(0)
+    readers: list[tuple[Any, str, Any]] = [(None, proxied.gateway.url, True)]
+    readers += [(kind, proxy.url, proxy.trust()) for kind, proxy in proxied.proxies.items()]
     came: dict[Any, dict[str, float]] = {kind: {} for kind, *_ in readers}
 
     async def read(kind: Any, url: str, trust: Any) -> None:
@@ -169,9 +170,9 @@ async def delays(site: Site) -> dict[type[Proxy], list[float]]:
         async with asyncio.TaskGroup() as tasks:
             for reader in readers:
                 tasks.create_task(read(*reader))
-            for site.percentage in range(10, 101, 5):
+            for proxied.percentage in range(10, 101, 5):
                 before = len(came[None])
-                while any(len(times) == before for times in came.values()):
+                while any(len(times) == before for times in came.values()):  # noqa: ASYNC110 - readers have no event
                     await anyio.sleep(0.005)
     direct = came.pop(None)
     return {kind: [times[number] - direct[number] for number in direct] for kind, times in came.items()}
@@ -185,17 +186,17 @@ def test_events_come_as_they_happen(kind: type[Proxy], delays: dict[type[Proxy],
 
 
 @every_proxy
-async def test_a_path_arrives_as_it_was(kind: type[Proxy], site: Site) -> None:
+async def test_a_path_arrives_as_it_was(kind: type[Proxy], proxied: Site) -> None:
     """Byte for byte, whatever has a meaning elsewhere; what the gateway refuses, it refuses itself."""
     kind.find()
-    async with site.proxies[kind].client() as client:
+    async with proxied.proxies[kind].client() as client:
         for path in (
             "/v1.0/drives/b!x,y/items/01%21A%2CB",
             "/v1.0/me/drive/root:/a%20b/%C3%A4%25,!(1)'~;&=+$@:",
             "/beta/users/a%40b.example/drive/items/01%2a%2A?$select=id,name&x=%2F%2f!",
         ):
             answer = await client.get(raw(client, path))
-            assert (answer.status_code, site.upstream.asked[-1][1]) == (200, path)
+            assert (answer.status_code, proxied.upstream.asked[-1][1]) == (200, path)
         for path, status in (
             ("/v1.0/drives/b%2Fx/items/1", 400),
             ("/v1.0/me/drive/items/%2e%2E", 400),
@@ -302,13 +303,8 @@ async def endless() -> AsyncIterator[tuple[int, dict[str, Endless]]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         return await streams.setdefault(request.match_info["job"], Endless()).serve(request)
 
-    app = web.Application()
-    app.router.add_get("/jobs/{job}/events", serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][1], streams
-    await runner.cleanup()
+    async with site("/jobs/{job}/events", serve) as port:
+        yield port, streams
 
 
 @pytest.fixture(scope="module")

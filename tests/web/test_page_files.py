@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.job import COMPLETED, STATUSES
-from gateway.web.page import PAGE, PARTS
+from gateway.web.page import FOLLOW, PAGE, PARTS
 from tests.support.fake_upstream import faking
 from tests.support.harness import serving
 from tests.support.node import running
@@ -33,7 +33,7 @@ def of(module: str, names: str) -> str:
 
 
 def test_all_its_files_are_served_and_no_other() -> None:
-    assert {path.name for path in FOLDER.iterdir() if path.suffix not in ("", ".py")} == {PAGE, *PARTS}
+    assert {path.name for path in FOLDER.iterdir() if path.suffix not in ("", ".py")} == {FOLLOW, PAGE, *PARTS}
 
 
 def test_it_knows_the_words_of_a_status() -> None:
@@ -44,7 +44,7 @@ def test_it_knows_the_words_of_a_status() -> None:
 
 def test_it_names_no_address_outside() -> None:
     """But for the name by which SVG is known, which nobody asks."""
-    for name in (PAGE, *PARTS):
+    for name in (FOLLOW, PAGE, *PARTS):
         text = (FOLDER / name).read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text, name
         assert "https://" not in text.replace("https://…/jobs/…", ""), name

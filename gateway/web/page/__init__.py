@@ -6,6 +6,7 @@ they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from gateway.core.errors import NOT_FOUND, GatewayError
 
 PAGE = "index.html"
+FOLLOW = "follow.js"
 TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 PARTS = (
     "callbacks.js",
@@ -39,10 +41,13 @@ _HEADERS = {
 }
 
 
+_SHARED_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin"}
+
+
 class Page:
     def __init__(self) -> None:
         folder = files(__name__)
-        self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, *PARTS)}
+        self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, FOLLOW, *PARTS)}
 
     async def page(self, _request: Request) -> Response:
         return self._answer(PAGE)
@@ -54,5 +59,9 @@ class Page:
             raise GatewayError(NOT_FOUND, "The page has no such part.")
         return self._answer(name)
 
-    def _answer(self, name: str) -> Response:
-        return Response(self._contents[name], headers=_HEADERS, media_type=TYPES[name.rpartition(".")[2]])
+    async def follow(self, _request: Request) -> Response:
+        """The module that front ends of other origins import as well."""
+        return self._answer(FOLLOW, _SHARED_HEADERS)
+
+    def _answer(self, name: str, headers: Mapping[str, str] = _HEADERS) -> Response:
+        return Response(self._contents[name], headers=headers, media_type=TYPES[name.rpartition(".")[2]])

@@ -16,8 +16,9 @@ const CONNECTIONS = {
   connecting: "Connecting",
   live: "Live",
   reconnecting: "Reconnecting",
+  busy: "Busy, trying again",
   ended: "Ended",
-  refused: "Refused",
+  refused: "The gateway refuses these ids",
 };
 
 const at = (id) => document.getElementById(id);
@@ -179,14 +180,15 @@ function outcome(jobs, counts) {
   return jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state.status);
 }
 
-function connection(state, words = CONNECTIONS[state]) {
-  if (at("connection").dataset.state === state && at("connection-words").textContent === words) return;
+function connection(state) {
+  const words = CONNECTIONS[state];
+  if (at("connection").dataset.state === state) return;
   const before = at("connection").dataset.state;
   at("connection").dataset.state = state;
   show(at("connection"), state !== "idle");
   say(at("connection-words"), words);
-  if (state === "reconnecting" || state === "refused") announce(words);
-  else if (state === "live" && before === "reconnecting") announce("Live again");
+  if (["reconnecting", "busy", "refused"].includes(state)) announce(words);
+  else if (state === "live" && ["reconnecting", "busy"].includes(before)) announce("Live again");
 }
 
 function announce(words) {

@@ -1,17 +1,12 @@
-// One EventSource for all jobs, reopened after every failure.
+// The one stream that all jobs of the page share.
 
-const RETRY_DELAY = 2000; // ms; the gateway's own `retry:` applies while the browser reconnects by itself
+import { follow } from "../follow.js";
 
 export class Stream {
-  #source = null;
-  #timer = 0;
-  #asking = null;
+  #stop = null;
   #jobs = [];
 
-  /**
-   * `listener` has event(job, name, seq, state), lost(jobs) for unknown jobs, and connection(state, words), where state
-   * is idle, connecting, live, reconnecting, ended or refused.
-   */
+  /** `listener` has event(job, name, seq, state), lost(jobs) for unknown jobs, and connection(word) as in follow.js. */
   constructor(base, listener) {
     this.base = base;
     this.listener = listener;
@@ -22,64 +17,28 @@ export class Stream {
     this.close();
     this.#jobs = jobs;
     if (jobs.length === 0) return;
-    this.listener.connection("connecting");
-    const source = new EventSource(this.#url());
-    this.#source = source;
-    source.addEventListener("open", () => this.listener.connection("live"));
-    for (const name of ["progress", "completed", "failed"]) source.addEventListener(name, (event) => this.#take(event));
-    source.addEventListener("gone", (event) => {
-      const { jobId } = JSON.parse(event.data);
-      this.listener.lost(jobs.filter((job) => job.id === jobId));
-    });
-    source.addEventListener("error", () => {
-      if (source.readyState === EventSource.CLOSED) this.#ask();
-      else this.listener.connection("reconnecting");
+    // The event id of several jobs lists their positions in the order of the query.
+    const seen = jobs.some((job) => job.seq > 0) ? `&lastEventId=${jobs.map((job) => job.seq).join(",")}` : "";
+    const take = (state, event) => {
+      const place = jobs.findIndex((job) => job.id === state.jobId);
+      this.listener.event(jobs[place], event.type, Number(event.lastEventId.split(",")[place]), state);
+    };
+    this.#stop = follow(`${this.base}events?${jobs.map((job) => `job=${job.id}`).join("&")}${seen}`, {
+      progress: take,
+      completed: take,
+      failed: take,
+      gone: ({ jobId }) => this.listener.lost(jobs.filter((job) => job.id === jobId)),
+      connection: (word) => (word === "gone" ? this.listener.lost(jobs) : this.listener.connection(word)),
     });
   }
 
   close() {
-    this.#source?.close();
-    this.#source = null;
-    this.#asking?.abort();
-    clearTimeout(this.#timer);
+    this.#stop?.();
+    this.#stop = null;
   }
 
-  /** The network is back: reconnect now, before the browser's next attempt. */
+  /** The network is back: reconnect now, before the next attempt. */
   reopen() {
-    if (this.#source !== null) this.open(this.#jobs.filter((job) => !job.ended));
-  }
-
-  #url() {
-    // The event id of several jobs lists their positions in the order of the query.
-    const seen = this.#jobs.some((job) => job.seq > 0) ? `&lastEventId=${this.#jobs.map((job) => job.seq).join(",")}` : "";
-    return `${this.base}events?${this.#jobs.map((job) => `job=${job.id}`).join("&")}${seen}`;
-  }
-
-  #take(event) {
-    const state = JSON.parse(event.data);
-    const place = this.#jobs.findIndex((job) => job.id === state.jobId);
-    if (place === -1) return;
-    this.listener.event(this.#jobs[place], event.type, Number(event.lastEventId.split(",")[place]), state);
-  }
-
-  /** EventSource gave up and does not tell the status: a HEAD request to the same URL does. */
-  async #ask() {
-    this.#asking = new AbortController();
-    const { signal } = this.#asking;
-    let wait = RETRY_DELAY;
-    try {
-      const answer = await fetch(this.#url(), { method: "HEAD", signal });
-      if (answer.status === 404) return this.listener.lost(this.#jobs);
-      if (answer.status === 204) return this.listener.connection("ended");
-      if (answer.status === 400) return this.listener.connection("refused", "The gateway refuses these ids");
-      if (answer.status !== 200) {
-        wait = Math.max(Number(answer.headers.get("Retry-After")) * 1000, RETRY_DELAY);
-        this.listener.connection("reconnecting", answer.status === 503 ? "Busy, trying again" : undefined);
-      }
-    } catch {
-      if (signal.aborted) return;
-      this.listener.connection("reconnecting");
-    }
-    if (!signal.aborted) this.#timer = setTimeout(() => this.open(this.#jobs.filter((job) => !job.ended)), wait);
+    if (this.#stop !== null) this.open(this.#jobs.filter((job) => !job.ended));
   }
 }

@@ -71,7 +71,7 @@ HEADERS = {
     "Preference-Applied": _header("the wait that the gateway kept to; not sent if it answered early", "wait=30"),
     "Content-Security-Policy": _header("restricts what a browser may load and run", "sandbox"),
     "Cross-Origin-Opener-Policy": _header("isolates the page from windows of other origins", "same-origin"),
-    "Cross-Origin-Resource-Policy": _header("pages of other origins must not load it", "same-origin"),
+    "Cross-Origin-Resource-Policy": _header("whether pages of other origins may load it", "same-origin"),
     "Content-Encoding": _header("the compression that upstream used for the body", "gzip"),
     "X-Accel-Buffering": _header("tells nginx to pass each event on at once", "no", enum=["no"]),
     "Incremental": _header("tells any proxy the same (RFC 10036)", "?1", enum=["?1"]),

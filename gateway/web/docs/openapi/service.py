@@ -59,6 +59,17 @@ PATHS: dict[str, Any] = {
             **errors("404 notFound"),
         ),
     },
+    "/follow.js": _get(
+        "follow",
+        "A stream that outlives a proxy's refusal, for browsers",
+        text_answer(
+            "text/javascript",
+            "a module without dependencies; `follow(url, {progress, completed, failed, gone, connection})` opens a new "
+            "EventSource, which resumes, whenever the browser has given one up, and returns a function that stops it",
+            "export function follow(url, handlers) {…}",
+            "Cross-Origin-Resource-Policy",
+        ),
+    ),
     "/docs": _get(
         "docs",
         "This documentation as a page",
