@@ -41,7 +41,7 @@ class Proxy:
     def __init__(self, folder: Path, port: int, changes: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.url = f"{self.scheme}://localhost:{self.port}"
-        self.folder = folder / self.conf
+        self.folder = folder / type(self).__name__
         self.gateway = f"127.0.0.1:{port}"
         self._program = self.find()
         self._process: subprocess.Popen[bytes] | None = None
@@ -183,6 +183,16 @@ class HAProxy(Proxy):
         return [self._program, "-db", "-f", str(self.file)]
 
 
+class HAProxyWithoutTLS(HAProxy):
+    """Behind something that has it: only then does HAProxy hold events back by itself."""
+
+    scheme = "http"
+
+    def _replaced(self) -> dict[str, str]:
+        tls = "bind :443 ssl crt /etc/haproxy/tls.pem alpn h2,http/1.1"
+        return {tls: f"bind 127.0.0.1:{self.port}", "/etc/haproxy/": f"{FOLDER}/", "gateway-1:8000": self.gateway}
+
+
 class Caddy(Proxy):
     conf = "Caddyfile"
     name = package = "caddy"
@@ -284,4 +294,4 @@ class Envoy(Proxy):
         return [*command, "--config-path", str(self.file)]
 
 
-PROXIES: tuple[type[Proxy], ...] = (Nginx, HAProxy, Caddy, Apache, Varnish, Envoy)
+PROXIES: tuple[type[Proxy], ...] = (Nginx, HAProxy, HAProxyWithoutTLS, Caddy, Apache, Varnish, Envoy)

@@ -22,11 +22,26 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser
 
+from gateway.settings import Settings
 from tests.support.browser import tab
 from tests.support.fake_upstream import FakeUpstream, faking, reset
 from tests.support.front_end import front_end, site
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_port
-from tests.support.proxies import PROXIES, Apache, Caddy, Envoy, HAProxy, Nginx, Proxy, Varnish, started
+from tests.support.proxies import FOLDER as FILES
+from tests.support.proxies import (
+    PROXIES,
+    Apache,
+    Caddy,
+    Envoy,
+    HAProxy,
+    HAProxyWithoutTLS,
+    Nginx,
+    Proxy,
+    Varnish,
+    started,
+)
+
+pytestmark = pytest.mark.timeout(600)  # in CI the proxies may have to be installed first
 
 AWAY = 6.0
 """Seconds for which the gateway is away."""
@@ -55,12 +70,23 @@ FOLLOW = """
 SOON: dict[type[Proxy], dict[str, str]] = {
     Nginx: {"send_timeout 30s": "send_timeout 1s", "proxy_read_timeout 90s": "proxy_read_timeout 1s"},
     HAProxy: {"timeout client 30s": "timeout client 1s", "timeout server 90s": "timeout server 1s"},
+    HAProxyWithoutTLS: {"timeout client 30s": "timeout client 1s", "timeout server 90s": "timeout server 1s"},
     Caddy: {"write 3700s": "write 2s", "response_header_timeout 90s": "response_header_timeout 1s"},
     Apache: {"Timeout 30": "Timeout 1", "timeout=90": "timeout=1"},
     Varnish: {"send_timeout = 3700s": "send_timeout = 2s", "first_byte_timeout = 90s": "first_byte_timeout = 1s"},
     Envoy: {"stream_idle_timeout: 90s": "stream_idle_timeout: 1s", "gateway, timeout: 90s": "gateway, timeout: 0.5s"},
 }
 """Its limits on a reader that takes nothing, and on a copy, shortened."""
+
+LONGEST: dict[type[Proxy], str] = {
+    Nginx: r"proxy_read_timeout (\d+)s",
+    HAProxy: r"timeout server (\d+)s",
+    Caddy: r"write (\d+)s",
+    Apache: r"/events nocanon .* timeout=(\d+)",
+    Varnish: r"(?:between_bytes|send)_timeout = (\d+)s",
+    Envoy: r"\(/events\)\?.*\n.* timeout: (\d+)s",
+}
+"""Where a file says for how many seconds a stream may live; 0 is for ever."""
 
 every_proxy = pytest.mark.parametrize("kind", PROXIES, ids=lambda kind: kind.__name__)
 
@@ -183,6 +209,15 @@ def test_events_come_as_they_happen(kind: type[Proxy], delays: dict[type[Proxy],
     kind.find()
     assert len(delays[kind]) >= 10
     assert statistics.median(delays[kind]) < DELAY
+
+
+@pytest.mark.parametrize("kind", LONGEST, ids=lambda kind: kind.__name__)
+def test_a_stream_may_live_as_long_as_the_gateway_lets_it(kind: type[Proxy]) -> None:
+    longest = [int(seconds) for seconds in re.findall(LONGEST[kind], (FILES / kind.conf).read_text())]
+    assert longest == [0] or max(longest) > Settings.model_fields["stream_max_age"].default
+    if kind is Varnish:
+        assert len(longest) == 2
+        assert min(longest) == max(longest)
 
 
 @every_proxy
