@@ -2,8 +2,9 @@
 
 from gateway.simulator.catalogue import SCENARIOS, scenario_table
 from gateway.simulator.receiver import Receiver
+from gateway.simulator.record import Operation, RecordedRequest
 from gateway.simulator.scenario import Scenario
-from gateway.simulator.server import Operation, RecordedRequest, Simulator
+from gateway.simulator.server import Simulator
 from gateway.simulator.serving import running, serve
 
 __all__ = [

@@ -16,6 +16,7 @@ ALWAYS = float("-inf")
 PERSONAL = "b!personal"
 LIBRARY = "b!library"
 FULL = "b!full"
+CREATED = "2026-01-02T03:04:05Z"
 _ITEM = re.compile(
     r"/(?P<version>v1\.0|beta)"
     r"/(?:(?P<owner>me|users/[^/]+|groups/[^/]+|sites/[^/]+)/)?drive(?:s/(?P<drive>[^/]+))?"
@@ -42,6 +43,8 @@ class Item:
     appears: float = ALWAYS  # when it comes into being, by the simulator's clock
     fills: float = 0.0  # seconds from then until it has its full size
     hidden: int = 0  # number of reads that are still 404
+    modified: str = CREATED  # as a caller may set it, in fileSystemInfo
+    description: str = ""
     children: dict[str, Item] = field(default_factory=dict)  # by name in lower case: SharePoint ignores case
 
     @property
@@ -58,6 +61,10 @@ class Item:
         """Return the driveItem at a time of the simulator's clock."""
         part = min(1.0, max(0.0, (now - self.appears) / self.fills)) if self.fills else 1.0
         value: dict[str, Any] = {"id": self.id, "name": self.name, "size": round(self.size * part), "eTag": self.etag}
+        value["lastModifiedDateTime"] = self.modified
+        value["fileSystemInfo"] = {"createdDateTime": CREATED, "lastModifiedDateTime": self.modified}
+        if self.description:
+            value["description"] = self.description
         if self.folder:
             value["folder"] = {"childCount": sum(child.appears <= now for child in self.children.values())}
         else:
@@ -131,6 +138,7 @@ class Tree:
         """Copy `source` and its descendants into `target`; `facts` are further fields of the new item."""
         inside = list(source.children.values())  # taken before: the copy may become one of them
         copied = Item(identity, name, target.drive, target, source.size, source.folder, **facts)
+        copied.modified, copied.description = source.modified, source.description
         self.create(copied)
         for child in inside:
             self.copy(child, copied, identity=new_id(), name=child.name, appears=copied.appears)

@@ -133,12 +133,37 @@ def change(
     return document(200, value | {"file": value["file"] | {"archiveStatus": "reactivating"}})
 
 
+def is_move(body: bytes) -> bool:
+    """Return whether the body of a PATCH says where to; a body that is no object does not."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        return False
+    return isinstance(request, dict) and "parentReference" in request
+
+
+def update(tree: Tree, address: Address, headers: Mapping[str, str], body: bytes, choice: Choice, now: float) -> Answer:
+    """Change an item's name, description or times where it is. Raises GraphError for a refusal."""
+    made = _plan_move(tree, address, body, choice, now)
+    _check_match(made.source, headers)
+    request = _request(body)
+    tree.move(made.source, made.target, made.name)
+    times = request.get("fileSystemInfo") or {}
+    made.source.modified = times.get("lastModifiedDateTime", made.source.modified)
+    made.source.description = request.get("description", made.source.description)
+    return document(200, made.source.document(now), {"ETag": made.source.etag})
+
+
+def _check_match(item: Item, headers: Mapping[str, str]) -> None:
+    if headers.get("if-match", "*") not in ("*", item.etag):
+        raise GraphError(412, "resourceModified", "ETag does not match current item's value")
+
+
 def _move(
     tree: Tree, address: Address, headers: Mapping[str, str], body: bytes, choice: Choice, now: float
 ) -> Answer | Plan:
     made = _plan_move(tree, address, body, choice, now)
-    if headers.get("if-match", "*") not in ("*", made.source.etag):
-        raise GraphError(412, "resourceModified", "ETag does not match current item's value")
+    _check_match(made.source, headers)
     if choice.named:
         return made
     tree.move(made.source, made.target, made.name)

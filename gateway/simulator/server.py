@@ -8,14 +8,14 @@ import secrets
 import time
 import uuid
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from gateway.simulator.answers import HTML, Answer, GraphError, document, send
+from gateway.simulator.around import around
 from gateway.simulator.catalogue import Choice, checked, choose, listing, page
 from gateway.simulator.drives import Address, Tree, address, new_id
 from gateway.simulator.lies import HELP as LIE_HELP
@@ -24,7 +24,8 @@ from gateway.simulator.lies import Lie, lie
 from gateway.simulator.normal import LOGIN, failed_by_name
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
-from gateway.simulator.rules import Plan, change, not_found, plan, source_item
+from gateway.simulator.record import Operation, RecordedRequest
+from gateway.simulator.rules import Plan, change, is_move, not_found, plan, source_item, update
 from gateway.simulator.scenario import (
     DOCUMENTED_ID,
     DOCUMENTED_NAME,
@@ -39,16 +40,15 @@ from gateway.simulator.siblings import KINDS
 from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from gateway.simulator.scenario import Copy, Monitor, Scenario
+    from gateway.simulator.scenario import Scenario
 
 LARGEST_REQUEST = 4 * 2**20
 DISCARD = 9  # the port of the discard service, used until the dead ends are open
 AUDIENCE = {"error": {"code": "unauthenticated", "message": "Invalid audience Uri 'https://graph.microsoft.com/'"}}
 TEXT_PAGE = "text/plain; charset=utf-8"
 KEPT = 10_000  # requests
-SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class Simulator:
@@ -210,14 +210,14 @@ class Simulator:
 
     def _graph(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
         found = address(asked.path)
-        if found is None:
-            if asked.path.endswith("/drives('me')/items('')"):
-                return GraphError(400, "BadRequest", "API not found")
-            return GraphError(400, "BadRequest", "Resource not found for the segment.")
-        asked.kind = found.action or ("move" if asked.method == "PATCH" else "item")
+        if found is not None:
+            changed = "move" if is_move(asked.body) else "update"
+            asked.kind = found.action or (changed if asked.method == "PATCH" else "item")
         if not asked.authorized:
             headers = {"WWW-Authenticate": LOGIN}
             return GraphError(401, "InvalidAuthenticationToken", "Access token is empty.", headers=headers)
+        if found is None:
+            return self._beside(request, asked)
         if asked.method not in (("POST",) if found.action else ("GET", "PATCH")):
             return GraphError(405, "BadRequest", "The HTTP method is not supported for the request URL.")
         choice = choose(asked.query, found, self.scenario, self.seconds, self.steps)
@@ -227,8 +227,18 @@ class Simulator:
             return self._item(asked, found, choice)
         if asked.kind == "copy":
             return self._start(request, asked, found, choice, plan(self.tree, found, asked.body, choice, asked.at))
-        made = change(self.tree, found, asked.headers, asked.body, choice, asked.at)
+        decide = update if asked.kind == "update" else change
+        made = decide(self.tree, found, asked.headers, asked.body, choice, asked.at)
         return made if isinstance(made, Answer) else self._start(request, asked, found, choice, made)
+
+    def _beside(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
+        if asked.path.endswith("/drives('me')/items('')"):
+            return GraphError(400, "BadRequest", "API not found")
+        answer = around(self.tree, asked, self._origins(request).graph)
+        if answer is None:
+            return GraphError(400, "BadRequest", "Resource not found for the segment.")
+        asked.kind = "around"
+        return answer
 
     def _item(self, asked: RecordedRequest, found: Address, choice: Choice) -> Answer:
         item = source_item(self.tree, found, choice, asked.at)
@@ -343,57 +353,3 @@ def _token() -> str:
     """Return a token in the form and size of the JWT in SharePoint's monitor URLs."""
     claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
     return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"
-
-
-@dataclass(slots=True, eq=False)
-class RecordedRequest:
-    """One received request."""
-
-    at: float  # by the simulator's clock
-    time: str  # UTC, ISO 8601
-    method: str
-    path: str  # raw, without the query
-    query: str
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes
-    kind: str = "other"  # copy, move, archive, unarchive, assignSensitivityLabel, item, monitor, foreign, other
-    operation: str | None = None  # of the copy that it started or polled
-    status: int | None = None  # None until the response is known
-
-    @property
-    def authorized(self) -> bool:
-        return "authorization" in self.headers
-
-    def as_json(self) -> dict[str, Any]:
-        """Return an object for JSON, with credentials redacted."""
-        headers = {name: "redacted" if name in SECRET else value for name, value in self.headers.items()}
-        body = self.body.decode(errors="replace")
-        facts = ("at", "time", "method", "path", "query", "kind", "operation", "status", "authorized")
-        return {name: getattr(self, name) for name in facts} | {"headers": headers, "body": body}
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """A copy that was accepted, and the polls of its monitor."""
-
-    copy: Copy
-    scenario: Scenario
-    monitor: Monitor
-    started: float
-    location: str | None = None  # as it was sent
-    polls: int = 0
-    polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # times, newest last
-    bound: float = 0.0
-    end_seen: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "operation": self.copy.operation,
-            "scenario": self.scenario.name,
-            "started": self.started,
-            "location": self.location,
-            "polls": self.polls,
-            "resourceId": self.copy.resource_id,
-            "driveId": self.copy.drive_id,
-            "name": self.copy.name,
-        }

@@ -195,7 +195,7 @@ async def test_errors_have_graphs_shape_and_ids_come_back(simulator: Simulator, 
         assert response.headers["client-request-id"] == inner["client-request-id"] == "mine"
         assert inner["date"].startswith("20")
         assert inner["code"] == "itemDoesNotExist"
-    for path in ("/v1.0/me/messages", "/beta/drive/items", "/v1.0/me/drive/root/children"):
+    for path in ("/v1.0/me/messages", "/beta/drive/items", "/v1.0/me/drive/root/permissions"):
         async with client.get(simulator.url + path, headers=TOKEN) as response:
             assert response.status == 400
     async with client.delete(url, headers=TOKEN) as response:

@@ -15,7 +15,7 @@ class ForwardProxy:
     """`asked` holds each request line; `heads` the whole heads.
 
     `refusal`, a status line, is answered in place of each; `hangs` lets them wait. With `password` only who knows it is
-    served. `names` leads host names to other hosts.
+    served. `names` leads host names to other hosts, `ports` to other ports.
     """
 
     def __init__(self, password: str | None = None) -> None:
@@ -25,6 +25,7 @@ class ForwardProxy:
         self.refusal: bytes | None = None
         self.hangs = False
         self.names: dict[str, str] = {}
+        self.ports: dict[str, int] = {}
         self._password = password
 
     @property
@@ -57,7 +58,7 @@ class ForwardProxy:
     ) -> None:
         parts = urlsplit(target if method != "CONNECT" else f"//{target}")
         host = parts.hostname or ""
-        there, back = await asyncio.open_connection(self.names.get(host, host), parts.port)
+        there, back = await asyncio.open_connection(self.names.get(host, host), self.ports.get(host, parts.port))
         try:
             if method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
