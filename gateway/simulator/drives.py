@@ -178,8 +178,8 @@ class Address:
 
 
 def address(raw_path: str) -> Address | None:
-    """Parse the percent-encoded path of a request; None when it is not an item's address."""
-    found = _ITEM.fullmatch(raw_path)
+    """Parse the percent-encoded path of a request, a slash at its end or not; None when it is not an item's."""
+    found = _ITEM.fullmatch(raw_path.removesuffix("/"))
     if found is None or not (found["owner"] or found["drive"]):
         return None
     if found["drive"]:

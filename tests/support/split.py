@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx
@@ -17,6 +17,7 @@ import trustme
 from aiohttp import web
 
 from gateway.simulator import RecordedRequest, Simulator, running
+from gateway.simulator.drives import LIBRARY, Item
 from tests.support.forward_proxy import ForwardProxy, proxying
 from tests.support.harness import Process, free_port
 from tests.support.programs import program
@@ -107,10 +108,17 @@ class Split:
         self.proxy = proxy
         self._place = place
 
-    def client(self, *, http2: bool = False, **options: Any) -> httpx.AsyncClient:
+    @property
+    def home(self) -> Path:
+        """The home folder of programs that are run."""
+        return self._place.folder
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
+
+    def client(self) -> httpx.AsyncClient:
         """One that trusts the proxy, and waits 20 s at most for anything."""
-        trust = ssl.create_default_context(cafile=self.ca)
-        return httpx.AsyncClient(base_url=self.url, verify=trust, http1=not http2, http2=http2, timeout=20, **options)
+        return httpx.AsyncClient(base_url=self.url, verify=self.trust(), timeout=20)
 
     def environment(self) -> dict[str, str]:
         """Of a program that has Graph's address built in."""
@@ -122,13 +130,15 @@ class Split:
             **trusted,
         }
 
-    def at_graph(self) -> list[RecordedRequest]:
-        """What came to Graph directly, oldest first."""
-        return [asked for asked in self.upstream.requests if asked.headers.get("host") == GRAPH]
+    def is_direct(self, asked: RecordedRequest) -> bool:
+        """Whether a request came to Graph without the gateway, from the proxy."""
+        return asked.headers.get("host") == GRAPH
 
-    def started(self, kind: str = "copy") -> list[RecordedRequest]:
-        """The starts that came through the gateway."""
-        return [asked for asked in self.upstream.asked(kind) if asked.headers.get("host") != GRAPH]
+    def make_files(self) -> None:
+        """Have a file in the library, unless it is there."""
+        tree = self.upstream.tree
+        if not tree.holds("01LIBRARYREPORT"):
+            tree.create(Item("01LIBRARYREPORT", "report.xlsx", LIBRARY, tree.root(LIBRARY), size=2048, folder=False))
 
     def logged(self) -> str:
         """All that the proxy ever wrote."""
@@ -136,11 +146,19 @@ class Split:
 
 
 @asynccontextmanager
-async def splitting(kind: str, folder: Path, *, seconds: float = 0.3, **values: Any) -> AsyncIterator[Split]:
-    """`kind` is one of PROXIES; a copy takes so many `seconds`, and `values` are the gateway's settings."""
+async def splitting(
+    kind: str,
+    folder: Path,
+    *,
+    seconds: float = 0.3,
+    clock: Callable[[], float] = time.monotonic,
+    graph_name: str = GRAPH,
+) -> AsyncIterator[Split]:
+    """`kind` is one of PROXIES; a copy takes so many `seconds` by `clock`; Graph's certificate has `graph_name`."""
     place = Place(folder / kind, free_port(), free_port(), free_port())
     place.tls.mkdir(parents=True)
-    theirs = _certificates(place)
+    (place.folder / "gateway").mkdir()
+    theirs = _certificates(place, graph_name)
     name, changes, command = PROXIES[kind](place)
     text = (FOLDER / name).read_text()
     for old, new in changes.items():
@@ -148,10 +166,10 @@ async def splitting(kind: str, folder: Path, *, seconds: float = 0.3, **values: 
         text = text.replace(old, new)
     (place.folder / name).write_text(text)
     async with AsyncExitStack() as parts:
-        upstream = await parts.enter_async_context(running(Simulator(seconds=seconds)))
+        upstream = await parts.enter_async_context(running(Simulator(seconds=seconds, clock=clock)))
         await parts.enter_async_context(_over_tls(upstream, place.graph, theirs))
         url = f"https://localhost:{place.port}"
-        gateway = Process(upstream.url, folder, port=place.gateway, public_url=url, **values)
+        gateway = Process(upstream.url, place.folder / "gateway", port=place.gateway, public_url=url)
         gateway.spawn()
         await parts.enter_async_context(gateway)
         proxy = await parts.enter_async_context(proxying())
@@ -164,7 +182,7 @@ async def splitting(kind: str, folder: Path, *, seconds: float = 0.3, **values: 
             yield split
 
 
-def _certificates(place: Place) -> ssl.SSLContext:
+def _certificates(place: Place, graph_name: str) -> ssl.SSLContext:
     """Write those of the proxy, and return what Graph itself shows."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(place.tls / "ca.pem")
@@ -173,7 +191,7 @@ def _certificates(place: Place) -> ssl.SSLContext:
     mine.cert_chain_pems[0].write_to_path(place.tls / "fullchain.pem")
     mine.private_key_and_cert_chain_pem.write_to_path(place.tls / "both.pem")
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(GRAPH).configure_cert(theirs)
+    authority.issue_cert(graph_name).configure_cert(theirs)
     return theirs
 
 
@@ -204,12 +222,11 @@ def _running(command: list[str], place: Place) -> Iterator[None]:
 
 
 async def _answers(split: Split) -> None:
-    """Wait until the proxy does, from both sides."""
+    """Wait until the proxy does."""
     async with split.client() as client:
         with anyio.fail_after(20):
             while True:
                 with suppress(httpx.TransportError):
-                    ready = await client.get("/readyz")
-                    if ready.status_code == 200 and (await client.get("/v1.0/me")).status_code == 401:
+                    if (await client.get("/readyz")).status_code == 200:
                         return
                 await anyio.sleep(0.02)
