@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ import pytest
 from yarl import URL
 
 from gateway.graph.items import OPERATIONS
-from tests.support.harness import COPY_BODY, TOKEN
+from tests.support.harness import COPY_BODY, README, TOKEN
 from tests.support.node import NODE
 from tests.support.packages import packages
 from tests.support.programs import program
@@ -53,6 +54,18 @@ async def splits(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spli
 
 # Clients. Each copies report.docx or a file of its own, follows the copy to its end, and reads the new item; those that
 # can also give it another name, which is a PATCH without a move.
+
+
+def line_of_the_readme(sdk: str) -> str:
+    """How it points this SDK here."""
+    section = README.read_text().partition("## Point an SDK here")[2].partition("\n## ")[0]
+    return next(line for line in section.splitlines() if re.search(rf"(#|//) {sdk}", line)).strip()
+
+
+def lines_for_msgraph() -> list[str]:
+    lines = README.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if "# msgraph-sdk, Python" in line)
+    return [line.strip() for line in lines[first : first + 2]]
 
 
 def rclone(split: Split, name: str) -> Command:
@@ -106,10 +119,8 @@ O365 = """
 import sys
 from O365 import Account, MSGraphProtocol
 from O365.utils.token import MemoryTokenBackend
-
-MSGraphProtocol._protocol_url = sys.argv[1] + "/"
-
-name = sys.argv[2]
+G, name = sys.argv[1:]
+{line}
 tokens = MemoryTokenBackend()
 authority = "https://login.microsoftonline.com/common/oauth2/v2.0/token"
 response = {"access_token": "x", "expires_in": 3600, "token_type": "Bearer"}
@@ -140,11 +151,52 @@ new = copying.wait_for_item(interval=0.1)
 assert new.name == f"{name}.docx", new.name
 """
 
+MSGRAPH = """
+import sys, time
+import anyio
+from azure.core.credentials import AccessToken
+from kiota_abstractions.base_request_configuration import RequestConfiguration
+from kiota_authentication_azure.azure_identity_authentication_provider import AzureIdentityAuthenticationProvider
+from kiota_http.middleware.options import HeadersInspectionHandlerOption
+from msgraph import GraphRequestAdapter, GraphServiceClient
+from msgraph.generated.drives.item.items.item.copy.copy_post_request_body import CopyPostRequestBody
+from msgraph.generated.models.drive_item import DriveItem
+from msgraph.generated.models.item_reference import ItemReference
+
+G, name = sys.argv[1:]
+HOST, SCOPE = "localhost", "https://graph.microsoft.com/.default"
+
+class Credential:
+    async def get_token(self, *scopes, **_):
+        assert scopes == (SCOPE,), scopes
+        return AccessToken("x", int(time.time()) + 3600)
+
+async def main():
+    credential = Credential()
+    {line}
+    client = GraphServiceClient(request_adapter=adapter)
+    drive = await client.me.drive.get()
+    items = client.drives.by_drive_id(drive.id).items
+    assert len((await items.by_drive_item_id("root").children.get()).value) > 3
+    headers = HeadersInspectionHandlerOption(inspect_response_headers=True)
+    body = CopyPostRequestBody(parent_reference=ItemReference(id="01MOWKYVDOCUMENTS"), name=f"{name}.docx")
+    await items.by_drive_item_id("01MOWKYVREPORT").copy.post(body, RequestConfiguration(options=[headers]))
+    (job,) = headers.response_headers.get("location")
+    status = "notStarted"
+    while status != "completed":
+        state = (await adapter._http_client.get(job, headers={"Prefer": "wait=5"})).json()
+        status = state["status"]
+    renamed = await items.by_drive_item_id(state["resourceId"]).patch(DriveItem(name=f"{name} renamed.docx"))
+    assert renamed.name == f"{name} renamed.docx"
+
+anyio.run(main)
+"""
+
 GRAPH_JS = """
 import { Client, ResponseType } from "@microsoft/microsoft-graph-client";
 const [url, name] = process.argv.slice(2);
-const customHosts = new Set(["localhost"]);
-const client = Client.init({ baseUrl: url, customHosts, authProvider: done => done(null, "x") });
+const G = url, HOST = "localhost", authProvider = done => done(null, "x");
+{line}
 const { value } = await client.api("/me/drive/root/children").top(3).get();
 if (value.length !== 3) throw new Error("the page is not what was asked for");
 const body = { name: `${name}.docx`, parentReference: { id: "01MOWKYVDOCUMENTS" } };
@@ -177,10 +229,11 @@ await drive.getItemById(state.resourceId).moveItem({ parentReference: { id: "01M
 
 CLIENTS: dict[str, tuple[Callable[[Split, str], Command], int, int]] = {
     "rclone": (rclone, 1, 0),
-    "O365": (python(O365), 1, 1),
+    "O365": (python(O365.replace("{line}", line_of_the_readme("O365"))), 1, 1),
+    "msgraph-sdk": (python(MSGRAPH.replace("{line}", "\n    ".join(lines_for_msgraph()))), 1, 0),
     "Office365-REST-Python-Client": (python(OFFICE365), 0, 0),
     "m365": (m365, 0, 0),
-    "microsoft-graph-client": (javascript(GRAPH_JS), 1, 0),
+    "microsoft-graph-client": (javascript(GRAPH_JS.replace("{line}", line_of_the_readme("JavaScript"))), 1, 0),
     "@pnp/graph": (javascript(PNP_JS), 1, 1),
 }
 """Each client's command, its changes that are no moves, and its moves."""
