@@ -65,7 +65,8 @@ item and the target need not exist, and a name that is taken gets a number.
 
 Moves (PATCH with a parentReference), /archive, /unarchive and /assignSensitivityLabel are played, too. Any scenario
 gives them its monitor; without one a move and a file's archive are done at once. A folder's archive requires
-Prefer: respond-async.
+Prefer: respond-async. Other changes of an item, new folders, and reads of drives, children, sites and people are played
+for clients that need them around a copy.
 
 The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFolder1 (01MOWKYVLARGEFOLDER1),
 /report.docx (01MOWKYVREPORT), /Photos (D4648F06C91D9D3D!54927) and /Private (01MOWKYVPRIVATE: 403).
