@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, async_playwright, expect
 
 from tests.support.node import FOLDER, node
@@ -72,26 +71,6 @@ async def tab(browser: Browser, **options: Any) -> AsyncIterator[Tab]:
         tab = Tab(await context.new_page())
         yield tab
         tab.check()
-
-
-@asynccontextmanager
-async def front_end(script: str = "") -> AsyncIterator[str]:
-    """The origin of somebody's page, which runs the script."""
-
-    async def page(_request: web.Request) -> web.Response:
-        text = "<!doctype html><link rel=icon href=data:,><script src=/script.js></script>"
-        return web.Response(text=text, content_type="text/html")
-
-    async def source(_request: web.Request) -> web.Response:
-        return web.Response(text=script, content_type="text/javascript")
-
-    app = web.Application()
-    app.add_routes([web.get("/", page), web.get("/script.js", source)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
 
 
 def axe() -> str:

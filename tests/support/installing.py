@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 VENV = Path(__file__).resolve().parent.parent.parent / ".venv"
-INSTALL_SECONDS = 60
+INSTALL_SECONDS = 110
 
 
 def need(folder: Path, lists: tuple[Path, ...], *commands: tuple[str, ...]) -> None:

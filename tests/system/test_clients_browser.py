@@ -18,11 +18,12 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.support import node
-from tests.support.browser import front_end, tab
+from tests.support.browser import tab
 from tests.support.fake_receiver import going
 from tests.support.fake_upstream import Answer, answering, faking
+from tests.support.front_end import front_end
 from tests.support.harness import COPY_BODY, Running, free_port, serving
-from tests.support.nginx import Nginx
+from tests.support.proxies import Nginx
 from tests.support.wire import Wire, wired
 
 SCRIPTS = Path(node.__file__).parent / "npm"
@@ -49,7 +50,7 @@ def bundled(name: str) -> str:
 async def test_sdks_of_graph(sdk: str, tmp_path: Path, browser: Browser) -> None:
     """With their base URL and hosts changed alone, through nginx's TLS: the copy, its events to the end, its result."""
     port = free_port()
-    with Nginx(tmp_path, (port, port)) as nginx:
+    with Nginx(tmp_path, port) as nginx:
         async with (
             front_end(bundled("sdks.js")) as origin,
             faking() as upstream,

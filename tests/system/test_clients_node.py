@@ -212,7 +212,7 @@ async def test_durable_functions(end: str, tmp_path: Path) -> None:
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
         upstream.on_poll = going(10, end=None)
         told: list[dict[str, Any]] = []
-        source = (node.LISTS[0].parent / "durable.js").read_text()
+        source = (node.LISTS / "durable.js").read_text()
         async with script(source, URL=f"{gateway.url}{FOLDER}/copy") as process:
             assert process.stdin is not None
             assert process.stdout is not None

@@ -338,7 +338,7 @@ async def endless() -> AsyncIterator[tuple[int, dict[str, Endless]]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         return await streams.setdefault(request.match_info["job"], Endless()).serve(request)
 
-    async with site("/jobs/{job}/events", serve) as port:
+    async with site({"/jobs/{job}/events": serve}) as port:
         yield port, streams
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser
 
-from tests.support.browser import front_end, tab
+from tests.support.browser import tab
 from tests.support.fake_receiver import going
 from tests.support.fake_upstream import answering, faking
 from tests.support.front_end import front_end

@@ -178,7 +178,7 @@ async def test_what_only_a_proxy_says_is_no_verdict(tmp_path: Path, browser: Bro
         text = 'id: 1\nevent: completed\ndata: {"jobId":"a"}\n\n'
         return web.Response(text=text, content_type="text/event-stream", headers=cors)
 
-    async with site("/jobs/a/events", answer) as port, followed(browser, tmp_path) as (gateway, _, page):
+    async with site({"/jobs/a/events": answer}) as port, followed(browser, tmp_path) as (gateway, _, page):
         await follow(page, gateway.url, f"http://127.0.0.1:{port}/jobs/a/events")
         with anyio.fail_after(SECONDS):
             while await page.evaluate("words.at(-1)") != "ended":

@@ -62,10 +62,11 @@ PATHS: dict[str, Any] = {
     "/follow.js": _get(
         "follow",
         "A stream that outlives a proxy's refusal, for browsers",
+        "Its `follow(url, {progress, completed, failed, gone, connection})` opens a new EventSource, which resumes, "
+        "whenever the browser has given one up, and returns a function that stops it.",
         text_answer(
             "text/javascript",
-            "a module without dependencies; `follow(url, {progress, completed, failed, gone, connection})` opens a new "
-            "EventSource, which resumes, whenever the browser has given one up, and returns a function that stops it",
+            "a module without dependencies",
             "export function follow(url, handlers) {…}",
             "Cross-Origin-Resource-Policy",
         ),
