@@ -20,6 +20,9 @@ STARTING, SERVING = b"-", b"+"
 LONGEST_START = 120.0
 """Seconds until a worker that does not serve yet falls silent: more than imports and a wait for the database take."""
 STDIN = 0
+SECOND = signal.SIGINT
+"""The signal for a second one. The parent tells a first one by the end of stdin: a service manager signals the workers
+as well, and they would count two."""
 
 _serving = threading.Event()
 

@@ -75,9 +75,10 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Start the drain. uvicorn's handler would raise the signal again, but a drained gateway exits with 0."""
         self._signals.append(sig)
-        if self._loop is None or len(self._signals) > 1:
+        is_second = len(self._signals) > 1 or (self._draining is not None and sig == heartbeat.SECOND)
+        if self._loop is None or is_second:
             self.should_exit = True
-            self.force_exit = len(self._signals) > 1
+            self.force_exit = is_second
         else:
             self._loop.call_soon_threadsafe(self._begin_drain)
 
@@ -109,7 +110,8 @@ class Server(uvicorn.Server):
         self._begin_drain()
 
     def _begin_drain(self) -> None:
-        self._draining = asyncio.create_task(self._drain())
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
         try:

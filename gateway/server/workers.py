@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
-from gateway.server.heartbeat import EVERY, SERVING
+from gateway.server.heartbeat import EVERY, SECOND, SERVING
 from gateway.server.server import cannot_listen, settings_to_serve, stderr_line
 from gateway.server.sockets import LOOPBACK, bound
 from gateway.telemetry import logs
@@ -111,8 +111,14 @@ class Workers:
         if self._passed_on < self._signals:
             self._passed_on = self._signals
             for worker in self._workers:
-                if worker.process is not None:
+                if worker.process is None:
+                    continue
+                if worker.serving_since is None or worker.life is None:
                     worker.process.terminate()
+                elif self._signals == 1:
+                    worker.life.shutdown(socket.SHUT_WR)
+                else:
+                    worker.process.send_signal(SECOND)
 
     def _start(self, worker: Worker) -> None:
         worker.silent, worker.serving_since = 0.0, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -108,6 +109,42 @@ async def test_the_connections_are_dealt_out_and_one_that_dies_is_replaced(datab
         gateways.signal(signal.SIGTERM)
         assert await gateways.exited() == 0
         assert not second.is_running()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_signal_that_reaches_all_of_them(signals: int, database_url: str, tmp_path: Path) -> None:
+    """As of a service manager: each counts it once, and finishes what is in flight; a second one ends all at once."""
+    async with faking() as upstream, Several(upstream.url, database_url, tmp_path, drain=60) as gateways:
+        accepted = anyio.Event()
+
+        async def late(request: web.Request) -> web.StreamResponse:
+            await accepted.wait()
+            return await upstream.accept(request)
+
+        upstream.on_copy = late
+        await gateways.all_ready()
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+
+            async def copy() -> int:
+                url = f"{gateways.url}{FOLDER}/copy"
+                async with session.post(url, json=COPY_BODY, headers=TOKEN) as response:
+                    return response.status
+
+            copying = tasks.create_task(copy())
+            while upstream.copies() < 1:  # noqa: ASYNC110 - until it is upstream
+                await anyio.sleep(0.01)
+            for one in gateways.workers():
+                one.send_signal(signal.SIGTERM)
+            gateways.signal(signal.SIGTERM)
+            with anyio.fail_after(20):
+                while len(gateways.workers()) == 2:  # noqa: ASYNC110 - until the one without the copy has ended: both were told
+                    await anyio.sleep(0.01)
+            if signals == 1:
+                accepted.set()
+            else:
+                gateways.signal(signal.SIGTERM)
+            assert await copying == (202 if signals == 1 else 502)
+        assert await gateways.exited(20) == 0
 
 
 async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_path: Path) -> None:
