@@ -65,7 +65,7 @@ async def followed(browser: Browser, folder: Path, **values: Any) -> AsyncIterat
         serving(upstream.url, folder, cors_origins=origin, **values) as gateway,
         tab(browser) as opened,
     ):
-        opened.expects("404 (Not Found)", "400 (Bad Request)")
+        opened.expects("404 (Not Found)", "400 (Bad Request)", "502 (Bad Gateway)")
         await opened.page.goto(origin)
         yield gateway, upstream, opened.page
 
@@ -163,6 +163,57 @@ async def streams(url: str) -> int:
         found = re.search(r"(?m)^gateway_streams_open (\d+)", (await client.get(f"{url}/metrics")).text)
     assert found is not None
     return int(found[1])
+
+
+@pytest.mark.parametrize("act", ["stop()", "void 0"])
+async def test_a_handler_may_stop_it_or_throw(act: str, tmp_path: Path, browser: Browser) -> None:
+    """As it says that it will try again: stopped, it asks no more; an exception is the caller's own."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.method)
+        return web.Response(status=502, headers={"Access-Control-Allow-Origin": "*"})
+
+    async with site({"/jobs/a/events": answer}) as port, followed(browser, tmp_path) as (gateway, _, page):
+        await page.clock.install()
+        await page.evaluate(
+            """async ([module, url, act]) => {
+              const { follow } = await import(module);
+              globalThis.failures = [];
+              addEventListener("unhandledrejection", (event) => (event.preventDefault(), failures.push(event.reason)));
+              const connection = (word) => {
+                if (word !== "reconnecting") return;
+                if (act === "stop()") stop();
+                else throw "mine";
+              };
+              const stop = follow(url, { connection });
+            }""",
+            [f"{gateway.url}/follow.js", f"http://127.0.0.1:{port}/jobs/a/events", act],
+        )
+        with anyio.fail_after(SECONDS):
+            while asked != ["GET", "HEAD"]:  # noqa: ASYNC110 - another process's doing
+                await anyio.sleep(0.02)
+        await page.evaluate("fetch(location)")
+        await page.clock.fast_forward(10_000)
+        await page.evaluate("fetch(location)")
+        if act == "stop()":
+            assert asked == ["GET", "HEAD"]
+        else:
+            with anyio.fail_after(SECONDS):
+                while len(asked) < 3:  # noqa: ASYNC110 - another process's doing
+                    await anyio.sleep(0.02)
+            assert await page.evaluate("failures") == ["mine"]
+
+
+async def test_a_jobs_own_url_ends_too(tmp_path: Path, browser: Browser) -> None:
+    """Its stream is the same; a plain HEAD of it would be about the state."""
+    async with followed(browser, tmp_path) as (gateway, upstream, page):
+        upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "01"}))
+        job = await gateway.copy()
+        async with gateway.session.get(job["events"]) as response:
+            last = re.findall(r"(?m)^id: (\d+)", await response.text())[-1]
+        await follow(page, gateway.url, f"{gateway.url}/jobs/{job['jobId']}?lastEventId={last}")
+        assert await ended(page) == ([], ["connecting", "ended"])
 
 
 async def test_what_only_a_proxy_says_is_no_verdict(tmp_path: Path, browser: Browser) -> None:

@@ -14,7 +14,7 @@ const ENDS = { 204: "ended", 400: "refused", 404: "gone" }; // by the status of 
  *
  * Returns a function that stops it.
  */
-export function follow(url, { connection, ...handlers }) {
+export function follow(url, { connection, ...handlers } = {}) {
   const at = new URL(url, globalThis.location?.href);
   const running = new Set(at.searchParams.getAll("job")); // empty for the stream of one job
   const ending = new AbortController();
@@ -61,17 +61,19 @@ export function follow(url, { connection, ...handlers }) {
     let word = "reconnecting";
     let wait = DELAY;
     try {
-      const { status, headers } = await fetch(at, { method: "HEAD", signal: ending.signal });
-      if (headers.has("request-id")) { // otherwise a proxy's own, which says nothing about the jobs
-        if (status in ENDS) return end(ENDS[status]);
-        if (status === 503) word = "busy";
-        wait = Math.max(headers.get("Retry-After") * 1000 || 0, DELAY);
+      const headers = { Accept: "text/event-stream" }; // as for the stream: a job's own URL has two kinds of answers
+      const answer = await fetch(at, { method: "HEAD", headers, signal: ending.signal });
+      if (answer.headers.has("request-id")) { // otherwise a proxy's own, which says nothing about the jobs
+        if (answer.status in ENDS) return end(ENDS[answer.status]);
+        if (answer.status === 503) word = "busy";
+        wait = Math.max(answer.headers.get("Retry-After") * 1000 || 0, DELAY);
       }
     } catch {
       if (ending.signal.aborted) return;
     }
-    say(word);
+    if (ending.signal.aborted) return;
     timer = setTimeout(open, wait * (1 + Math.random() / 2)); // not all at once
+    say(word); // last: `connection` may throw, or stop it
   }
 
   say("connecting");
