@@ -37,6 +37,7 @@ class Proxy:
     name: ClassVar[str]
     package: ClassVar[str]
     scheme: ClassVar[str] = "https"
+    http2: ClassVar[bool] = True
 
     def __init__(self, folder: Path, port: int, changes: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -177,6 +178,7 @@ class HAProxy(Proxy):
             "/etc/haproxy/tls.pem": str(self._tls / "both.pem"),
             "/etc/haproxy/": f"{FOLDER}/",
             "gateway-1:8000": self.gateway,
+            "abns@gateway-inside": f"abns@{self.port}",
         }
 
     def _command(self) -> list[str]:
@@ -187,10 +189,16 @@ class HAProxyWithoutTLS(HAProxy):
     """Behind something that has it: only then does HAProxy hold events back by itself."""
 
     scheme = "http"
+    http2 = False
 
     def _replaced(self) -> dict[str, str]:
         tls = "bind :443 ssl crt /etc/haproxy/tls.pem alpn h2,http/1.1"
-        return {tls: f"bind 127.0.0.1:{self.port}", "/etc/haproxy/": f"{FOLDER}/", "gateway-1:8000": self.gateway}
+        return {
+            tls: f"bind 127.0.0.1:{self.port}",
+            "/etc/haproxy/": f"{FOLDER}/",
+            "gateway-1:8000": self.gateway,
+            "abns@gateway-inside": f"abns@{self.port}",
+        }
 
 
 class Caddy(Proxy):
@@ -216,8 +224,9 @@ class Apache(Proxy):
     conf = "apache.conf"
     name = "apache2"
     package = "apache2-bin"
+    http2 = False
     modules = (
-        *("mpm_event", "authz_core", "alias", "mime", "headers", "asis", "proxy", "proxy_http", "ssl", "http2"),
+        *("mpm_event", "authz_core", "alias", "mime", "headers", "asis", "proxy", "proxy_http", "ssl"),
         "socache_shmcb",
     )
 
@@ -230,7 +239,6 @@ class Apache(Proxy):
         for file in FOLDER.glob("*.asis"):
             shutil.copy(file, self._public.name)
         return {
-            "Listen 443": f"Listen 127.0.0.1:{self.port}",
             "*:443": f"127.0.0.1:{self.port}",
             "gateway.example.com": "localhost",
             "/etc/apache2/tls": str(self._tls),
@@ -245,7 +253,7 @@ class Apache(Proxy):
         main.write_text(
             f"ServerRoot {self.folder}\nDefaultRuntimeDir {self.folder}\nPidFile {self.folder}/pid\n"
             f"ErrorLog {self.folder}/error.log\nServerName localhost\n{loads}TypesConfig /dev/null\n"
-            f"User www-data\nGroup www-data\nInclude {self.file}\n"
+            f"Listen 127.0.0.1:{self.port}\nUser www-data\nGroup www-data\nInclude {self.file}\n"
         )
         return [self._program, "-D", "FOREGROUND", "-f", str(main)]
 
@@ -259,6 +267,7 @@ class Varnish(Proxy):
     name = "varnishd"
     package = "varnish"
     scheme = "http"
+    http2 = False
 
     def _replaced(self) -> dict[str, str]:
         host, _, port = self.gateway.partition(":")

@@ -65,6 +65,7 @@ def _haproxy(place: Place) -> tuple[str, dict[str, str], list[str]]:
     changes = {
         "bind :443 ": f"bind 127.0.0.1:{place.port} ",
         "tls/both.pem": f"{place.tls}/both.pem",
+        "abns@split-inside": f"abns@{place.port}",
         "gateway:8000": f"127.0.0.1:{place.gateway}",
         f"{GRAPH}:443 ": f"127.0.0.1:{place.graph} ",
         CERTIFICATES: f"{place.tls}/ca.pem",
