@@ -1,6 +1,7 @@
 # Varnish 7.0 or newer in front of one gateway; adapt the line marked CHANGE. tests/system/test_proxies.py runs this file.
 # - It speaks no TLS: something in front of it must.
 # - Start it with -s Transient=malloc,256m: what a reader has not taken yet is kept there, without a limit by default.
+# - Tokens of many kilobytes: -p http_req_hdr_len=64k -p http_req_size=128k -p workspace_client=256k -p workspace_backend=256k.
 # - A stream takes two threads: raise -p thread_pool_max.
 # - A job's URL is a capability: no varnishncsa with its usual format, which shows paths.
 vcl 4.1;

@@ -273,9 +273,14 @@ class Varnish(Proxy):
         host, _, port = self.gateway.partition(":")
         return {'"gateway-1"': f'"{host}"', '"8000"': f'"{port}"'}
 
+    @staticmethod
+    def _large() -> list[str]:
+        sizes = {"http_req_hdr_len": 64, "http_req_size": 128, "workspace_client": 256, "workspace_backend": 256}
+        return [part for name, size in sizes.items() for part in ("-p", f"{name}={size}k")]
+
     def _command(self) -> list[str]:
         command = [self._program, "-F", "-n", str(self.folder / "run"), "-f", str(self.file), "-j", "none"]
-        return [*command, "-T", "none", "-a", f"127.0.0.1:{self.port}", "-s", "Transient=malloc,8m"]
+        return [*command, "-T", "none", "-a", f"127.0.0.1:{self.port}", "-s", "Transient=malloc,8m", *self._large()]
 
 
 class Envoy(Proxy):

@@ -291,6 +291,23 @@ def unknown(answer: httpx.Response) -> None:
     assert answer.json()["error"]["code"] == "outcomeUnknown"
 
 
+@every_proxy
+async def test_large_tokens_pass(kind: type[Proxy], tmp_path: Path) -> None:
+    """Those of people in many groups have 12 KB."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as gateway:
+        with kind(tmp_path, gateway.sockets[0].getsockname()[1]) as proxy:
+            for http2 in {False, proxy.http2}:
+                async with proxy.client(http2=http2) as client:
+                    large = {"Authorization": "Bearer " + "t" * 12_000}
+                    assert (await client.get(FOLDER, headers=large)).status_code == 200
+
+
 @pytest.mark.parametrize("http2", [False, True])
 @every_proxy
 async def test_a_copy_is_never_sent_twice(kind: type[Proxy], http2: bool, tmp_path: Path) -> None:
