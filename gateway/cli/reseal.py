@@ -10,8 +10,9 @@ from gateway.app import reseal
 from gateway.cli.display import stderr_line
 from gateway.cli.run import COMPLETED, FAILED, WRONG_USE
 from gateway.core.errors import StoreRefused
-from gateway.core.keys import key_list
+from gateway.core.keys import is_weak, key_list
 from gateway.server.server import settings_to_serve
+from gateway.settings import MAKE_A_KEY
 from gateway.telemetry import logs
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def run() -> int:
         return WRONG_USE
     if settings.secret_key is None:
         stderr_line("GATEWAY_SECRET_KEY is not set: there is nothing to encrypt with.")
+        return WRONG_USE
+    if is_weak(key_list(settings.secret_key)[0]):
+        stderr_line(
+            f"The first key of GATEWAY_SECRET_KEY, which encrypts, must be {MAKE_A_KEY}, and not the placeholder of an "
+            "example. Nothing was changed."
+        )
         return WRONG_USE
     try:
         counted = anyio.run(reseal, settings)

@@ -164,6 +164,7 @@ async def test_a_store_of_one_gateway(tmp_path: Path) -> None:
     [
         ({}, "GATEWAY_SECRET_KEY is not set"),
         ({"secret_key": "short"}, "GATEWAY_SECRET_KEY: must be at least 16 characters"),
+        ({"secret_key": f"CHANGE-ME-CHANGE-ME,{OLD}"}, "The first key of GATEWAY_SECRET_KEY, which encrypts, must be"),
         ({"secret_key": f"{NEW},"}, "GATEWAY_SECRET_KEY: must be one key, or several"),
         ({"secret_key": NEW, "port": "x"}, "GATEWAY_PORT: must be a whole number"),
     ],
