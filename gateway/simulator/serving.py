@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.3  # seconds for a response that is being written when the simulator stops
 WAITING = 2048  # connections: many jobs may connect at the same moment
+LONGEST_FIELD = 128 << 10  # bytes of a header: tokens with many groups are large
 FILLING = 4  # connections that fill a listen queue of 0, with some to spare
 
 
@@ -31,7 +32,12 @@ async def running(
 ) -> AsyncIterator[Simulator]:
     """Serve `simulator` while the block runs. With `monitor_port` (0: any) its monitors have another origin."""
     runner = web.AppRunner(
-        simulator.app(), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=PATIENCE
+        simulator.app(),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        shutdown_timeout=PATIENCE,
+        max_field_size=LONGEST_FIELD,
     )
     with ExitStack() as sockets:
         dead_ends = sockets.enter_context(DeadEnds(host))

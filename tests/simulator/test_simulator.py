@@ -354,3 +354,12 @@ async def test_ipv6(client: aiohttp.ClientSession) -> None:
         assert simulator.url.startswith("http://[::1]:")
         async with client.post(f"{simulator.url}/v1.0/me/drive/items/copy/copy", headers=TOKEN) as response:
             assert response.headers["Location"].startswith(simulator.url)
+
+
+async def test_a_large_token() -> None:
+    """Those of people in many groups have many kilobytes."""
+    async with running(Simulator()) as upstream, aiohttp.ClientSession() as session:
+        large = {"Authorization": "Bearer " + "t" * 100_000}
+        url = f"{upstream.url}/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
+        async with session.get(url, headers=large) as response:
+            assert response.status == 200
