@@ -21,6 +21,7 @@ from gateway import settings as settings_
 from gateway.app import VERSION, Gateway, create_app, open_source
 from gateway.callbacks import limits
 from gateway.core.errors import StoreRefused
+from gateway.core.keys import is_weak, key_list
 from gateway.outbound import names
 from gateway.server import heartbeat
 from gateway.server.connection import configured
@@ -94,8 +95,10 @@ class Server(uvicorn.Server):
             else:
                 greet(self._gateway.settings, self._gateway.source, sockets or [], self._command)
             log.info("started", version=VERSION, store=self._gateway.source.place)
-            if self._gateway.settings.secret_key is None:
+            if (key := self._gateway.settings.secret_key) is None:
                 log.warning("secrets_unencrypted")
+            elif is_weak(key_list(key)[0]):
+                log.warning("secret_key_weak")
             if self._signals:
                 self.should_exit = True
 

@@ -176,7 +176,7 @@ class Workers:
     def _ended(self, worker: Worker, status: int) -> None:
         worker.process = None
         self._close(worker)
-        if self._passed_on:
+        if self._signals:
             if status not in (0, -signal.SIGTERM):  # SIGTERM kills a worker that has no handler yet
                 log.error("worker_died", worker=worker.number, status=status)
             self._stop_failed |= status > 0

@@ -179,12 +179,13 @@ async def test_wrong_use(values: dict[str, str], words: str, tmp_path: Path) -> 
 
 
 async def test_secrets_that_are_stored_plain_are_told(tmp_path: Path) -> None:
-    """At the start, to people and to the log; not when there is a key."""
-    for key in (None, NEW):
+    """At the start, to people and to the log; not when there is a key. A weak one that encrypts is told as well."""
+    for key in (None, NEW, f"short,{NEW}"):
         async with Process("http://127.0.0.1:9", tmp_path, secret_key=key) as gateway:
             said = gateway.output()
         assert ("  secret key    none, so secrets are stored unencrypted: set GATEWAY_SECRET_KEY" in said) == (
             key is None
         )
         assert ('"level":"warning"' in said and '"event":"secrets_unencrypted"' in said) == (key is None)
+        assert ('"level":"warning"' in said and '"event":"secret_key_weak"' in said) == ("short" in (key or ""))
         assert NEW not in said
