@@ -14,7 +14,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from tests.support.fake_receiver import ALLOWED, receiving
+from tests.support.fake_receiver import ALLOWED, going, receiving
 from tests.support.fake_upstream import faking
 from tests.support.fleet import Copies, Fleet, Storm, check, fleet, storm
 from tests.support.harness import FOLDER, OPERATOR, TOKEN, events, tail
@@ -84,6 +84,27 @@ async def test_a_stop_at_another_gateway(database_url: str, tmp_path: Path) -> N
         polls = upstream.polls()
         assert sum(await ships.running()) == 0
         assert upstream.polls() <= polls + 1
+
+
+async def test_a_wait_outlives_another_gateway(database_url: str, tmp_path: Path) -> None:
+    """One that is held here hears the end of a job whose gateway was killed, from the one that took it over."""
+    async with faking() as upstream, fleet(database_url, upstream.url, tmp_path, 2, lease=LEASE) as ships:
+        upstream.on_poll = going(10, end=None)
+        job = await started(ships, 1)
+        assert await running_at(ships, 1) == 1
+
+        async def wait() -> tuple[int, str]:
+            url = ships.gateways[0].url + path_of(job).removesuffix("/events")
+            async with ships.session.get(url, headers={"Prefer": "wait=60"}) as response:
+                return response.status, (await response.json())["status"]
+
+        waiting = asyncio.create_task(wait())
+        with anyio.fail_after(20):
+            while await streams_at(ships, 0) == 0:  # noqa: ASYNC110 - it tells nobody else
+                await anyio.sleep(0.05)
+        ships.gateways[1].kill()
+        upstream.on_poll = going()
+        assert await waiting == (200, "completed")
 
 
 async def test_an_idempotency_key_at_any_gateway(database_url: str, tmp_path: Path) -> None:
@@ -161,6 +182,11 @@ async def test_a_key_in_flight_at_a_gateway_that_shuts_down(answer: str, databas
 async def running_at(ships: Fleet, number: int) -> int:
     (count,) = await Fleet([ships.gateways[number]], [], ships.session).running()
     return count
+
+
+async def streams_at(ships: Fleet, number: int) -> float:
+    async with ships.session.get(f"{ships.gateways[number].url}/metrics") as response:
+        return value(series(await response.text()), "gateway_streams_open")
 
 
 async def test_an_event_comes_without_a_wakeup_too(database_url: str, tmp_path: Path) -> None:
