@@ -74,6 +74,8 @@ class Connection(HttpToolsProtocol):
     _kept_alive: bool | None = None
     """Whether the connection stays open if the body ends before the response begins."""
     _refusal: GatewayError | None = None
+    _has_ended = False
+    """Whether the client sends no more, but may still read."""
     _is_over = False
     """Whether all that still comes is discarded."""
     _linger_left = LINGER_LIMIT
@@ -178,6 +180,11 @@ class Connection(HttpToolsProtocol):
             self._read()
         self._hold_back()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what has come whole. A client whose stream or wait has begun has left."""
+        self._has_ended = self._owner is None and self._is_answering
+        return self._has_ended
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, TimeoutError)
         super().connection_lost(exc)
@@ -218,6 +225,8 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._read()
             self._hold_back()
+        if self._has_ended and self._owner is None and not self._is_answering:
+            self.transport.close()
 
     @property
     def _is_answering(self) -> bool:

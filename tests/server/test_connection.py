@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -266,3 +267,30 @@ async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> N
         assert [answer.status for answer in answers].count(503) == 35
         for answer in answers:
             answer.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "statuses"),
+    [
+        (["GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"], [202]),
+        (["HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"], [202]),
+        (["GET {path} HTTP/1.0\r\n\r\n"], [202]),
+        (["DELETE {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n", "ab"], [401]),
+        (["GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"] * 3, [202, 202, 202]),
+        (["GET {path} HTTP/1.1\r\nHost: x\r\nPrefer: wait=1\r\n\r\n"], [202]),
+        (["GET {path} HTTP/1.1\r\nHost: x\r\n\r\n", "GET {path} HT"], [202]),
+        (["GET {path} HTTP/1.1\r\nHo"], []),
+    ],
+    ids=["GET", "HEAD", "HTTP/1.0", "with a body", "three", "a wait", "one and a half", "half a head"],
+)
+async def test_a_client_that_ends_its_side(asked: list[str], statuses: list[int], tmp_path: Path) -> None:
+    """It is answered what it has asked for, and then the connection is closed; half a request is none."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        ending(upstream)
+        job = await gateway.copy()
+        async with dialled(gateway) as (reader, writer):
+            writer.write("".join(asked).format(path=f"/jobs/{job['jobId']}").encode())
+            writer.write_eof()
+            with anyio.fail_after(10):
+                answer = await reader.read()
+    assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answer)] == statuses

@@ -102,7 +102,7 @@ ATTRIBUTES = {
 }
 OVERRIDDEN = {
     Connection: (
-        "__init__ connection_made data_received connection_lost on_message_begin on_header on_body "
+        "__init__ connection_made data_received eof_received connection_lost on_message_begin on_header on_body "
         "on_message_complete on_response_complete _start_asgi_task cycle scope headers parser"
     ),
     Server: "__init__ handle_exit startup shutdown should_exit force_exit",
