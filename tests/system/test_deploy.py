@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -276,12 +275,17 @@ def test_the_page_is_about_what_is_there() -> None:
     assert len(PAGE.splitlines()) < 120
 
 
-def command(name: str, **values: str) -> list[str]:
-    """The page's command that begins so, as words, with its placeholders replaced."""
-    found = re.search(rf"(?m)^    ({name} .*?)(    #.*)?$", PAGE)
+async def run(name: str, folder: Path, programs: str = os.defpath, **environment: str) -> None:
+    """Run the page's line with that program, in a shell that finds the program in a folder."""
+    found = re.search(rf"(?m)^    ((?:[\w ]+&& )?{name} .*)$", PAGE)
     assert found is not None
-    words = shlex.split(found[1])
-    return [re.sub(r"\$(\w+)", lambda one: values[one[1]], word) for word in words]
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    await anyio.run_process(found[1], cwd=folder, env={**os.environ, "PATH": path, **environment})
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but its owner may read a file."""
+    return path.stat().st_mode & 0o077 == 0
 
 
 async def copied(session: aiohttp.ClientSession, gateway: Process) -> str:
@@ -315,12 +319,9 @@ async def test_a_backup_of_postgresql(tmp_path: Path, postgres_server: Databases
                 job_id = await copied(session, gateway)
                 services = tmp_path / "services"
                 services.write_text(_service("gateway", database_url) + _service("gateway-new", new_url))
-                for words in (command("pg_dump"), command("pg_restore")):
-                    await anyio.run_process(
-                        [str(programs / words[0]), *words[1:]],
-                        cwd=tmp_path,
-                        env={**os.environ, "PGSERVICEFILE": str(services)},
-                    )
+                for name in ("pg_dump", "pg_restore"):
+                    await run(name, tmp_path, str(programs), PGSERVICEFILE=str(services))
+                assert is_private(tmp_path / "gateway.dump")
             for key in (None, "another-key"):
                 with pytest.raises(StoreRefused, match="GATEWAY_SECRET_KEY"):
                     await Database.open(new_url, None, key)
@@ -344,13 +345,11 @@ async def test_a_backup_of_sqlite(tmp_path: Path) -> None:
     async with faking() as upstream, aiohttp.ClientSession() as session:
         async with Process(upstream.url, tmp_path, secret_key=SECRET_KEY) as gateway:
             job_id = await copied(session, gateway)
-            words = command("sqlite3")
-            await anyio.run_process([sqlite3, *words[1:]], cwd=tmp_path)
+            await run("sqlite3", tmp_path, str(Path(sqlite3).parent))
+            assert is_private(tmp_path / "gateway.backup")
             later = await copied(session, gateway)
         assert (tmp_path / "gateway.db-wal").exists()  # it was killed
-        found = re.search(r"(?m)^    (rm .*)$", PAGE)
-        assert found is not None
-        await anyio.run_process(found[1], cwd=tmp_path)
+        await run("rm", tmp_path)
         with pytest.raises(StoreRefused, match="GATEWAY_SECRET_KEY"):
             StoreFile.open(tmp_path / "gateway.db", None, "tests", make_operator_key=False)
         async with Process(upstream.url, tmp_path, secret_key=SECRET_KEY) as gateway:
