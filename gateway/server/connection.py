@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from gateway.core.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, GatewayError, invalid
 from gateway.server import heads
 from gateway.server.limits import shared_by
-from gateway.server.responses import LingeringTransport, RawHeaders, Unchunked, knows_no_chunks, whole
+from gateway.server.responses import LingeringTransport, Owner, RawHeaders, Unchunked, knows_no_chunks, whole
 
 READ_AHEAD_LIMIT = 64 << 10
 """Most bytes of a pipelined next request that are buffered during a stream; beyond them the connection is aborted.
@@ -43,13 +43,6 @@ PIECES_PER_TURN = 500
 LINGER_LIMIT = 16 << 20
 """Most bytes that are discarded of a request after its response. A connection closed with unread bytes is reset, and
 the client loses the response."""
-
-
-class Owner(Protocol):
-    """The object that has hijacked a connection."""
-
-    def released(self) -> None:
-        """The connection was handed back or closed; the owner must not use it any more. Called once."""
 
 
 class Connection(HttpToolsProtocol):
@@ -74,7 +67,7 @@ class Connection(HttpToolsProtocol):
     _kept_alive: bool | None = None
     """Whether the connection stays open if the body ends before the response begins."""
     _refusal: GatewayError | None = None
-    _has_ended = False
+    has_ended = False
     """Whether the client sends no more, but may still read."""
     _is_over = False
     """Whether all that still comes is discarded."""
@@ -182,8 +175,8 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what has come whole. A client whose stream or wait has begun has left."""
-        self._has_ended = self._owner is None and self._is_answering
-        return self._has_ended
+        self.has_ended = self._owner is None and self._is_busy
+        return self.has_ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, TimeoutError)
@@ -225,8 +218,7 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._read()
             self._hold_back()
-        if self._has_ended and self._owner is None and not self._is_answering:
-            self.transport.close()
+        self._close_if_ended()
 
     @property
     def _is_answering(self) -> bool:
@@ -313,6 +305,16 @@ class Connection(HttpToolsProtocol):
         if len(self._buffer) <= READ_AHEAD_LIMIT and (not self._is_in_body or len(self.cycle.body) <= HIGH_WATER_LIMIT):
             self.flow.resume_reading()
         self._hold_back()
+        self._close_if_ended()
+
+    def _close_if_ended(self) -> None:
+        if self.has_ended and self._owner is None and not self._is_busy:
+            self.transport.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request waits for its response, or more of its body has come than one turn of the loop parses."""
+        return self._is_answering or (self._is_in_body and bool(self._buffer))
 
     def _hold_back(self) -> None:
         """Read no further from a client that has sent too much ahead."""

@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+class Owner(Protocol):
+    """The object that has hijacked a connection."""
+
+    def released(self) -> None:
+        """The connection was handed back or closed; the owner must not use it any more. Called once."""
 
 
 class LingeringTransport:

@@ -106,6 +106,8 @@ class Stream(EventSourceResponse):
 class Subscriber:
     """A stream as its tails see it. `positions` holds, for each job, the number of the newest event sent."""
 
+    weight = 1
+
     __slots__ = (
         "_end_reason",
         "_ending",

@@ -30,7 +30,7 @@ READ_AT_ONCE = 64
 KEPT = 64
 """Newest events that a tail keeps in memory; older events are read from the log."""
 PUSH_AT_ONCE = 500
-"""Readers served before the pump yields to the event loop: about 5 ms."""
+"""Streams served before the pump yields to the event loop: about 5 ms."""
 DRAIN_GRACE = 0.5
 """Seconds after which the drain cuts off a slow reader."""
 
@@ -38,7 +38,12 @@ log = EventLog("gateway.tails")
 
 
 class Reader(Protocol):
-    """A reader of tails. It is caught up when it has seen every event up to its tail's head; then it takes pushes."""
+    """A reader of tails. It is caught up when it has seen every event up to its tail's head; then it takes pushes.
+
+    `weight` is the cost of a push, in those of a stream.
+    """
+
+    weight: int
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:
         """Take the events after the tail's previous head; `shared` is their chunk for a reader of this job alone."""
@@ -228,12 +233,13 @@ class Tails:
 
     async def _push(self, tail: Tail, new: Sequence[Event]) -> None:
         shared = chunk(b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new))
-        readers = list(tail.readers)
-        for first in range(0, len(readers), PUSH_AT_ONCE):
-            if first:
+        pushed = 0
+        for reader in list(tail.readers):
+            if pushed >= PUSH_AT_ONCE:
+                pushed = 0
                 await asyncio.sleep(0)
-            for reader in readers[first : first + PUSH_AT_ONCE]:
-                reader.push(tail, new, shared)
+            pushed += reader.weight
+            reader.push(tail, new, shared)
 
     async def _beat(self, now: float) -> None:
         """Send heartbeats: to readers of one log by the tail's last push, to readers of several logs by their own."""

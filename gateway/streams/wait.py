@@ -30,7 +30,13 @@ _SEQ = attrgetter("seq")
 
 
 class Transport(Protocol):
-    """A connection on which nothing of the response was sent. Its `released` is called once, as for a stream."""
+    """A connection on which nothing of the response was sent. Its `released` is called once, as for a stream.
+
+    `has_ended`: the client sends no more, so that its leaving would not be seen.
+    """
+
+    @property
+    def has_ended(self) -> bool: ...
 
     def hijack(self, owner: Wait) -> None: ...
 
@@ -42,9 +48,12 @@ class Wait:
 
     `known` is the newest event when the request came. `is_news` gets the number of a log's newest event and whether the
     log has ended, and says whether the wait ends. `answer` makes the response from the newest event; it also gets
-    whether the wait was as long as preferred, which it is unless the gateway drains. The client has `send_timeout`
-    seconds to read the response.
+    whether the wait was as long as preferred, which it is unless the gateway drains or the client may have left. The
+    client has `send_timeout` seconds to read the response.
     """
+
+    weight = 20
+    """Its push makes and logs a whole response."""
 
     __slots__ = (
         "_answer",
@@ -110,6 +119,8 @@ class Wait:
             self._wake("ended")
         elif self._tails.draining:
             self._wake("drained")
+        elif self._transport.has_ended:
+            self._wake("left")
 
     def push(self, tail: Tail, events: Sequence[Event], shared: bytes) -> None:  # noqa: ARG002 - as every reader's
         if self._is_news(tail.head, tail.ended):
@@ -139,7 +150,7 @@ class Wait:
             return
         self._reason = reason
         newest = self._tail.events[-1] if self._tail.events else self._known
-        response = self._answer(max(newest, self._known, key=_SEQ), reason != "drained")
+        response = self._answer(max(newest, self._known, key=_SEQ), reason in ("ended", "expired"))
         headers = self._finish(response.status_code, response.raw_headers)
         body = b"" if self._is_head else bytes(response.body)
         self._transport.respond(response.status_code, headers, body, self._send_timeout)

@@ -18,7 +18,15 @@ from aiohttp import web
 from gateway.core.job import chunk
 from gateway.server.connection import READ_AHEAD_LIMIT
 from tests.support.fake_upstream import FakeUpstream, faking
-from tests.support.harness import Running, serving, tail
+from tests.support.harness import OPERATOR, Running, serving, tail
+
+WATCH = (
+    f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {OPERATOR['Authorization']}\r\n"
+    "Transfer-Encoding: chunked\r\n\r\n"
+)
+LAST = "0\r\n\r\n"
+MANY = ["1\r\n[\r\n"] * 20_000
+"""Chunks of a body, more than are parsed in one turn of the loop."""
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -280,8 +288,21 @@ async def test_many_that_come_at_once_are_held_to_the_limit(tmp_path: Path) -> N
         (["GET {path} HTTP/1.1\r\nHost: x\r\nPrefer: wait=1\r\n\r\n"], [202]),
         (["GET {path} HTTP/1.1\r\nHost: x\r\n\r\n", "GET {path} HT"], [202]),
         (["GET {path} HTTP/1.1\r\nHo"], []),
+        ([WATCH, *MANY, LAST], [400]),
+        (["GET {path} HTTP/1.1\r\nHost: x\r\n\r\n", WATCH, *MANY, LAST], [202, 400]),
     ],
-    ids=["GET", "HEAD", "HTTP/1.0", "with a body", "three", "a wait", "one and a half", "half a head"],
+    ids=[
+        "GET",
+        "HEAD",
+        "HTTP/1.0",
+        "with a body",
+        "three",
+        "a wait",
+        "one and a half",
+        "half a head",
+        "many chunks",
+        "many chunks behind a GET",
+    ],
 )
 async def test_a_client_that_ends_its_side(asked: list[str], statuses: list[int], tmp_path: Path) -> None:
     """It is answered what it has asked for, and then the connection is closed; half a request is none."""

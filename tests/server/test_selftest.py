@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.server.connection import Connection, Owner
+from gateway.server.connection import Connection
+from gateway.server.responses import Owner
 from gateway.server.selftest import UnfitUvicorn, prove_hijack
 from tests.support.harness import free_port
 

@@ -34,6 +34,7 @@ class Client:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.full = False
+        self.has_ended = False
         self.aborted = False
         self._owner: Subscriber | Wait | None = None
         self._writable = asyncio.Event()
