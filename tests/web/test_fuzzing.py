@@ -65,6 +65,8 @@ def test_from_the_document(case: schemathesis.Case[Any], target: dict[str, Any])
         case.path_parameters["job"] = target["job"]  # an ended job: its stream ends
     headers = {"Authorization": f"Bearer {OPERATOR_KEY}"}
     response = case.call(base_url=target["url"], headers=headers, timeout=10)
+    if response.status_code in (414, 431):
+        return  # of a request too long for any operation
     # Schemathesis holds each event to a stream's schema, which is that of the whole text, for generated code.
     streams = response.headers.get("content-type", [""])[0].startswith("text/event-stream")
     case.validate_response(response, checks=CHECKS if streams else [*CHECKS, response_schema_conformance])
