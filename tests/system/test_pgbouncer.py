@@ -118,7 +118,7 @@ async def test_many_copies_through_few_connections(tmp_path: Path, database_url:
     for log in logs:
         assert [int(event.id) for event in log] == list(range(1, len(log) + 1))
         assert log[-1].name == "completed"
-        assert len(log) > 3
+        assert len(log) >= 3  # how many more depends on how busy the machine is
     assert len(upstream.asked("copy")) == COPIES + 1
     assert most <= POOL + len(gateways)
 
