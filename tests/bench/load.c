@@ -1,13 +1,16 @@
 /* Opens event streams on one loopback port, and counts and times what they bring: one thread, epoll.
  *
- *     load PORT PATH
+ *     load PORT PATH|@FILE
  *
+ * FILE has a path a line: the first stream is of the first, and so on, round and round. It
  * obeys one command a line and answers with one line of JSON; what comes meanwhile is read all the same.
  *
  *     open N AT_ONCE LAST_ID EVENTS   N more streams, AT_ONCE of them not yet answered; done when each has its 200 and has
  *                                     brought so many events. LAST_ID is what they send as Last-Event-ID, "-" for nothing.
  *     measure EVENTS SECONDS          begins when an event has reached all streams, which "begin" tells; done when so many
  *                                     more have been brought to all, or the time is over.
+ *     count SECONDS                   begins at once, which "begin" tells; done when the time is over. Each event with an id
+ *                                     counts, whatever is in it.
  *     close                           every stream: half of them properly, half cut off.
  *
  * An event is told by its `"at":"...T12:34:56.789Z"`, and late by what the clock says beyond that.
@@ -42,6 +45,7 @@ typedef struct {
     int fd;
     bool asked, served;
     int carried;              /* bytes at the end of the last read that may be the start of a mark */
+    unsigned id_seen;         /* bytes of ID_LINE that the last read ended with */
     long events;              /* since it was opened */
     char carry[STAMP];
 } Stream;
@@ -65,13 +69,15 @@ static int64_t open_since;
 static Event events[KNOWN_EVENTS];
 static unsigned newest;
 static Times each, to_last;
-static bool waiting, measuring;
-static long deliveries, deliveries_wanted, completed;
+static bool waiting, measuring, counting;
+static long ids, deliveries, deliveries_wanted, completed;
 static int64_t bytes, since, until;
 static double cpu_since;
 
 static int poll_fd, port;
-static const char *path;
+static char **paths;
+static int path_count;
+static const char ID_LINE[] = "\nid: ";
 static char room[STAMP + READ];
 
 static int64_t clock_us(clockid_t which)
@@ -133,6 +139,7 @@ static void ask(Stream *stream)
 {
     char request[1024];
     bool first = !strcmp(last_id, "-");
+    const char *path = paths[(stream - streams) % path_count];
     int length = snprintf(request, sizeof request,
                           "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n%s%s%s\r\n", path,
                           first ? "" : "Last-Event-ID: ", first ? "" : last_id, first ? "" : "\r\n");
@@ -140,6 +147,18 @@ static void ask(Stream *stream)
         fail("write");
     stream->asked = true;
     watch(stream, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+static void begin_measuring(void)
+{
+    waiting = false;
+    measuring = true;
+    deliveries = completed = bytes = 0;
+    each = to_last = (Times){0};
+    since = clock_us(CLOCK_MONOTONIC);
+    cpu_since = cpu();
+    puts("begin");
+    fflush(stdout);
 }
 
 static void finish(Stream *stream, bool properly)
@@ -180,16 +199,8 @@ static void take(Stream *stream, const char *stamp, int64_t now)
     if (measuring) {
         completed++;
         add(&to_last, late);
-    } else if (waiting && event->fresh) {
-        waiting = false;
-        measuring = true;
-        deliveries = completed = bytes = 0;
-        each = to_last = (Times){0};
-        since = clock_us(CLOCK_MONOTONIC);
-        cpu_since = cpu();
-        puts("begin");
-        fflush(stdout);
-    }
+    } else if (waiting && event->fresh)
+        begin_measuring();
 }
 
 static void receive(Stream *stream)
@@ -210,6 +221,13 @@ static void receive(Stream *stream)
     }
     if (measuring)
         bytes += got;
+    for (const char *byte = room + STAMP; counting && byte < room + STAMP + got; byte++) {
+        stream->id_seen = *byte == ID_LINE[stream->id_seen] ? stream->id_seen + 1 : *byte == ID_LINE[0];
+        if (stream->id_seen == sizeof ID_LINE - 1) {
+            ids++;
+            stream->id_seen = 0;
+        }
+    }
     int64_t now = clock_us(CLOCK_REALTIME) % ((int64_t)DAY * 1000000);
     char *from = room + STAMP - stream->carried, *end = room + STAMP + got, *mark;
     memcpy(from, stream->carry, stream->carried);
@@ -234,13 +252,14 @@ static bool busy(void)
         printf("{\"seconds\":%.4f,\"served\":%d,\"level\":%d,\"lost\":%d}\n", (now - open_since) / 1e6, served, level, lost);
         wanted = 0;
     } else if (waiting || measuring) {
-        if (now < until && !(measuring && deliveries >= deliveries_wanted))
+        if (now < until && !(measuring && !counting && deliveries >= deliveries_wanted))
             return true;
+        deliveries = counting ? ids : deliveries;
         printf("{\"deliveries\":%ld,\"seconds\":%.4f,\"cpu\":%.4f,\"bytes\":%lld,\"lost\":%d,\"completed\":%ld,"
                "\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f,\"last_p99\":%.1f}\n",
                deliveries, (now - since) / 1e6, cpu() - cpu_since, (long long)bytes, lost, completed,
                quantile_ms(&each, .5), quantile_ms(&each, .99), quantile_ms(&each, 1), quantile_ms(&to_last, .99));
-        waiting = measuring = false;
+        waiting = measuring = counting = false;
     } else
         return false;
     fflush(stdout);
@@ -261,6 +280,11 @@ static void obey(const char *line)
         deliveries_wanted = (long)more * opened;
         since = clock_us(CLOCK_MONOTONIC);
         until = since + (int64_t)(seconds * 1e6);
+    } else if (sscanf(line, "count %lf", &seconds) == 1) {
+        counting = true;
+        ids = 0;
+        begin_measuring();
+        until = since + (int64_t)(seconds * 1e6);
     } else if (!strncmp(line, "close", 5)) {
         for (int index = 0; index < opened; index++)
             if (streams[index].fd >= 0)
@@ -271,10 +295,30 @@ static void obey(const char *line)
     }
 }
 
+/* The path itself, or those in the file that it names. */
+static void read_paths(char *named)
+{
+    static char *one[1];
+    one[0] = named;
+    paths = one;
+    path_count = 1;
+    if (named[0] != '@')
+        return;
+    FILE *file = fopen(named + 1, "r");
+    if (!file)
+        fail(named + 1);
+    paths = calloc(MOST_STREAMS, sizeof *paths);
+    path_count = 0;
+    char line[512];
+    while (path_count < MOST_STREAMS && fscanf(file, "%511s", line) == 1)
+        paths[path_count++] = strdup(line);
+    fclose(file);
+}
+
 int main(int count, char **words)
 {
     port = count == 3 ? atoi(words[1]) : 0;
-    path = words[count - 1];
+    read_paths(words[count - 1]);
     poll_fd = epoll_create1(0);
     struct epoll_event commands = {.events = EPOLLIN}, ready[512];
     if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &commands) < 0)

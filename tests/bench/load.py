@@ -59,7 +59,7 @@ def compiled(folder: Path) -> Path:
 
 
 class Load:
-    """One client, which opens streams of one path."""
+    """One client, which opens streams of one path, or of those in a file, named as `@FILE`, one after the other."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
@@ -96,6 +96,16 @@ class Load:
             begun()
             line = await self._answer()
         return msgspec.json.decode(line, type=Measured)
+
+    async def count(self, seconds: float, *, begun: Callable[[], None]) -> Measured:
+        """All events with an id, of whatever job, from now on, when `begun` is called, until `seconds` are over.
+
+        The times are those of events that have an `at`.
+        """
+        await self._tell(f"count {seconds}")
+        assert await self._answer() == b"begin\n"
+        begun()
+        return msgspec.json.decode(await self._answer(), type=Measured)
 
     async def close(self) -> None:
         await self._tell("close")

@@ -115,6 +115,15 @@ async def sse_starlette(_folder: Path, publish: Publish) -> AsyncIterator[Served
 
 
 @asynccontextmanager
+async def plain_app(upstream: str, _folder: Path) -> AsyncIterator[tuple[int, int]]:
+    """An app that polls and pushes, and stores nothing: its process and its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.plain", str(port), upstream]
+    async with _running(command, port, f"http://127.0.0.1:{port}/status") as pid:
+        yield pid, port
+
+
+@asynccontextmanager
 async def _running(command: list[str], port: int, probe: str) -> AsyncIterator[int]:
     with on_cpu(server=True):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ)  # noqa: ASYNC220 - it only starts

@@ -1,7 +1,7 @@
 """A Graph that costs next to nothing, a process of its own: it takes copies, answers polls, and keeps when they came.
 
 `Upstream.start` runs it; what it does is set, and what it saw is told, over HTTP too. The monitor of the first copy
-shows progress with each poll while `moving` is set; the others never change.
+shows progress with each poll while `moving` is set, those of all copies while `all_move` is set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -28,9 +28,10 @@ KEPT = 1_000_000
 
 
 class Doing(msgspec.Struct, forbid_unknown_fields=True):
-    """`delay` is how many seconds it takes to accept a copy; `moving`, whether the first one moves."""
+    """`delay` is how many seconds it takes to accept a copy; `moving`, whether the first one moves, or all of them."""
 
     moving: bool = False
+    all_move: bool = False
     delay: float = 0.0
 
 
@@ -49,7 +50,7 @@ class Graph:
         self.doing = Doing()
         self.copies = 0
         self.polls: deque[tuple[str, float]] = deque(maxlen=KEPT)
-        self._percentage = 0.0
+        self._steps: Counter[str] = Counter()
 
     def accept(self) -> bytes:
         self.copies += 1
@@ -57,10 +58,9 @@ class Graph:
 
     def poll(self, monitor: str) -> bytes:
         self.polls.append((monitor, time.monotonic()))
-        done = 0.0
-        if monitor == MOVING:
-            self._percentage += STEP * self.doing.moving
-            done = min(self._percentage, 99.0)
+        if self.doing.all_move or (self.doing.moving and monitor == MOVING):
+            self._steps[monitor] += 1
+        done = min(self._steps[monitor] * STEP, 99.0)
         body = b'{"operation":"ItemCopy","status":"inProgress","percentageComplete":%.2f}' % done
         return _answer(b"202 Accepted", body)
 

@@ -14,11 +14,12 @@ from tests.bench.rows import (
     reconnect,
     start,
     streams,
+    usual,
     waits,
     workers,
 )
 
 ROWS: dict[str, Row] = {
     one.ROW.name: one.ROW
-    for one in (streams, waits, reconnect, polls, lives, copies, jobs, appends, start, memory, workers, database)
+    for one in (usual, streams, waits, reconnect, polls, lives, copies, jobs, appends, start, memory, workers, database)
 }
