@@ -14,13 +14,14 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, TraceConfig
+from aiohttp import ClientResponse, ClientSession, TraceConfig
 from yarl import URL
 
 from gateway.core.addresses import MonitorRule, origin, port_of, resolved, split
 from gateway.graph.dialects import NoAnswer, leads_elsewhere
 from gateway.outbound.causes import cause
 from gateway.outbound.decoding import Undecodable, decoded
+from gateway.outbound.exchange import BodyLost, Getter
 from gateway.outbound.reply import Reply
 from gateway.outbound.sessions import (
     BODY_LIMIT,
@@ -54,8 +55,8 @@ class Monitor(msgspec.Struct, frozen=True):
     """How a job is polled. `host`, as `host:port`, is the host whose polling rate the job shares."""
 
     url: str
-    target: Any
-    session: Any
+    address: Any
+    getter: Any
     host: str
 
 
@@ -89,7 +90,7 @@ class Upstream:
         self._rule = rule
         self._starts: ClientSession
         self._reads: ClientSession
-        self._polls: dict[str, ClientSession]
+        self._polls: dict[str, Getter]
 
     @classmethod
     @asynccontextmanager
@@ -122,8 +123,8 @@ class Upstream:
             upstream._starts = await opened(copy_timeout, via=own, callers=True, kept=False)
             upstream._reads = await opened(copy_timeout, trace, via=own, callers=True, bounded=False)
             upstream._polls = {
-                "own": await opened(POLL_SECONDS, via=own),
-                "public": await opened(POLL_SECONDS, via=proxy, reaches=rule.reaches),
+                "own": Getter(await opened(POLL_SECONDS, via=own), proxy=own is not None),
+                "public": Getter(await opened(POLL_SECONDS, via=proxy, reaches=rule.reaches), proxy=proxy is not None),
             }
             yield upstream
 
@@ -137,7 +138,8 @@ class Upstream:
         parts = split(url)
         if kind is None or parts is None:
             return None
-        return Monitor(url, URL(url, encoded=True), self._polls[kind], f"{parts.hostname}:{port_of(parts)}")
+        getter = self._polls[kind]
+        return Monitor(url, getter.address(url), getter, f"{parts.hostname}:{port_of(parts)}")
 
     def allows(self, url: str) -> bool:
         """Whether a URL is on a host that may be asked for a job's status."""
@@ -192,7 +194,7 @@ class Upstream:
         now = asyncio.get_running_loop().time
         until = now() + POLL_SECONDS
         hops: list[str] = []
-        reply = await _polled(monitor, headers)
+        reply = await _polled(monitor, headers, POLL_SECONDS)
         for _ in range(HOPS):
             if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):
                 break
@@ -202,7 +204,7 @@ class Upstream:
                 break
             monitor = there
             hops.append(monitor.url)
-            reply = await _polled(monitor, headers, timeout=ClientTimeout(total=max(until - now(), 0.001)))
+            reply = await _polled(monitor, headers, max(until - now(), 0.001))
         return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
 
 
@@ -212,23 +214,25 @@ def _require_status(response: ClientResponse) -> None:
         raise Broken("not HTTP")
 
 
-async def _polled(monitor: Monitor, headers: Mapping[str, str], **options: Any) -> Reply | NoAnswer:
+async def _polled(monitor: Monitor, headers: Mapping[str, str], seconds: float) -> Reply | NoAnswer:
     """One exchange. A body that cannot be had costs a success; any other code may tell enough by itself."""
-    session: ClientSession = monitor.session
-    response: ClientResponse | None = None
+    getter: Getter = monitor.getter
+    reply: Reply | None = None
     try:
-        async with session.get(monitor.target, headers=headers, allow_redirects=False, **options) as response:
-            body = await read_body(response)
-            codings = response.headers.getall("Content-Encoding", ())
-            if codings:
-                body = decoded(body, codings, BODY_LIMIT)
-            return Reply(response.status, response.headers, body)
-    except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
-        if response is not None and not 200 <= response.status < 300:
-            return Reply(response.status, response.headers, b"")
-        if isinstance(error, Undecodable):
-            return NoAnswer(str(error))
-        return NoAnswer(cause(error), hung=isinstance(error, TimeoutError))
+        reply = await getter.get(monitor.address, headers, seconds)
+        if "Content-Encoding" in reply.headers:
+            return msgspec.structs.replace(reply, body=decoded(reply.body, reply.all("Content-Encoding"), BODY_LIMIT))
+    except BodyLost as lost:
+        reply, error = lost.reply, lost.__cause__ or lost
+    except Exception as failure:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
+        error = failure
+    else:
+        return reply
+    if reply is not None and not 200 <= reply.code < 300:
+        return msgspec.structs.replace(reply, body=b"")
+    if isinstance(error, Undecodable):
+        return NoAnswer(str(error))
+    return NoAnswer(cause(error), hung=isinstance(error, TimeoutError))
 
 
 async def _whole(response: ClientResponse) -> Reply:

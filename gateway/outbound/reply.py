@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import msgspec
+from multidict import MultiMapping
 
 LONGEST_WAIT = 86400.0
 """Most seconds of a wait that a header asks for."""
@@ -19,12 +20,16 @@ class Reply(msgspec.Struct, frozen=True):
     """A complete HTTP response; `headers` is a case-insensitive mapping, `hops` the URLs that redirects led to."""
 
     code: int
-    headers: Mapping[str, str]
+    headers: MultiMapping[str]
     body: bytes
     hops: tuple[str, ...] = ()
 
+    def all(self, name: str) -> Sequence[str]:
+        """Every line of a header."""
+        return self.headers.getall(name, ())
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+
+def retry_after(headers: MultiMapping[str], now: float) -> float | None:
     """Seconds that upstream asks to wait: from `Retry-After`, else from an exhausted `RateLimit`, else None.
 
     `now` is in seconds since 1970.
@@ -36,12 +41,12 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
-def named_wait(headers: Mapping[str, str], now: float) -> float | None:
+def named_wait(headers: MultiMapping[str], now: float) -> float | None:
     """Seconds to wait according to `Retry-After`, which holds seconds or a date; None without a valid one."""
     return _wait(headers.get("Retry-After", ""), headers, now)
 
 
-def _wait(value: str, headers: Mapping[str, str], now: float) -> float | None:
+def _wait(value: str, headers: MultiMapping[str], now: float) -> float | None:
     """Seconds to wait, at most `LONGEST_WAIT`.
 
     A date is compared with the response's own `Date`, so that neither clock need be right.
