@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
 from gateway.core.addresses import MonitorRule
 from gateway.core.errors import GatewayError, StoreUnavailable
+from gateway.core.job import Event
 from gateway.core.keys import hashed, key_list
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
@@ -221,8 +222,8 @@ class Gateway:
                 )
             )
 
-            def wake(job_id: str) -> None:
-                tails.wake(job_id)
+            def wake(job_id: str, events: Sequence[Event]) -> None:
+                tails.wake(job_id, events)
                 callbacks.wake(job_id)
 
             store.on_change = wake

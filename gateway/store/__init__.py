@@ -22,6 +22,15 @@ PAST_THE_END = 1 << 53
 """An event number beyond every log: a read after it returns the head and no events."""
 
 
+OnChange = Callable[[str, Sequence[Event]], None]
+"""Called in the event loop with a job's id after its log has grown, and with the events that were just stored, if they
+are known here. A wake-up only: it may come late, twice or never, so the log alone tells what is in it."""
+
+
+def ignore_change(_job_id: str, _events: Sequence[Event]) -> None:
+    """An `OnChange` before there is a reader."""
+
+
 class Slice(msgspec.Struct, frozen=True):
     """Part of a log: `head` is the number of its newest event, `ended` whether that event is the terminal one."""
 
@@ -70,8 +79,7 @@ class Store(Protocol):
     def failures(self) -> int:
         """The number of failures since the start."""
 
-    on_change: Callable[[str], None]
-    """Called in the event loop with a job's id after its log has grown. A wake-up only: it may come late or twice."""
+    on_change: OnChange
 
     async def create(
         self, job: Job, events: Sequence[Event], key: bytes | None, callback: Callback | None = None

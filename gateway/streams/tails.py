@@ -1,9 +1,10 @@
 """The newest part of each log that is read in this process, and the push to its readers.
 
 The log is authoritative and a signal is only a wake-up: the pump reads the events after a tail's head and pushes them,
-as one shared message, to every reader that is caught up, without a task switch. A reader that is behind catches up from
-the log by its cursor, so replay and live events are the same read, without a seam. Lost or duplicate wake-ups do no
-harm: the pump also reads the log at intervals.
+as one shared message, to every reader that is caught up, without a task switch. A wake-up may bring the events that
+were just stored. They save the read if they follow the tail's head without a gap; in any doubt the pump reads the log.
+A reader that is behind catches up from the log by its cursor, so replay and live events are the same read, without a
+seam. Lost or duplicate wake-ups do no harm: the pump also reads the log at intervals.
 
 Measured against a task and a queue per stream: 2 to 4 times the deliveries per CPU second, a third of the memory.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -81,6 +82,32 @@ class Tail:
         return new
 
 
+class _News:
+    """Of one log: when its wake-up came, None for a look without one, and all events after the head of its tail that
+    wake-ups brought; None when the log is to be read.
+    """
+
+    __slots__ = ("events", "woken_at")
+
+    def __init__(self, woken_at: float | None, events: list[Event] | None) -> None:
+        self.woken_at = woken_at
+        self.events = events
+
+    def add(self, events: Sequence[Event]) -> None:
+        if self.events is not None and events:
+            self.events += events
+        else:
+            self.events = None
+
+    def following(self, head: int) -> list[Event] | None:
+        """The events after number `head`, without a gap; None when only the log can tell them."""
+        if self.events is None:
+            return None
+        new = [event for event in self.events if event.seq > head]
+        numbers = [event.seq for event in new]
+        return new if new and numbers == [*range(head + 1, head + 1 + len(new))] else None
+
+
 class Tails:
     """All tails of this process. `heartbeat` and `look_every` are seconds; `limit` is the most readers at once.
 
@@ -102,8 +129,7 @@ class Tails:
         self._look_every = look_every
         self._tails: dict[str, Tail] = {}
         self._pushed = metrics.push_latency.observe
-        self._grown: dict[str, float | None] = {}
-        """By job, the time of its wake-up; None for a read of the log without a wake-up."""
+        self._grown: dict[str, _News] = {}
         self._news = asyncio.Event()
         self._readers: set[Reader] = set()
         self._of_many: set[Reader] = set()
@@ -121,11 +147,16 @@ class Tails:
     def full(self) -> bool:
         return len(self._readers) >= self.limit
 
-    def wake(self, job_id: str) -> None:
-        """Have the pump read a job's log, which may have grown."""
-        if job_id in self._tails:
-            self._grown.setdefault(job_id, self._now())
-            self._news.set()
+    def wake(self, job_id: str, events: Sequence[Event] = ()) -> None:
+        """Have the pump look at a job's log, which may have grown: by `events`, if there are any."""
+        if job_id not in self._tails:
+            return
+        news = self._grown.get(job_id)
+        if news is None:
+            self._grown[job_id] = _News(self._now(), list(events) or None)
+        else:
+            news.add(events)
+        self._news.set()
 
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
@@ -206,11 +237,26 @@ class Tails:
 
     def _look_at(self, tails: Iterable[Tail]) -> None:
         for tail in tails:
-            self._grown.setdefault(tail.job_id, None)
+            news = self._grown.setdefault(tail.job_id, _News(None, None))
+            news.events = None
 
     async def _read_on(self) -> None:
-        tails = [self._tails[job_id] for job_id in self._grown]
-        since, self._grown = self._grown, {}
+        grown, self._grown = self._grown, {}
+        tails = []
+        for job_id, news in grown.items():
+            tail = self._tails.get(job_id)
+            if tail is None:
+                continue  # its last reader left while others were served
+            events = news.following(tail.head)
+            if events is None:
+                tails.append(tail)
+            else:
+                await self._serve(tail, Slice(events[-1].seq, events[-1].terminal, events), news.woken_at)
+        tails = [tail for tail in tails if self._tails.get(tail.job_id) is tail]
+        if tails:
+            await self._read(tails, grown)
+
+    async def _read(self, tails: Sequence[Tail], grown: Mapping[str, _News]) -> None:
         try:
             pieces = await self._store.read([(tail.job_id, tail.head) for tail in tails], READ_AT_ONCE)
         except StoreUnavailable as error:
@@ -220,16 +266,18 @@ class Tails:
             self._news.set()
             return
         for tail, piece in zip(tails, pieces, strict=True):
-            if piece is None:
-                continue
-            new = tail.extend(piece)
-            if piece.head > tail.head:
-                self.wake(tail.job_id)
-            if new:
-                tail.served_at = self._now()
-                await self._push(tail, new)
-                if (woken_at := since[tail.job_id]) is not None:
-                    self._pushed(self._now() - woken_at)
+            if piece is not None:
+                await self._serve(tail, piece, grown[tail.job_id].woken_at)
+
+    async def _serve(self, tail: Tail, piece: Slice, woken_at: float | None) -> None:
+        new = tail.extend(piece)
+        if piece.head > tail.head:
+            self.wake(tail.job_id)
+        if new:
+            tail.served_at = self._now()
+            await self._push(tail, new)
+            if woken_at is not None:
+                self._pushed(self._now() - woken_at)
 
     async def _push(self, tail: Tail, new: Sequence[Event]) -> None:
         shared = chunk(b"".join(b"id: %d\n%b" % (event.seq, event.body()) for event in new))

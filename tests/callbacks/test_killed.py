@@ -18,7 +18,7 @@ from gateway.callbacks import engine as callbacks
 from gateway.core.callback import KINDS, Callback, Delivered, Failed, Gone, Outcome
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Answer, Job, Kind, Target, accepted, advance
-from gateway.store import sqlite
+from gateway.store import ignore_change, sqlite
 from tests.support.callback_lives import (
     BEGUN,
     Killed,
@@ -203,7 +203,7 @@ def test_a_wake_up_that_never_came(tmp_path: Path) -> None:
             await here.store.add_callback(callback)
             here.engine.take(callback)
             await anyio.sleep(1)
-            here.store.on_change = lambda _job_id: None
+            here.store.on_change = ignore_change
             await here.grow("j", LENGTH)
             with anyio.fail_after(callbacks.LOOK_EVERY + 2):
                 await here.settled()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway.core.callback import Attempt, Callback, CallbackState, DeliveryProgress
-from gateway.core.job import Answer, Job, Target, accepted, advance
+from gateway.core.job import Answer, Event, Job, Target, accepted, advance
 from gateway.store import CALLBACKS_PER_JOB, Store
 from tests.support.stores import Lives, postgres_lives, sqlite_lives
 
@@ -209,13 +209,17 @@ async def test_forgetting(store: Store) -> None:
 
 
 async def test_a_change_is_told_after_it_can_be_read(store: Store) -> None:
-    """The wake-up comes in the loop, and what it speaks of is durable."""
-    woken: list[str] = []
-    store.on_change = woken.append
-    job = await made(store)
-    job = await moved(store, job, "inProgress", 1)
+    """The wake-up comes in the loop, and what it speaks of is durable; the events it brings are those of the log."""
+    woken: list[tuple[str, list[Event]]] = []
+    store.on_change = lambda job_id, events: woken.append((job_id, list(events)))
+    job = await moved(store, await made(store), "inProgress", 1)
     await store.stop("j", NOW)
-    assert woken == ["j", "j", "j"]
+    brought = [event for _, events in woken for event in events]
+    (log,) = await store.read([("j", 0)], 100)
+    assert log is not None
+    assert brought == list(log.events)[: job.seq]
+    assert [job_id for job_id, _ in woken] == ["j"] * len(woken)
+    assert woken[-1] == ("j", [])
 
 
 async def test_many_at_once_are_kept_together(store: Store) -> None:

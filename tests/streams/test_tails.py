@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Client:
 
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
+        self.written = asyncio.Event()
         self.full = False
         self.has_ended = False
         self.aborted = False
@@ -73,6 +74,7 @@ class Client:
         assert not self.full
         assert not self._left.is_set()
         self.chunks += unchunked(data)
+        self.written.set()
 
     @property
     def ended(self) -> bool:
@@ -127,11 +129,45 @@ def unchunked(data: bytes) -> list[bytes]:
     return found
 
 
+class Post:
+    """Brings wake-ups and their events from the store to the tails, as well or badly as it is told."""
+
+    def __init__(self, tails: Tails) -> None:
+        self._tails = tails
+        self._way = "as they are"
+        self._held: list[tuple[str, Sequence[Event]]] = []
+
+    def go(self, way: str) -> None:
+        """Deliver in this way from now on; what was held back comes now, the newest first."""
+        self._way = way
+        while self._held:
+            self._tails.wake(*self._held.pop())
+
+    def __call__(self, job_id: str, events: Sequence[Event]) -> None:
+        match self._way:
+            case "lost":
+                return
+            case "late":
+                self._held.append((job_id, events))
+            case "every other one is lost" if events and events[-1].seq % 2:
+                return
+            case "without events":
+                self._tails.wake(job_id)
+            case "twice":
+                self._tails.wake(job_id, events)
+                self._tails.wake(job_id, events)
+            case _:
+                self._tails.wake(job_id, events)
+
+
+WAYS = ["as they are", "lost", "late", "every other one is lost", "without events", "twice"]
+
+
 class Scene:
     """One job that grows, and the clients of its streams."""
 
-    def __init__(self, store: SQLiteStore, tails: Tails, job: Job, tasks: Any) -> None:
-        self.store, self.tails, self.job, self.tasks = store, tails, job, tasks
+    def __init__(self, store: SQLiteStore, tails: Tails, post: Post, job: Job, tasks: Any) -> None:
+        self.store, self.tails, self.post, self.job, self.tasks = store, tails, post, job, tasks
         self.clients: list[tuple[Client, int]] = []
         self.pollers: list[list[int]] = []
 
@@ -183,6 +219,7 @@ STEPS = st.lists(
         st.tuples(st.just("poll"), st.integers(0, 9)),
         st.tuples(st.sampled_from(["stall", "resume", "leave"]), st.integers(0, 30)),
         st.tuples(st.just("wait"), st.sampled_from([0, 1, 20])),
+        st.tuples(st.just("post"), st.integers(0, len(WAYS) - 1)),
     ),
     max_size=30,
 )
@@ -195,10 +232,10 @@ async def staged(folder: Path, *, heartbeat: float) -> AsyncIterator[Scene]:
     job, first = accepted("j", monitor="https://h/m", target=Target(), now=1.0)
     await store.create(job, first, None)
     tails = Tails(store, Metrics(), heartbeat=heartbeat, limit=1000)
-    store.on_change = tails.wake
+    post = store.on_change = Post(tails)
     async with anyio.create_task_group() as tasks:
         tails.start(tasks)
-        yield Scene(store, tails, job, tasks)
+        yield Scene(store, tails, post, job, tasks)
         tasks.cancel_scope.cancel()
     await store.close()
 
@@ -223,6 +260,8 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
                     client.leave()
                 case "wait":
                     await anyio.sleep(number)
+                case "post":
+                    scene.post.go(WAYS[number])
         stayed = [(client, after) for client, after in scene.clients if not client._left.is_set()]
         for client, _ in stayed:
             client.resume()
@@ -243,7 +282,10 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(STEPS)
 def test_any_interleaving(steps: list[tuple[str, int]]) -> None:
-    """None lost, none doubled, the end seen by all who stayed, and nothing left behind."""
+    """None lost, none doubled, the end seen by all who stayed, and nothing left behind.
+
+    Whether what is stored is handed over well, late, twice, in another order, in part or not at all.
+    """
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(play(steps, Path(folder)))
 
@@ -312,3 +354,37 @@ def test_a_wait_that_begins_late(other: str, tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(scene())
+
+
+async def test_what_was_handed_over_is_pushed_without_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it follows the head; after a gap the log is read."""
+    reads = 0
+    read = SQLiteStore.read
+
+    async def counted(self: SQLiteStore, wanted: Sequence[tuple[str, int]], limit: int) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(self, wanted, limit)
+
+    async with staged(tmp_path, heartbeat=1000) as here:
+        await here.join(0)
+        (client, _) = here.clients[0]
+        pushed = await _pushed(client, 1)
+        monkeypatch.setattr(SQLiteStore, "read", counted)
+        await here.append()
+        pushed = await _pushed(client, 2)
+        assert (pushed, reads) == ([1, 2], 0)
+        here.post.go("lost")
+        await here.append()
+        here.post.go("as they are")
+        await here.append()
+        pushed = await _pushed(client, 4)
+        assert (pushed, reads) == ([1, 2, 3, 4], 1)
+
+
+async def _pushed(client: Client, count: int) -> list[int]:
+    with anyio.fail_after(4):
+        while len(client.ids) < count:
+            client.written.clear()
+            await client.written.wait()
+    return client.ids

@@ -107,7 +107,7 @@ async def life(folder: Path, recorder: Recorder, later: float = 0.0) -> AsyncIte
     try:
         async with anyio.create_task_group() as tasks:
             engine = Callbacks(store, recorder, runtime(tasks, lambda: BEGUN + later + loop.time()))
-            store.on_change = engine.wake
+            store.on_change = lambda job_id, _events: engine.wake(job_id)
             engine.start()
             engine.resume(await store.claim_callbacks())
             yield Life(store, engine)

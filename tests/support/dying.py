@@ -50,7 +50,9 @@ class ThreadInTheLoop:
         self._loop = asyncio.get_running_loop()
         self.failing = False
 
-    def submit(self, work: Work[Any], then: Callable[[], None] | None = None) -> asyncio.Future[Any]:
+    def submit(
+        self, work: Work[Any], then: Callable[[], None] | None = None, *, gather: bool = False
+    ) -> asyncio.Future[Any]:
         future = self._loop.create_future()
         self._loop.call_soon(self._do, work, then, future)
         return future

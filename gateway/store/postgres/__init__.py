@@ -22,7 +22,7 @@ from gateway.core import job as jobs
 from gateway.core.callback import Callback
 from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Event, Job
-from gateway.store import PAST_THE_END, Reservation, Slice, rows
+from gateway.store import PAST_THE_END, OnChange, Reservation, Slice, ignore_change, rows
 from gateway.store.postgres import statements
 from gateway.store.postgres.callbacks import CallbackTable
 from gateway.store.postgres.database import Database
@@ -53,7 +53,7 @@ class PostgresStore(Ownership):
         self._callbacks = CallbackTable(self._rows)
         self._log_limit = log_limit
         self.secret = database.secret
-        self.on_change: Callable[[str], None] = lambda _job_id: None
+        self.on_change: OnChange = ignore_change
         self.on_stop: Callable[[str], None] = lambda _job_id: None
         self.on_callback_change: Callable[[str], None] = lambda _callback_id: None
         self._appends: Batches[_Append, bool] = Batches(self._append_all)
@@ -108,12 +108,12 @@ class PostgresStore(Ownership):
                 await self._callbacks.add(connection, callback, self.me)
 
         await self._pool.transaction(work)
-        self._changed(job.id)
+        self._changed(job.id, events)
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
         mine = await self._appends.ask((job, events))
         if mine:
-            self._changed(job.id)
+            self._changed(job.id, events)
         return mine
 
     async def stop(self, job_id: str, now: float) -> Job | None:
@@ -141,7 +141,7 @@ class PostgresStore(Ownership):
             return None
         job, just_now = stopped
         if just_now:
-            self._changed(job_id)
+            self._changed(job_id, ())
             self._wakeups.notify(_STOPPED, job_id)
         return job
 
@@ -256,13 +256,13 @@ class PostgresStore(Ownership):
             "INSERT INTO meta VALUES ('probe', $1) ON CONFLICT (name) DO UPDATE SET value = $1", secrets.token_bytes(8)
         )
 
-    def _changed(self, job_id: str) -> None:
+    def _changed(self, job_id: str, events: Sequence[Event]) -> None:
         self._wakeups.notify(_GROWN, job_id)
-        self.on_change(job_id)
+        self.on_change(job_id, events)
 
     def _on_wakeup(self, kind: str, row_id: str) -> None:
         if kind == _GROWN:
-            self.on_change(row_id)
+            self.on_change(row_id, ())
         elif kind == _STOPPED:
             self.on_stop(row_id)
         elif kind == _CALLBACK:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.core import job as jobs
 from gateway.core.callback import Callback, retried
 from gateway.core.job import Event, Job, Kind
-from gateway.store import CALLBACKS_PER_JOB, PAST_THE_END, Reservation, Slice, rows
+from gateway.store import CALLBACKS_PER_JOB, PAST_THE_END, OnChange, Reservation, Slice, ignore_change, rows
 from gateway.store.rows import CALLBACK, JOB, Rows
 from gateway.store.sqlite.file import StoreFile
 from gateway.store.sqlite.thread import SQLiteThread, Work
@@ -39,7 +39,7 @@ class SQLiteStore:
         self.secret = file.secret
         self.operator_hash = file.operator_hash
         self.new_operator_key = file.new_operator_key
-        self.on_change: Callable[[str], None] = lambda _job_id: None
+        self.on_change: OnChange = ignore_change
         self._writes = SQLiteThread(file.connect, writes=True, name="store-writer")
         self._reads = SQLiteThread(file.connect, writes=False, name="store-reader")
         file.opened()
@@ -66,12 +66,17 @@ class SQLiteStore:
             if callback is not None:
                 self._callbacks.add(db, callback)
 
-        await self._promise(work, lambda: self.on_change(job.id))
+        await self._promise(work, lambda: self.on_change(job.id, events))
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
-        return await self._writes.submit(
-            lambda db: self._append(db, job, events, job.epoch), lambda: self.on_change(job.id)
-        )
+        stored = False
+
+        def work(db: sqlite3.Connection) -> bool:
+            nonlocal stored
+            stored = self._append(db, job, events, job.epoch)
+            return stored
+
+        return await self._writes.submit(work, lambda: self.on_change(job.id, events if stored else ()), gather=True)
 
     async def stop(self, job_id: str, now: float) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
@@ -83,7 +88,7 @@ class SQLiteStore:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
 
-        return await self._promise(work, lambda: self.on_change(job_id))
+        return await self._promise(work, lambda: self.on_change(job_id, ()))
 
     async def get(self, job_id: str) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:

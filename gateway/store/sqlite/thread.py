@@ -1,12 +1,14 @@
 """A thread with its own SQLite connection, which runs tasks from the event loop.
 
 All tasks that are queued when the thread is free run in one batch. For the writing thread this is group commit: one
-transaction and one fsync per batch, which makes durability affordable (measured: 38 thousand appends a second).
+transaction and one fsync per batch, which makes durability affordable (measured: 38 thousand appends a second). Tasks
+for which no caller waits are gathered for a few milliseconds more while others came just before: a quarter less CPU.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -20,6 +22,10 @@ from gateway.store.availability import Availability
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+GATHER, GATHER_LONGEST, ENOUGH = 0.005, 0.02, 20
+"""Seconds between two batches of tasks that may be gathered: the first if so many were, else the second at most. The
+first task after a pause is not delayed. Each batch costs some 300 us besides its tasks.
+"""
 BATCH = 1000
 """Tasks at which a batch stops growing; a transaction holds fewer than twice as many."""
 
@@ -48,6 +54,9 @@ class SQLiteThread:
     def __init__(self, connect: Callable[[], sqlite3.Connection], *, writes: bool, name: str) -> None:
         self._queue: SimpleQueue[list[_Task] | None] = SimpleQueue()
         self._gathered: list[_Task] = []
+        self._queued_at = self._due = -math.inf
+        self._queueing: asyncio.Handle | None = None
+        """Queues what was gathered: in this iteration of the loop, or when it is due."""
         self._loop = asyncio.get_running_loop()
         self._connection = connect()
         self.availability = Availability(name)
@@ -55,22 +64,39 @@ class SQLiteThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[T], then: Callable[[], None] | None = None) -> asyncio.Future[T]:
+    def submit(
+        self, work: Work[T], then: Callable[[], None] | None = None, *, gather: bool = False
+    ) -> asyncio.Future[T]:
         """Queue `work(connection)`; `then` is called in the event loop once its transaction is durable.
 
-        The future holds its result. It fails with StoreUnavailable for an error of SQLite, and with any other error
+        `gather`: the work may wait a moment for more, see `GATHER`; other work takes it along. The future
+        holds its result. It fails with StoreUnavailable for an error of SQLite, and with any other error
         that the work raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        SQLiteThread._undelivered += 1
-        if not self._gathered:
-            self._loop.call_soon(self._enqueue)
         self._gathered.append(_Task(work, future, then))
+        due = -math.inf
+        if gather:
+            due = self._queued_at + (GATHER if len(self._gathered) >= ENOUGH else GATHER_LONGEST)
+        if self._queueing is None or due < self._due:
+            self._queue_at(due)
         return future
 
+    def _queue_at(self, due: float) -> None:
+        if self._queueing is not None:
+            self._queueing.cancel()
+        self._due = due
+        loop = self._loop
+        self._queueing = loop.call_soon(self._enqueue) if due <= loop.time() else loop.call_at(due, self._enqueue)
+
     def _enqueue(self) -> None:
-        """Queue the tasks of one iteration of the event loop together, so that they wake the thread once."""
+        """Queue the gathered tasks together, so that they wake the thread once."""
+        if self._queueing is not None:
+            self._queueing.cancel()
+            self._queueing = None
+        self._queued_at = self._loop.time()
         gathered, self._gathered = self._gathered, []
+        SQLiteThread._undelivered += len(gathered)
         for first in range(0, len(gathered), BATCH):
             self._queue.put(gathered[first : first + BATCH])
 
