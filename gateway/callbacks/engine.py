@@ -311,8 +311,8 @@ class Callbacks:
             if attempts == 1:
                 log.warning("delivery_held", job=reference(callback.job_id), error=str(error))
 
-        timer = self._metrics.store_writes.labels("callback").time
-        if not await hold(lambda: self._store.save_callback(callback), timer, failed):
+        observe = self._metrics.store_writes.labels("callback").observe
+        if not await hold(lambda: self._store.save_callback(callback), observe, failed):
             raise _CallbackLost
         subscriber.callback = callback
         if callback.state != "active":

@@ -325,7 +325,7 @@ class Copies:
         try:
             await hold(
                 lambda: self._store.create(job, events, key, callback),
-                self._metrics.store_writes.labels("create").time,
+                self._metrics.store_writes.labels("create").observe,
                 failed,
                 waits=(_STORE_RETRY,),
                 patience=STORE_PATIENCE,

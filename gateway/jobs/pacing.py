@@ -123,11 +123,16 @@ class StartQueue:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
+    def take_now(self, now: float) -> bool:
+        """Take a start if one is ready and nobody waits."""
+        if self._waiting or self._rate.ready_at(now) > now + TICK:
+            return False
+        self._rate.start(now)
+        return True
+
     async def take(self) -> None:
         """Wait for a start. A cancelled wait uses up no start."""
-        now = self._loop.time()
-        if not self._waiting and self._rate.ready_at(now) <= now + TICK:
-            self._rate.start(now)
+        if self.take_now(self._loop.time()):
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
@@ -136,6 +141,8 @@ class StartQueue:
 
     def look(self) -> None:
         """Start the waiters that are ready, and set the timer for the next."""
+        if not self._waiting:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -193,8 +193,9 @@ class Watch:
         context = self._context
         if self._monitor is None:
             return self._now(), NoAnswer("its host is not allowed")
-        await self.host.start_queue.take()
-        await context.start_queue.take()
+        for queue in (self.host.start_queue, context.start_queue):
+            if not queue.take_now(self._now()):
+                await queue.take()
         if self._hangs <= FREE_RETRIES:
             return await self._poll(self._monitor)
         await context.hung_lane.enter(self._hangs)  # last, so that no place is held while others may start
@@ -353,7 +354,7 @@ class Watch:
         try:
             mine = await hold(
                 lambda: self._context.store.append(job, events),
-                metrics.store_writes.labels("append").time,
+                metrics.appends.observe,
                 failed,
                 errors=Exception,  # an unexpected error with one job must not end all watches
             )

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import anyio
@@ -50,7 +49,7 @@ class Availability:
 
 async def hold(
     write: Callable[[], Awaitable[T]],
-    timer: Callable[[], AbstractContextManager[object]],
+    observe: Callable[[float], None],
     on_failure: Callable[[Exception, int], None],
     *,
     errors: type[Exception] = StoreUnavailable,
@@ -59,21 +58,23 @@ async def hold(
 ) -> T:
     """Retry a write that must not be lost until the store accepts it, and return its result.
 
-    `timer` measures each attempt; `on_failure` gets the error and the number of the attempt. Only `errors` are retried;
-    `waits` is the backoff in seconds. Raises the last error when no further attempt would begin within `patience`
-    seconds.
+    `observe` gets the seconds of each attempt; `on_failure` gets the error and the number of the attempt. Only `errors`
+    are retried; `waits` is the backoff in seconds. Raises the last error when no further attempt would begin within
+    `patience` seconds.
     """
     now = asyncio.get_running_loop().time
     until = now() + patience
     attempts = 0
     while True:
+        begun = time.perf_counter()
         try:
-            with timer():
-                return await write()
+            return await write()
         except errors as error:
             attempts += 1
             on_failure(error, attempts)
             wait = waits[min(attempts, len(waits)) - 1]
             if now() + wait > until:
                 raise
+        finally:
+            observe(time.perf_counter() - begun)
         await anyio.sleep(wait)

@@ -6,8 +6,10 @@ A gauge is read at each scrape; the owner of its number registers a callable wit
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import accumulate, product
 from typing import Literal
 
 from prometheus_client import (
@@ -15,15 +17,15 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     Info,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from gateway.core.errors import KINDS, LOSSES
 from gateway.core.job import Job, reference
@@ -81,6 +83,46 @@ class Sent:
         self.events = self.bytes = 0
 
 
+class Times(Collector):
+    """A histogram of seconds, with labels or without. Its observations take no lock: all come in the event loop.
+
+    `bounds` are the upper bounds of its buckets, besides infinity.
+    """
+
+    def __init__(
+        self, name: str, help_: str, bounds: Sequence[float], labels: Sequence[str], values: Iterable[tuple[str, ...]]
+    ) -> None:
+        self._name = name
+        self._help = help_
+        self._labels = labels
+        self._bounds = [*map(floatToGoString, (*bounds, math.inf))]
+        self._series = {one: Series(bounds) for one in values}
+
+    def labels(self, *values: str) -> Series:
+        return self._series[values]
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        for values, one in self._series.items():
+            family.add_metric(values, [*zip(self._bounds, accumulate(one.counts), strict=True)], one.sum)
+        yield family
+
+
+class Series:
+    """The observations of one combination of labels: their sum, and the number in each bucket."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self._bounds, seconds)] += 1
+        self.sum += seconds
+
+
 class Metrics:
     """One registry per app, so that two apps in a process do not share their metrics."""
 
@@ -110,7 +152,7 @@ class Metrics:
 
         hosts, by_host = HOST_CLASSES, ["host_class"]
         self.polls = self._counter("polls", "Polls by what came back.", ["outcome", *by_host], POLL_OUTCOMES, hosts)
-        self.poll_duration = self._histogram("poll_duration", "From a poll to its answer.", _NETWORK, by_host, hosts)
+        self.poll_duration = self._histograms("poll_duration", "From a poll to its answer.", _NETWORK, by_host, hosts)
         self.poll_lag = self._histogram("poll_lag", "How much later than due a poll was sent.", _LAG)
         self.throttled_seconds = self._counter(
             "throttled_seconds", "Waits that jobs were told to make by throttled answers.", by_host, hosts
@@ -133,9 +175,10 @@ class Metrics:
         self.callback_duration = self._histogram("callback_attempt_duration", "Length of an attempt.", _ATTEMPT)
         self.callbacks_exhausted = self._counter("callbacks_exhausted", "Callbacks given up after the last attempt.")
 
-        self.store_writes = self._histogram(
+        self.store_writes = self._histograms(
             "store_write_duration", "Writes to the store, as long as they were waited for.", _STORE, ["write"], _WRITES
         )
+        self.appends = self.store_writes.labels("append")
         self.taken_over = self._counter("taken_over", "Jobs and callbacks taken from others.", ["table"], TABLES)
         self.handed_on = self._counter("handed_on", "Jobs and callbacks left to others.", ["table"], TABLES)
         self.leases_lost = self._counter("leases_lost", "Times this gateway was considered dead.")
@@ -188,13 +231,15 @@ class Metrics:
             counter.labels(*combination)
         return counter
 
-    def _histogram(
-        self, name: str, help_: str, buckets: Sequence[float], labels: Sequence[str] = (), *values: Sequence[str]
-    ) -> Histogram:
-        histogram = Histogram(f"gateway_{name}_seconds", help_, labels, registry=self._registry, buckets=buckets)
-        for combination in product(*values) if values else ():
-            histogram.labels(*combination)
-        return histogram
+    def _histogram(self, name: str, help_: str, bounds: Sequence[float]) -> Series:
+        return self._histograms(name, help_, bounds, ()).labels()
+
+    def _histograms(
+        self, name: str, help_: str, bounds: Sequence[float], labels: Sequence[str], *values: Sequence[str]
+    ) -> Times:
+        times = Times(f"gateway_{name}_seconds", help_, bounds, labels, product(*values))
+        self._registry.register(times)
+        return times
 
 
 class _SentCollector(Collector):
