@@ -10,6 +10,7 @@ import aiohttp
 import hypothesis
 import pytest
 
+from gateway.outbound import exchange
 from tests.support.browser import browser
 from tests.support.postgres import database_url, postgres_server
 from tests.support.virtual_time import VirtualLoop
@@ -52,6 +53,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     A browser is shared by a module's tests and lives in their loop, hence the scope.
     """
     return VIRTUAL_TIME if request.node.get_closest_marker("virtual_time") else REAL_TIME
+
+
+@pytest.fixture(params=["direct", "ordinary"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of a poll: over aiohttp's private parts, and that which is taken when they have changed."""
+    way: str = request.param
+    monkeypatch.setattr(exchange, "IS_DIRECT", way == "direct")
+    return way
 
 
 @pytest.fixture(autouse=True)

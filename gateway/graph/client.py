@@ -21,14 +21,13 @@ from gateway.core.addresses import MonitorRule, origin, port_of, resolved, split
 from gateway.graph.dialects import NoAnswer, leads_elsewhere
 from gateway.outbound.causes import cause
 from gateway.outbound.decoding import Undecodable, decoded
-from gateway.outbound.exchange import BodyLost, Getter
+from gateway.outbound.exchange import BodyLost, Getter, read_body
 from gateway.outbound.reply import Reply
 from gateway.outbound.sessions import (
     BODY_LIMIT,
     POLL_SECONDS,
     USER_AGENT,
     SentBody,
-    read_body,
     upstream_session,
 )
 

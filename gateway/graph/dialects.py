@@ -237,8 +237,12 @@ def _finished_item(item: dict[str, Any], urls: Urls, wait: float | None) -> Answ
 
 
 def _percentage(doc: dict[str, Any]) -> float | None:
-    found = [_number(doc.get(name)) for name in _PERCENTAGES]
-    return max((number for number in found if number is not None), default=None)
+    found = None
+    for name in _PERCENTAGES:
+        number = _number(doc[name]) if name in doc else None
+        if number is not None and (found is None or number > found):
+            found = number
+    return found
 
 
 def _number(value: object) -> float | None:

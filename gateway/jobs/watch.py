@@ -244,7 +244,9 @@ class Watch:
             lost, due = None, wait
         clock = context.clock()
         if isinstance(heard, Answer):
-            job, events = advance(self._job, await self._with_id(heard), clock)
+            if self._lacks_id(heard):
+                heard = await self._with_id(heard)
+            job, events = advance(self._job, heard, clock)
             self._progress = self._progress.seen(job.state.percentage_complete, now)
         elif lost is not None:
             job, events = lose_track(self._job, lost, clock)
@@ -273,14 +275,19 @@ class Watch:
             return ASK_AGAIN
         return well_elsewhere_at(jobs, in_trouble, self._loss.lost_since, now) - now
 
+    def _lacks_id(self, answer: Answer) -> bool:
+        """Whether an answer is a completion of which no item's id is known."""
+        job = self._job
+        known = answer.resource_id or job.state.resource_id or job.target.item_id
+        return not known and kind_of(answer.status or "") == "completed"
+
     async def _with_id(self, answer: Answer) -> Answer:
-        """The answer; for a completion without an item's id, with the id that one more look finds.
+        """A completion without an item's id, with the id that one more look finds.
 
         The look waits for no turn, and can take nothing back.
         """
-        job, monitor = self._job, self._monitor
-        known = answer.resource_id or job.state.resource_id or job.target.item_id
-        if known or monitor is None or kind_of(answer.status or "") != "completed":
+        monitor = self._monitor
+        if monitor is None:
             return answer
         self._verdict = answer
         with anyio.move_on_after(SECOND_LOOK):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -19,11 +19,18 @@ from aiohttp import ClientRequest, ClientSession, ClientTimeout
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import BaseConnector, Connection
 from aiohttp.http import RawResponseMessage
-from aiohttp.streams import DataQueue, StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, DataQueue, StreamReader
 from yarl import URL
 
 from gateway.outbound.reply import Reply
-from gateway.outbound.sessions import BODY_LIMIT, MOST_HEADERS, UPSTREAM_HEAD_LIMIT, AnswerTooLong, read_body
+from gateway.outbound.sessions import (
+    BODY_LIMIT,
+    MOST_HEADERS,
+    POLL_SECONDS,
+    UPSTREAM_HEAD_LIMIT,
+    AnswerTooLong,
+    BoundedAnswer,
+)
 
 _PARAMETERS: Final[Mapping[str, Any]] = {
     "read_until_eof": True,
@@ -38,16 +45,15 @@ _CALLS: tuple[tuple[Callable[..., Any], str], ...] = (
     (Connection.close, "self"),
     (DataQueue.read, "self"),
 )
-_UNLIMITED = ClientTimeout()
+_USUAL = ClientTimeout(connect=POLL_SECONDS)
 _BREAK = re.compile(r"[\r\n\0]")
 
 
 def _is_known() -> bool:
     """Whether the private parts take what they are given here."""
     given = inspect.signature(ResponseHandler.set_response_params).parameters
-    return _PARAMETERS.keys() <= given.keys() and all(
-        list(inspect.signature(call).parameters) == names.split() for call, names in _CALLS
-    )
+    calls = all(list(inspect.signature(call).parameters) == names.split() for call, names in _CALLS)
+    return calls and _PARAMETERS.keys() <= given.keys() and hasattr(StreamReader, "_buffer")
 
 
 IS_DIRECT = _is_known()
@@ -86,6 +92,8 @@ class Getter:
     def __init__(self, session: ClientSession, *, proxy: bool) -> None:
         self._session = session
         self._connector: Any = session.connector  # a session that is open has one
+        loop = asyncio.get_running_loop()
+        self._time, self._call_at = loop.time, loop.call_at
         self._is_direct = IS_DIRECT and not proxy
         self._origins: WeakValueDictionary[tuple[str, str, int | None], _Origin] = WeakValueDictionary()
 
@@ -107,15 +115,15 @@ class Getter:
             origin = self._origins[key] = _Origin(request)
         return Address(url, target.raw_path_qs.encode(), origin)
 
-    async def get(self, address: Address, headers: Mapping[str, str], seconds: float) -> Reply:
+    def get(self, address: Address, headers: Mapping[str, str], seconds: float) -> Coroutine[Any, Any, Reply]:
         """GET within `seconds`; `headers` go out beside the session's own.
 
         Raises BodyLost, and whatever aiohttp or a hostile response raises.
         """
         if address.origin is None:
-            return await self._ordinary(address.url, headers, seconds)
+            return self._ordinary(address.url, headers, seconds)
         request = b"GET %b%b%b\r\n" % (address.path, address.origin.head, _lines(headers))
-        return await self._direct(address.origin, request, seconds)
+        return self._direct(address.origin, request, seconds)
 
     async def _ordinary(self, url: str, headers: Mapping[str, str], seconds: float) -> Reply:
         response: aiohttp.ClientResponse | None = None
@@ -133,45 +141,66 @@ class Getter:
             raise BodyLost(Reply(response.status, response.headers, b"")) from error
 
     async def _direct(self, origin: _Origin, request: bytes, seconds: float) -> Reply:
-        head: RawResponseMessage | None = None
-        may_repeat = True
+        begun = self._time()
         try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    connection = await self._connector.connect(origin.request, [], _UNLIMITED)
-                    try:
-                        head, payload = await _answer(connection, request)
-                        body = payload.read_nowait() if payload.is_eof() else await payload.read()
-                        if len(body) > BODY_LIMIT:
-                            raise AnswerTooLong
-                    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                        connection.close()
-                        if head is not None or not may_repeat:
-                            raise
-                        may_repeat = False  # a kept connection may have gone: once more, as a session does
-                    except BaseException:
-                        connection.close()
-                        raise
-                    else:
-                        connection.release()
-                        return Reply(head.code, head.headers, body)
-        except Exception as error:
-            if head is None:
+            return await self._exchange(origin, request, seconds)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            left = max(begun + seconds - self._time(), 0.001)
+        return await self._exchange(origin, request, left)  # a kept connection may have gone
+
+    async def _exchange(self, origin: _Origin, request: bytes, seconds: float) -> Reply:
+        head: RawResponseMessage | None = None
+        begun = self._time()
+        limits = _USUAL if seconds == POLL_SECONDS else ClientTimeout(connect=seconds)
+        connection: Connection = await self._connector.connect(origin.request, [], limits)
+        protocol = connection.protocol
+        if not isinstance(protocol, BoundedAnswer) or protocol.transport is None:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError
+        timer = self._call_at(begun + seconds, protocol.expire)
+        try:
+            protocol.set_response_params(**_PARAMETERS)
+            protocol.transport.write(request)
+            head, payload = await protocol.read()
+            while 100 <= head.code < 200 and head.code != 101:
+                head, payload = await protocol.read()
+            body = await _body(payload)
+        except BaseException as error:
+            connection.close()
+            if head is None or head.code < 200 or not isinstance(error, Exception):
                 raise
             raise BodyLost(Reply(head.code, head.headers, b"")) from error
+        finally:
+            timer.cancel()
+        connection.release()
+        return Reply(head.code, head.headers, body)
 
 
-async def _answer(connection: Connection, request: bytes) -> tuple[RawResponseMessage, StreamReader]:
-    """Send a request; the final head of its response, and the body that follows."""
-    protocol = connection.protocol
-    if protocol is None or protocol.transport is None:
-        raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(**_PARAMETERS)
-    protocol.transport.write(request)
-    while True:
-        head, payload = await protocol.read()
-        if not 100 <= head.code < 200 or head.code == 101:
-            return head, payload
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an upstream response. Raises AnswerTooLong beyond `BODY_LIMIT`, and the connection is closed."""
+    length = response.content_length
+    if length is not None and length <= BODY_LIMIT:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            response.close()
+            raise AnswerTooLong
+    return bytes(body)
+
+
+async def _body(payload: StreamReader) -> bytes:
+    """A whole body. Raises AnswerTooLong, and whatever ended it."""
+    if payload.is_eof() and payload.exception() is None and payload is not EMPTY_PAYLOAD:
+        body = b"".join(payload._buffer)  # noqa: SLF001 - a read would have the parser go on, though it is at the end
+    else:
+        body = await payload.read()
+    if len(body) > BODY_LIMIT:
+        raise AnswerTooLong
+    return body
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

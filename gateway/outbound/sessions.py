@@ -2,7 +2,7 @@
 
 All sessions follow no redirects, keep no cookies, decompress nothing and take no proxy from the environment. Every
 address of a name is checked when its socket is created: a check in the resolver alone is bypassed by an IP literal.
-Through a proxy the addresses are the proxy's to judge. No other module uses aiohttp's private parts.
+Through a proxy the addresses are the proxy's to judge. Only this module and `exchange` use aiohttp's private parts.
 """
 
 from __future__ import annotations
@@ -131,20 +131,6 @@ def receiver_session(
     )
 
 
-async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an upstream response. Raises AnswerTooLong beyond `BODY_LIMIT`, and the connection is closed."""
-    length = response.content_length
-    if length is not None and length <= BODY_LIMIT:
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            response.close()
-            raise AnswerTooLong
-    return bytes(body)
-
-
 async def drop_body(response: aiohttp.ClientResponse) -> None:
     """Read and discard up to `RECEIVER_BODY_LIMIT` bytes, so that a receiver that is still sending is not cut off."""
     left = RECEIVER_BODY_LIMIT
@@ -251,6 +237,11 @@ class BoundedAnswer(ResponseHandler):
     def close(self) -> None:
         self.abort()
 
+    def expire(self) -> None:
+        """End an exchange whose time is over."""
+        self.set_exception(TimeoutError())
+        self._end(TimeoutError())
+
     def _exceeds(self) -> bool:
         if self._bytes_left is not None:
             return self._bytes_left < 0
@@ -259,7 +250,7 @@ class BoundedAnswer(ResponseHandler):
             self._body_limit is not None and body > self._body_limit
         )
 
-    def _end(self, error: aiohttp.ClientError) -> None:
+    def _end(self, error: Exception) -> None:
         if self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(error)
         if self.transport is not None:

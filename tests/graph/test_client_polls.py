@@ -23,7 +23,7 @@ from tests.support.raw_hosts import OK, RUNNING, Host, answer, polled, polling, 
 zipped = partial(gzip.compress, mtime=0)
 """Without the time of day, which would differ between the processes that collect the tests."""
 
-pytestmark = pytest.mark.virtual_time
+pytestmark = [pytest.mark.virtual_time, pytest.mark.usefixtures("way")]
 
 # --- redirects ---
 

@@ -22,7 +22,7 @@ from gateway.outbound.sessions import (
 from tests.support.fake_receiver import Serve, silent
 from tests.support.raw_hosts import OK, RUNNING, Host, answer, polled, polling, reason
 
-pytestmark = pytest.mark.virtual_time
+pytestmark = [pytest.mark.virtual_time, pytest.mark.usefixtures("way")]
 
 
 def endless(first: bytes, more: Callable[[int], bytes]) -> Serve:

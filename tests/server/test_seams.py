@@ -12,14 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 import uvicorn
 from aiohttp import BytesPayload, ClientRequest
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import BaseConnector
+from aiohttp.connector import Connection as ClientConnection
 from aiohttp.http import StreamWriter
+from aiohttp.streams import DataQueue, StreamReader
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -30,6 +33,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 from yarl import URL
 
+from gateway.outbound.exchange import IS_DIRECT
 from gateway.outbound.sessions import BoundedAnswer, BoundedResponse, CallersRequest, SentBody
 from gateway.server.connection import Connection
 from gateway.server.server import Server
@@ -78,6 +82,10 @@ METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "ResponseHandler.exception": (ResponseHandler.exception, ""),
     "ResponseHandler.close": (ResponseHandler.close, ""),
     "ResponseHandler.abort": (ResponseHandler.abort, ""),
+    "BaseConnector.connect": (BaseConnector.connect, "req traces timeout"),
+    "Connection.release": (ClientConnection.release, ""),
+    "Connection.close": (ClientConnection.close, ""),
+    "DataQueue.read": (DataQueue.read, ""),
     "ClientRequest.write_bytes": (ClientRequest.write_bytes, "writer conn content_length"),
     "BytesPayload.write_with_length": (BytesPayload.write_with_length, "writer content_length"),
     "EventSourceResponse.__call__": (EventSourceResponse.__call__, "scope receive send"),
@@ -98,6 +106,8 @@ ATTRIBUTES = {
     uvicorn.Server: "should_exit force_exit started server_state",
     ResponseHandler: "transport writing_paused _parser _payload",
     StreamWriter: "transport _headers_buf",
+    StreamReader: "_buffer",
+    ClientConnection: "protocol",
     EventSourceResponse: "status_code raw_headers media_type background body_iterator",
 }
 OVERRIDDEN = {
@@ -145,6 +155,8 @@ def made() -> dict[type, Any]:
         uvicorn.Server: uvicorn.Server(config),
         ResponseHandler: ResponseHandler(loop),
         StreamWriter: StreamWriter(ResponseHandler(loop), loop),
+        StreamReader: StreamReader(ResponseHandler(loop), 1, loop=loop),
+        ClientConnection: ClientConnection(cast("Any", None), cast("Any", None), cast("Any", None), loop),
         ClientRequest: ClientRequest("GET", URL("http://h/"), loop=loop),
         BytesPayload: BytesPayload(b""),
         EventSourceResponse: EventSourceResponse(iter(()), ping=0),
@@ -170,6 +182,11 @@ async def test_no_name_of_ours_is_one_of_theirs(kind: type) -> None:
     assert ours & theirs == set(OVERRIDDEN[kind].split())
 
 
+def test_polls_go_the_direct_way() -> None:
+    """The private parts for it are there."""
+    assert IS_DIRECT
+
+
 async def test_what_makes_aiohttps_protocols() -> None:
     """A partial of the class with the loop, which another class may stand in for."""
     async with aiohttp.TCPConnector() as connector:
@@ -183,7 +200,10 @@ async def test_what_makes_aiohttps_protocols() -> None:
     ("word", "places"),
     [
         (r"\._headers_buf\b|\bwriting_paused\b|\bwrite_bytes\b|\bwrite_with_length\b", ["outbound/sessions.py"]),
-        (r"\baiohttp\.client_proto\b|\bResponseHandler\b|\._factory\b", ["outbound/sessions.py"]),
+        (r"\baiohttp\.client_proto\b|\bResponseHandler\b", ["outbound/exchange.py", "outbound/sessions.py"]),
+        (r"\._factory\b", ["outbound/sessions.py"]),
+        (r"\bset_response_params\b", ["outbound/exchange.py", "outbound/sessions.py"]),
+        (r"\bBaseConnector\b|\.connect\(origin|payload\._buffer\b", ["outbound/exchange.py"]),
         (r"\bsse_starlette\b|\bEventSourceResponse\b", ["streams/stream.py"]),
         (r"\bHttpToolsProtocol\b", ["server/connection.py"]),
         (r"\bRequestResponseCycle\b", ["server/connection.py", "server/responses.py"]),

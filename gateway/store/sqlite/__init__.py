@@ -230,10 +230,11 @@ class SQLiteStore:
 
 
 def _insert(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
-    db.executemany(
-        "INSERT INTO events (job_id, seq, kind, turned, data) VALUES (?, ?, ?, ?, ?)",
-        [(job_id, event.seq, event.kind, event.status_changed, event.data) for event in events],
-    )
+    for event in events:  # nearly always one
+        db.execute(
+            "INSERT INTO events (job_id, seq, kind, turned, data) VALUES (?, ?, ?, ?, ?)",
+            (job_id, event.seq, event.kind, event.status_changed, event.data),
+        )
 
 
 def _trim(db: sqlite3.Connection, job_id: str, newest: int, limit: int) -> None:
