@@ -12,16 +12,37 @@ import pytest
 
 from gateway.outbound import exchange
 from tests.support.browser import browser
+from tests.support.examples import FEW, MANY
 from tests.support.postgres import database_url, postgres_server
 from tests.support.virtual_time import VirtualLoop
 
 __all__ = ["browser", "database_url", "postgres_server"]  # fixtures of every module
 
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("suite")
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=FEW)
+hypothesis.settings.register_profile("thorough", deadline=None, derandomize=True, max_examples=MANY)
 
 REAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {})
 VIRTUAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="all examples of hypothesis, and the rows marked `thorough` as well"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported, since `@settings` takes what it leaves open from the profile of then."""
+    hypothesis.settings.load_profile("thorough" if config.getoption("thorough") else "suite")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("thorough"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        if left_out:
+            items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+            config.hook.pytest_deselected(items=left_out)
 
 
 class Clock:

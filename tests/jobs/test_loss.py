@@ -30,6 +30,7 @@ from gateway.jobs.loss import (
     with_requested_wait,
 )
 from gateway.jobs.schedule import UNSEEN, Bounds, next_wait
+from tests.support.examples import examples
 
 PATIENCE = Patience(silent=1800.0, doubtful=300.0)
 GOOD = Answer(status="inProgress")
@@ -386,7 +387,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 @given(worlds())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_no_job_is_lost_for_a_fault_of_its_host(world: World) -> None:
     """Whatever mixture the host answers, of however many jobs, and whoever polls them."""
     world.run(until=1500.0)
@@ -394,7 +395,7 @@ def test_no_job_is_lost_for_a_fault_of_its_host(world: World) -> None:
 
 
 @given(worlds(), st.floats(500, 1200), st.integers(0, 6))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_a_job_that_is_gone_ends_soon_on_a_host_that_is_well(world: World, gone_at: float, first: int) -> None:
     """Within 75 s of its first plain answer, with a restart before that or none; and nobody else with it."""
     faults_end = max((fault.begins + fault.seconds for fault in world.faults), default=0.0)

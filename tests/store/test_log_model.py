@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.core.job import COMPLETED, FAILED, RUNNING, Answer, Event, Job, Target, accepted, advance, lose_track
 from gateway.store.sqlite import SQLiteStore
+from tests.support.examples import examples
 from tests.support.stores import open_sqlite
 
 ANSWERS = st.builds(
@@ -121,4 +122,4 @@ class Log(RuleBasedStateMachine):
 
 
 TestLog = Log.TestCase
-TestLog.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, derandomize=True)
+TestLog.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None, derandomize=True)

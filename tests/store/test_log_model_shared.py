@@ -20,6 +20,7 @@ from gateway.store import Slice
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
 from tests.store.test_log_model import ANSWERS
+from tests.support.examples import examples
 from tests.support.wire import Direction, Wire, wired
 
 GATEWAYS = 3
@@ -196,7 +197,7 @@ def test_the_log(database_url: str) -> None:
             run_state_machine_as_test(
                 type("InThisWorld", (SharedLog,), {"world": world}),
                 settings=settings(
-                    max_examples=60,
+                    max_examples=examples(60),
                     stateful_step_count=15,
                     deadline=None,
                     derandomize=True,

@@ -22,6 +22,7 @@ from gateway.streams.stream import Stream, Subscriber
 from gateway.streams.tails import Tails
 from gateway.streams.wait import HOLD, Wait
 from gateway.telemetry.metrics import Metrics
+from tests.support.examples import examples
 from tests.support.stores import open_sqlite
 from tests.support.virtual_time import VirtualLoop
 
@@ -279,7 +280,7 @@ async def play(steps: list[tuple[str, int]], folder: Path) -> None:
         assert scene.tails._tails == {}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(STEPS)
 def test_any_interleaving(steps: list[tuple[str, int]]) -> None:
     """None lost, none doubled, the end seen by all who stayed, and nothing left behind.

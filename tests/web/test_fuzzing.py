@@ -25,11 +25,12 @@ from schemathesis.specs.openapi.checks import (
 from gateway.simulator import Simulator, running
 from gateway.web.docs.resolved import operations
 from tests.support.described import DOCUMENT, is_told
+from tests.support.examples import examples
 from tests.support.harness import OPERATOR_KEY, TOKEN, serving, tail
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 QUICKLY = settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=examples(12), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 whole = schemathesis.openapi.from_dict(DOCUMENT)
 # Without what is the same by another name: /copy in its other spelling, a copy's siblings in every drive.
@@ -112,7 +113,9 @@ HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=examples(300), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
 @given(
     st.sampled_from(["GET", "POST", "PATCH", "DELETE", "HEAD", "PUT", "OPTIONS"]),
     PATHS,
