@@ -21,6 +21,10 @@ __all__ = ["browser", "database_url", "postgres_server"]  # fixtures of every mo
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=FEW)
 hypothesis.settings.register_profile("thorough", deadline=None, derandomize=True, max_examples=MANY)
 
+LONGEST_FIRST = ("system", "web", "store", "cli")
+"""Rooms of tests whose files take the longest."""
+QUICK = ("core", "graph", "outbound", "simulator", "streams")
+
 REAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {})
 VIRTUAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})
 
@@ -29,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough", action="store_true", help="all examples of hypothesis, and the rows marked `thorough` as well"
     )
+    parser.addoption(
+        "--quick", action="store_true", help="only the rooms whose tests take no other program and no time"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,13 +43,39 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("thorough" if config.getoption("thorough") else "suite")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("thorough"):
-        left_out = [item for item in items if item.get_closest_marker("thorough")]
-        if left_out:
-            items[:] = [item for item in items if not item.get_closest_marker("thorough")]
-            config.hook.pytest_deselected(items=left_out)
+    """Leave out what was not asked for, and say which tests stay together when several run at a time.
+
+    The longest come first, each by itself, so that no worker is left with them at the end; within their kind the order
+    stays random.
+    """
+    left_out = [item for item in items if _is_left_out(item, config)]
+    if left_out:
+        items[:] = [item for item in items if not _is_left_out(item, config)]
+        config.hook.pytest_deselected(items=left_out)
+    items.sort(
+        key=lambda item: LONGEST_FIRST.index(_room(item)) if _room(item) in LONGEST_FIRST else len(LONGEST_FIRST)
+    )
+    for item in items:
+        alone = _room(item) in LONGEST_FIRST and not _shares(item)
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.replace("@", " ") if alone else item.path.name))
+
+
+def _is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    if config.getoption("quick") and _room(item) not in QUICK:
+        return True
+    return not config.getoption("thorough") and item.get_closest_marker("thorough") is not None
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.parent.name
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test uses what is dear to start and lives as long as its module."""
+    definitions = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return any(found[-1].scope == "module" for name, found in definitions.items() if name != "anyio_backend")
 
 
 class Clock:
