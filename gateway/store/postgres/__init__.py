@@ -283,6 +283,7 @@ class PostgresStore(Ownership):
 
     async def _append_once(self, appends: Sequence[_Append]) -> set[str]:
         """The ids of the jobs whose append was stored; each job may occur once."""
+        appends = sorted(appends, key=_job_id)  # the order in which the statement locks them
         states = [
             (
                 job.id,
@@ -323,6 +324,10 @@ class PostgresStore(Ownership):
         for place, group in groupby(found, key=itemgetter("place")):
             slices[place - 1] = _slice(list(group))
         return slices
+
+
+def _job_id(append: _Append) -> str:
+    return append[0].id
 
 
 def _slice(found: Sequence[asyncpg.Record]) -> Slice:

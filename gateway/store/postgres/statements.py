@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 APPEND = """
-WITH given AS (
-  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[], $6::bigint[], $7::float8[])
-    AS g(id, epoch, first, state, status, seq, ended)
-), held AS (
-  SELECT j.id, j.epoch, j.seq FROM jobs j JOIN given g ON g.id = j.id ORDER BY j.id FOR UPDATE OF j
+WITH held AS (
+  SELECT g.*, now.* FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[], $6::bigint[],
+    $7::float8[]) AS g(id, epoch, first, state, status, seq, ended)
+  CROSS JOIN LATERAL (
+    SELECT j.epoch AS now_epoch, j.seq AS now_seq, j.ended AS now_ended FROM jobs j WHERE j.id = g.id FOR NO KEY UPDATE
+  ) now
 ), moved AS (
-  UPDATE jobs j SET state = g.state, status = g.status, seq = g.seq, ended = g.ended,
-    monitor = CASE WHEN g.ended IS NULL THEN j.monitor END
-  FROM given g JOIN held h ON h.id = g.id
-  WHERE j.id = g.id AND j.epoch = g.epoch AND j.ended IS NULL AND j.seq = g.first - 1
+  UPDATE jobs j SET state = h.state, status = h.status, seq = h.seq, ended = h.ended,
+    monitor = CASE WHEN h.ended IS NULL THEN j.monitor END
+  FROM held h
+  WHERE j.id = h.id AND h.now_epoch = h.epoch AND h.now_ended IS NULL AND h.now_seq = h.first - 1
   RETURNING j.id
 ), added AS (
   INSERT INTO events (job_id, seq, kind, turned, data)
   SELECT e.* FROM unnest($8::text[], $9::bigint[], $10::text[], $11::bool[], $12::bytea[])
     AS e(job_id, seq, kind, turned, data) JOIN moved m ON m.id = e.job_id
 )
-SELECT g.id FROM given g JOIN held h ON h.id = g.id
-WHERE g.id IN (SELECT id FROM moved) OR (h.epoch = g.epoch AND h.seq = g.seq)
+SELECT id FROM moved UNION ALL SELECT id FROM held WHERE now_epoch = epoch AND now_seq = seq
 """
 """Returns the ids whose append is stored, now or by an earlier attempt whose response was lost.
 
-Rows are locked in one order, so that a job's owner and a gateway that has lost the job cannot deadlock.
+Rows are locked in the order in which they are given, which must be that of their ids: then a job's owner and a gateway
+that has lost the job cannot deadlock. A subquery that locks is run for one given row after the other, whatever the
+planner knows of the table; in a join, the planner would choose the order.
 """
 
 TRIM = """
