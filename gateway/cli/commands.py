@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -104,6 +105,7 @@ def serve(
     if workers > 1:
         from gateway.server import workers as several
 
+        gc.enable()  # only a gateway that has started enables it
         raise typer.Exit(several.run(workers))
     from gateway.cli.arguments import command
     from gateway.server.server import run
