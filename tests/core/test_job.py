@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -291,6 +292,13 @@ def test_times_and_references() -> None:
     assert iso(0) == "1970-01-01T00:00:00.000Z"
     assert len(reference("secret-job-id")) == 8
     assert reference("secret-job-id") not in "secret-job-id"
+
+
+@given(st.floats(-1e9, 4e9))
+def test_a_time_is_what_datetime_makes_of_it(now: float) -> None:
+    """At any fraction of a second."""
+    expected = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert iso(now) == expected
 
 
 ANSWERS = st.builds(
