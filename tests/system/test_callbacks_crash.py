@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
+import pytest
 from aiohttp import web
 
 from gateway.callbacks.limits import PER_HOST, PER_HOST_AGAIN
@@ -19,7 +20,8 @@ from tests.support.fake_receiver import ALLOWED, FakeReceiver, Post, hanging, re
 from tests.support.fake_upstream import FakeUpstream, faking, reset
 from tests.support.harness import Process, tail
 
-JOBS = 1000
+MANY, FEW = 1000, 250
+"""Jobs of a test that has many: all with `--thorough`."""
 EVERY = 3
 """One job in so many is told as it goes on; the others' callbacks want only how it ended."""
 FAILING = 7
@@ -27,6 +29,11 @@ FAILING = 7
 PACE = {"poll_rate": 2000, "poll_min": 0.5, "poll_max": 1.0, "drain": 10}
 
 Verdict = Literal["delivered", "throttled", "dropped"]
+
+
+@pytest.fixture
+def jobs(request: pytest.FixtureRequest) -> int:
+    return MANY if request.config.getoption("thorough", default=False) else FEW
 
 
 class Attempt(msgspec.Struct):
@@ -108,9 +115,9 @@ class Copies:
         return web.json_response({"status": "completed", "resourceId": "1"})
 
 
-async def start_all(caller: Caller, receiver: FakeReceiver) -> dict[str, dict[str, Any]]:
-    """A thousand copies, by the path of their callback."""
-    paths = [f"/{number}" for number in range(JOBS)]
+async def start_all(caller: Caller, receiver: FakeReceiver, jobs: int) -> dict[str, dict[str, Any]]:
+    """So many copies, by the path of their callback."""
+    paths = [f"/{number}" for number in range(jobs)]
 
     def wanted(number: int) -> str:
         return "progress, completed, failed" if number % EVERY == 0 else "completed, failed"
@@ -130,21 +137,21 @@ def gave_way(attempts: list[Attempt], missing: int) -> bool:
     return any(one.seq >= before and one.verdict != "delivered" for one in attempts[:following])
 
 
-async def test_a_thousand_callbacks_survive_two_kills(tmp_path: Path) -> None:
+async def test_many_callbacks_survive_two_kills(jobs: int, tmp_path: Path) -> None:
     """Every wanted event is delivered, in order; what comes twice has the same id and body."""
     async with faking() as upstream, receiving() as receiver:
         copies, flaky = Copies(upstream), Flaky(receiver)
         receiver.answer = flaky.answer
         async with calling(Process(upstream.url, tmp_path, **ALLOWED, **PACE, busy=True)) as caller:
-            started = await start_all(caller, receiver)
+            started = await start_all(caller, receiver, jobs)
             copies.running = True
-            for delivered in (700, 1400):
+            for delivered in (jobs * 7 // 10, jobs * 14 // 10):
                 await flaky.until(delivered=delivered)
                 caller.gateway.kill()
                 await caller.gateway.start()
-            assert len(flaky.ended) < JOBS
+            assert len(flaky.ended) < jobs
             with anyio.move_on_after(60):
-                await flaky.until(ended=JOBS)
+                await flaky.until(ended=jobs)
             assert flaky.ended == set(started)
             await caller.all_settled()
             logs = await asyncio.gather(*(tail(caller.session, job["events"]) for job in started.values()))
@@ -226,7 +233,7 @@ async def test_an_attempt_that_is_not_answered_before_the_end_is_repeated(tmp_pa
     assert (first.id, first.body) == (second.id, second.body)
 
 
-async def test_a_start_with_a_thousand_callbacks_due(tmp_path: Path) -> None:
+async def test_a_start_with_many_callbacks_due(jobs: int, tmp_path: Path) -> None:
     """It is ready as soon as any, and each is delivered once."""
     async with faking() as upstream, receiving() as receiver:
         Copies(upstream, states=()).running = True
@@ -235,14 +242,14 @@ async def test_a_start_with_a_thousand_callbacks_due(tmp_path: Path) -> None:
 
         async def later(request: web.Request) -> web.StreamResponse:
             refused.add(request.path)
-            if len(refused) == JOBS:
+            if len(refused) == jobs:
                 all_refused.set()
             return web.Response(status=503, headers={"Retry-After": "1"})
 
         receiver.answer = later
         gateway = Process(upstream.url, tmp_path, **ALLOWED, **PACE, busy=True)
         async with calling(gateway) as caller:
-            await start_all(caller, receiver)
+            await start_all(caller, receiver, jobs)
             await all_refused.wait()
             gateway.signal(signal.SIGTERM)  # after a kill, attempts on the wire would still come in
             assert await gateway.exited() == 0
@@ -250,6 +257,6 @@ async def test_a_start_with_a_thousand_callbacks_due(tmp_path: Path) -> None:
             receiver.answer = saying(204)
             gateway.spawn()
             await gateway.ready(seconds=5)
-            await receiver.received(JOBS)
+            await receiver.received(jobs)
             await caller.all_settled()
-    assert Counter(post.path for post in receiver.posts) == Counter(f"/{number}" for number in range(JOBS))
+    assert Counter(post.path for post in receiver.posts) == Counter(f"/{number}" for number in range(jobs))
