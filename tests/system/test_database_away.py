@@ -152,7 +152,7 @@ async def test_a_verdict_seen_meanwhile_is_held(gateway: Running, upstream: Fake
     upstream.on_poll = once
     job = await gateway.copy()
     await seen.wait()
-    await anyio.sleep(4)  # longer than its lease: it lapses, but nobody else was there to take over
+    await anyio.sleep(2.5)  # longer than its lease: it lapses, but nobody else was there to take over
     if how == "down":
         await wire.up()
     else:
