@@ -28,7 +28,7 @@ async def test_a_storm(tmp_path: Path) -> None:
     """Gateways killed, stopped and cut off, the database restarted: each copy is started once and ends once, each
     stream has every id once and in order, and upstream is not polled more for it.
     """
-    result = await storm(Storm(jobs=60, streams=12, every=2.0, lease=3.0, length=12.0), tmp_path)
+    result = await storm(Storm(jobs=60, streams=12, every=1.5, lease=2.0, length=8.0), tmp_path)
     check(result)
     assert result.done["database restarted"] == 1
     assert min(result.done[way] for way in ("kill", "stop", "cut_off")) >= 1
