@@ -20,7 +20,7 @@ from tests.support.fake_receiver import ALLOWED, FakeReceiver, Post, hanging, re
 from tests.support.fake_upstream import FakeUpstream, faking, reset
 from tests.support.harness import Process, tail
 
-MANY, FEW = 1000, 250
+MANY, FEW = 1000, 150
 """Jobs of a test that has many: all with `--thorough`."""
 EVERY = 3
 """One job in so many is told as it goes on; the others' callbacks want only how it ended."""
@@ -33,7 +33,7 @@ Verdict = Literal["delivered", "throttled", "dropped"]
 
 @pytest.fixture
 def jobs(request: pytest.FixtureRequest) -> int:
-    return MANY if request.config.getoption("thorough", default=False) else FEW
+    return MANY if request.config.getoption("thorough") else FEW
 
 
 class Attempt(msgspec.Struct):

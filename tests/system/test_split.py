@@ -172,7 +172,7 @@ async def test_where_each_request_goes(request: pytest.FixtureRequest, splits: S
             async with session.request(method, url, json=body, headers=ids, allow_redirects=False) as response:
                 return response.status, await response.text()
 
-        thorough = request.config.getoption("thorough", default=False)
+        thorough = request.config.getoption("thorough")
         wanted = {True: REST, False: [*(STARTS if thorough else in_turn(STARTS)), *MOVES]}
         for direct, requests in wanted.items():
             for number, (method, target, body) in enumerate(requests):
