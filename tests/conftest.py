@@ -14,6 +14,7 @@ from gateway.outbound import exchange
 from tests.support.browser import browser
 from tests.support.examples import FEW, MANY
 from tests.support.postgres import database_url, postgres_server
+from tests.support.temporary import keep_in_memory
 from tests.support.virtual_time import VirtualLoop
 
 __all__ = ["browser", "database_url", "postgres_server"]  # fixtures of every module
@@ -40,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module is imported, since `@settings` takes what it leaves open from the profile of then."""
+    keep_in_memory()
     hypothesis.settings.load_profile("thorough" if config.getoption("thorough") else "suite")
 
 
