@@ -194,11 +194,15 @@ async def unsure(doing: Awaitable[object]) -> bool:
     return False
 
 
-DIRECTIONS: tuple[Direction, ...] = ("asked", "answered")
-
-
-@pytest.mark.parametrize("log_limit", [5, 100])
-@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(
+    ("direction", "log_limit"),
+    [
+        ("asked", 5),
+        ("answered", 100),
+        pytest.param("asked", 100, marks=pytest.mark.thorough),
+        pytest.param("answered", 5, marks=pytest.mark.thorough),
+    ],
+)
 async def test_a_gateway_that_dies_at_any_message(database_url: str, direction: Direction, log_limit: int) -> None:
     """Whatever it was just asking, and whether or not that was done: the next one finds each job whole, with every
     event that was acknowledged and that the log has room for, and ends it once.
