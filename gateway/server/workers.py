@@ -23,7 +23,7 @@ from gateway.telemetry.logs import EventLog
 
 HUNG = 8 * EVERY
 """Seconds without a sign of life after which a worker counts as hung."""
-LONGEST_DELAY = 30.0
+FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 STEADY = 60.0
 """Seconds of service after which a worker's next death is again its first."""
 KILLED_AT_START = 3
@@ -216,7 +216,7 @@ def _received(connection: socket.socket) -> bytes:
 
 def _delay(worker: Worker) -> float:
     """Count a death and set when the next start is due. Returns the seconds until then."""
-    delay = min(2.0 ** min(worker.deaths, 10), LONGEST_DELAY)
+    delay = min(FIRST_DELAY * 2.0 ** min(worker.deaths, 10), LONGEST_DELAY)
     worker.deaths += 1
     worker.due = time.monotonic() + delay
     return delay

@@ -17,17 +17,48 @@ import psutil
 import pytest
 from aiohttp import web
 
+from gateway.server import heartbeat, workers
+from gateway.store.postgres import database
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, free_ports
 from tests.support.wire import wired
 
+HANG = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))\n"
+"""At SIGUSR1 the main thread stands still, and other threads go on."""
+QUICK_SIGNS = """
+from gateway.server import heartbeat
+heartbeat.EVERY = 0.375
+"""
+QUICK_RETRIES = """
+import sys
+if "--workers" in sys.orig_argv:
+    from gateway.server import workers
+    workers.FIRST_DELAY = 0.375
+"""
+QUICK_SURRENDER = """
+from gateway.store.postgres import database
+database.PATIENCE = 3.0
+"""
+"""Intervals of the same proportions, or a fraction of the time: `test_the_intervals` holds the lengths."""
+
+
+def test_the_intervals() -> None:
+    """In seconds: a worker that hangs is found after 8, and one that cannot start is tried again after 1, 2, 4 … 30."""
+    assert (heartbeat.EVERY, workers.HUNG) == (1, 8)
+    assert (workers.FIRST_DELAY, workers.LONGEST_DELAY, workers.STEADY) == (1, 30, 60)
+    assert database.PATIENCE == 30
+    worker = workers.Worker(1)
+    assert [workers._delay(worker) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
 
 class Several(Process):
-    """`gateway serve --workers 2` on a database."""
+    """`gateway serve --workers 2` on a database. `first` is what each Python runs at its start."""
 
-    def __init__(self, upstream: str, database_url: str, folder: Path, **values: Any) -> None:
+    def __init__(self, upstream: str, database_url: str, folder: Path, *, first: str = "", **values: Any) -> None:
         values = {"port": free_ports(), "store_url": database_url, "lease": 2, **values}
         super().__init__(upstream, folder, arguments=("--workers", "2"), **values)
+        (folder / "sitecustomize.py").write_text(first)
+        self._environment["PYTHONPATH"] = f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
@@ -46,6 +77,11 @@ class Several(Process):
                     if len(running) == 2:
                         return running
                 await anyio.sleep(0.01)
+
+    async def serving(self) -> list[psutil.Process]:
+        """Both, once they serve."""
+        await self.all_ready()
+        return self.workers()
 
     async def answers(self) -> None:
         """On the port that they share, at once."""
@@ -147,17 +183,6 @@ async def test_a_signal_that_reaches_all_of_them(signals: int, database_url: str
         assert await gateways.exited(20) == 0
 
 
-async def test_they_end_with_the_one_that_started_them(database_url: str, tmp_path: Path) -> None:
-    """However it ends: none is left behind on the port."""
-    async with faking() as upstream, Several(upstream.url, database_url, tmp_path) as gateways:
-        await gateways.all_ready()
-        workers = gateways.workers()
-        gateways.process.kill()
-        gone, alive = await anyio.to_thread.run_sync(psutil.wait_procs, workers, 15)
-        assert len(gone) == 2
-        assert not alive
-
-
 @pytest.mark.parametrize(
     ("wrong", "status", "words"),
     [
@@ -191,11 +216,11 @@ async def test_one_that_cannot_start_is_tried_again(database_url: str, tmp_path:
     """Its own port is taken, at the first start and at a later one: the other serves on, and it starts once the port is
     free. A signal during the wait ends all at once.
     """
-    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+    async with Several("http://127.0.0.1:9", database_url, tmp_path, first=QUICK_RETRIES) as gateways:
         with socket.create_server(("127.0.0.1", gateways.port + 1)):
             await gateways.ready(40, port=gateways.port + 2)
             told = await gateways.logged("worker_not_started", 3)
-            assert [one.get("again_in") for one in told[1:]] == [2.0, 4.0]
+            assert [one.get("again_in") for one in told[1:]] == [0.75, 1.5]
             assert {(one["worker"], one["status"]) for one in told} == {(1, 1)}
             await gateways.answers()
         await gateways.all_ready()
@@ -206,12 +231,12 @@ async def test_one_that_cannot_start_is_tried_again(database_url: str, tmp_path:
             await gateways.logged("worker_not_started", 4)
             await gateways.answers()
             gateways.signal(signal.SIGTERM)
-            assert await gateways.exited(5) == 0
+            assert await gateways.exited(5) == 0  # before the next start, which is due in 6 s
 
 
 async def test_killed_before_they_serve(database_url: str, tmp_path: Path) -> None:
     """At the first start and as a replacement, with a growing wait."""
-    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+    async with Several("http://127.0.0.1:9", database_url, tmp_path, first=QUICK_RETRIES) as gateways:
         for one in await gateways.begun():
             one.kill()
         await gateways.all_ready()
@@ -223,14 +248,14 @@ async def test_killed_before_they_serve(database_url: str, tmp_path: Path) -> No
             (first,) = [one for one in await gateways.begun() if one.cmdline()[-1] == number]
             await gateways.answers()
         told = [one["again_in"] for one in await gateways.logged("worker_died", 5) if one["worker"] == int(number)]
-        assert told == [1.0, 2.0, 4.0, 8.0]
+        assert told == [0.375, 0.75, 1.5, 3.0]
         await gateways.all_ready()
         gateways.signal(signal.SIGINT)
         assert await gateways.exited() == 0
 
 
-async def test_killed_in_the_middle_of_a_request(database_url: str, tmp_path: Path) -> None:
-    """Its copy is lost with it, the other serves on."""
+async def test_killed_in_the_middle_of_a_request_and_then_with_their_parent(database_url: str, tmp_path: Path) -> None:
+    """Its copy is lost with it, the other serves on. However the parent ends, none is left behind on the port."""
     async with (
         faking() as upstream,
         aiohttp.ClientSession() as session,
@@ -259,51 +284,43 @@ async def test_killed_in_the_middle_of_a_request(database_url: str, tmp_path: Pa
         await gateways.answers()
         never.set()
         await gateways.all_ready()
+        left = gateways.workers()
+        gateways.process.kill()
+        gone, alive = await anyio.to_thread.run_sync(psutil.wait_procs, left, 15)
+        assert len(gone) == 2
+        assert not alive
 
 
-HANG = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))"
-"""Run at the start of each Python: at SIGUSR1 the main thread stands still, and other threads go on."""
-
-
-@pytest.mark.parametrize(
-    ("when", "how"),
-    [
-        ("starting", signal.SIGSTOP),  # a loop that hangs is found once the worker serves
-        *((when, how) for when in ("serving", "ending") for how in (signal.SIGSTOP, signal.SIGUSR1)),
-    ],
-)
-async def test_one_that_hangs(
-    when: str, how: int, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is found within 10 s, killed and replaced; at the end it holds up nobody."""
-    (tmp_path / "sitecustomize.py").write_text(HANG)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
-        if when == "starting":
-            hung = (await gateways.begun())[0]
-        else:
-            await gateways.all_ready()
-            hung = gateways.workers()[0]
-        hung.send_signal(how)
-        if when == "ending":
-            gateways.signal(signal.SIGTERM)
-            assert await gateways.exited(12) == 0
-        else:
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGUSR1])
+@pytest.mark.parametrize("every", [0.375, pytest.param(1, marks=pytest.mark.thorough)])
+async def test_one_that_hangs(every: float, how: int, database_url: str, tmp_path: Path) -> None:
+    """Starting, serving, ending: it is found within 10 signs of life that are missing, and killed; it is replaced, and
+    at the end it holds up nobody.
+    """
+    first = HANG + (QUICK_SIGNS if every < 1 else "")
+    async with Several("http://127.0.0.1:9", database_url, tmp_path, first=first) as gateways:
+        # A loop that hangs is found once the worker serves.
+        for found in (gateways.begun, gateways.serving) if how == signal.SIGSTOP else (gateways.serving,):
+            hung = (await found())[0]
+            hung.send_signal(how)
             await anyio.to_thread.run_sync(hung.wait, 12)
             await gateways.all_ready()
             await gateways.answers()
-        (told,) = await gateways.logged("worker_hung", 1)
-        assert 8 <= told["seconds"] < 10
+        gateways.workers()[0].send_signal(how)
+        gateways.signal(signal.SIGTERM)
+        assert await gateways.exited(12) == 0
+        told = await gateways.logged("worker_hung", 3 if how == signal.SIGSTOP else 2)
+        assert all(8 * every <= one["seconds"] < 10 * every for one in told)
 
 
 async def test_all_are_suspended_together(database_url: str, tmp_path: Path) -> None:
     """As a machine that sleeps: nobody is taken for hung afterwards, since the parent did not run either."""
-    async with Several("http://127.0.0.1:9", database_url, tmp_path) as gateways:
+    async with Several("http://127.0.0.1:9", database_url, tmp_path, first=QUICK_SIGNS) as gateways:
         await gateways.all_ready()
         before = gateways.workers()
         for one in (psutil.Process(gateways.process.pid), *before):
             one.suspend()
-        await anyio.sleep(12)
+        await anyio.sleep(4.5)  # one that hangs is found after 3
         for one in (psutil.Process(gateways.process.pid), *before):
             one.resume()
         await gateways.all_ready()
@@ -313,17 +330,18 @@ async def test_all_are_suspended_together(database_url: str, tmp_path: Path) -> 
 
 
 async def test_one_is_killed_while_the_database_is_away(database_url: str, tmp_path: Path) -> None:
-    """The replacement gives up after half a minute and is tried again, until the database is back; the other serves on
+    """The replacement gives up after a while and is tried again, until the database is back; the other serves on
     all the while.
     """
-    async with wired(database_url) as wire, Several("http://127.0.0.1:9", wire.url, tmp_path) as gateways:
+    first = QUICK_RETRIES + QUICK_SURRENDER
+    async with wired(database_url) as wire, Several("http://127.0.0.1:9", wire.url, tmp_path, first=first) as gateways:
         await gateways.all_ready()
         await wire.down()
         gateways.workers()[0].kill()
         await gateways.logged("store_awaited", 1)
         await gateways.answers()
         (told,) = await gateways.logged("worker_not_started", 1, seconds=45)
-        assert told["again_in"] == 2.0
+        assert told["again_in"] == 0.75
         await gateways.answers()
         await gateways.logged("store_awaited", 2)
         await wire.up()
