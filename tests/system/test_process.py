@@ -222,7 +222,6 @@ sys.exit(getattr(__import__(module_of_the_script, fromlist=[name]), name)())
 FIRST, OPENED, BUILDING = "gateway.cli.commands", "uvicorn.loops.uvloop", "anyio._core._sockets"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("command", "module"),
     [
@@ -231,7 +230,15 @@ FIRST, OPENED, BUILDING = "gateway.cli.commands", "uvicorn.loops.uvloop", "anyio
         *(("simulate --port 0", module) for module in (FIRST, "typer", "anyio", "aiohttp", "gateway.simulator")),
     ],
 )
-@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        ("module", signal.SIGTERM),
+        ("script", signal.SIGINT),
+        pytest.param("module", signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param("script", signal.SIGTERM, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_signal_during_the_start(how: str, command: str, module: str, number: int, tmp_path: Path) -> None:
     """The exit is 0, without a traceback, whatever it interrupts."""
     ended = subprocess.run(
@@ -246,8 +253,15 @@ def test_a_signal_during_the_start(how: str, command: str, module: str, number: 
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["one", "several"])
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        ((), signal.SIGINT),
+        (("--workers", "2"), signal.SIGTERM),
+        pytest.param((), signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param(("--workers", "2"), signal.SIGINT, marks=pytest.mark.thorough),
+    ],
+)
 async def test_a_signal_while_the_database_is_awaited(arguments: tuple[str, ...], number: int, tmp_path: Path) -> None:
     """The exit is 0 at once."""
     away = f"postgresql://127.0.0.1:{free_port()}/db"
