@@ -77,7 +77,7 @@ def test_a_python_without_venv(script: str, checkout: Path, tmp_path: Path) -> N
     one_line(run(checkout, script, bare), "venv", "python3-venv")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ["deploy/demo", pytest.param("tests/run", marks=pytest.mark.thorough)])
 def test_no_network(script: str, checkout: Path) -> None:
     """Pip's reason in one line, the rest in a log; the next run tries again."""
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
