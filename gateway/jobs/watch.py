@@ -361,7 +361,7 @@ class Watch:
         try:
             mine = await hold(
                 lambda: self._context.store.append(job, events),
-                metrics.appends.observe,
+                metrics.store_writes.labels("append").observe,
                 failed,
                 errors=Exception,  # an unexpected error with one job must not end all watches
             )

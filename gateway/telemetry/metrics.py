@@ -178,7 +178,6 @@ class Metrics:
         self.store_writes = self._histograms(
             "store_write_duration", "Writes to the store, as long as they were waited for.", _STORE, ["write"], _WRITES
         )
-        self.appends = self.store_writes.labels("append")
         self.taken_over = self._counter("taken_over", "Jobs and callbacks taken from others.", ["table"], TABLES)
         self.handed_on = self._counter("handed_on", "Jobs and callbacks left to others.", ["table"], TABLES)
         self.leases_lost = self._counter("leases_lost", "Times this gateway was considered dead.")

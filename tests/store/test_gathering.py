@@ -35,7 +35,7 @@ async def writing() -> AsyncIterator[tuple[Submit, Submit, list[str]]]:
 
     def submit(*, gather: bool) -> asyncio.Future[float]:
         done: asyncio.Future[float] = loop.create_future()
-        thread.submit(lambda _db: None, lambda: done.set_result(loop.time()), gather=gather)
+        thread.submit(lambda _db: None, lambda _: done.set_result(loop.time()), gather=gather)
         return done
 
     yield partial(submit, gather=True), partial(submit, gather=False), begun

@@ -51,13 +51,13 @@ class ThreadInTheLoop:
         self.failing = False
 
     def submit(
-        self, work: Work[Any], then: Callable[[], None] | None = None, *, gather: bool = False
+        self, work: Work[Any], then: Callable[[Any], None] | None = None, *, gather: bool = False
     ) -> asyncio.Future[Any]:
         future = self._loop.create_future()
         self._loop.call_soon(self._do, work, then, future)
         return future
 
-    def _do(self, work: Work[Any], then: Callable[[], None] | None, future: asyncio.Future[Any]) -> None:
+    def _do(self, work: Work[Any], then: Callable[[Any], None] | None, future: asyncio.Future[Any]) -> None:
         result, error = None, None
         try:
             self._connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
@@ -70,7 +70,7 @@ class ThreadInTheLoop:
 
         def deliver() -> None:
             if error is None and then is not None:
-                then()
+                then(result)
             if future.done():
                 return
             if error is None:

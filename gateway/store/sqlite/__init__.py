@@ -66,17 +66,14 @@ class SQLiteStore:
             if callback is not None:
                 self._callbacks.add(db, callback)
 
-        await self._promise(work, lambda: self.on_change(job.id, events))
+        await self._promise(work, lambda _: self.on_change(job.id, events))
 
     async def append(self, job: Job, events: Sequence[Event]) -> bool:
-        stored = False
-
-        def work(db: sqlite3.Connection) -> bool:
-            nonlocal stored
-            stored = self._append(db, job, events, job.epoch)
-            return stored
-
-        return await self._writes.submit(work, lambda: self.on_change(job.id, events if stored else ()), gather=True)
+        return await self._writes.submit(
+            lambda db: self._append(db, job, events, job.epoch),
+            lambda stored: self.on_change(job.id, events if stored else ()),
+            gather=True,
+        )
 
     async def stop(self, job_id: str, now: float) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
@@ -88,7 +85,7 @@ class SQLiteStore:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
 
-        return await self._promise(work, lambda: self.on_change(job_id, ()))
+        return await self._promise(work, lambda _: self.on_change(job_id, ()))
 
     async def get(self, job_id: str) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
@@ -194,7 +191,7 @@ class SQLiteStore:
         await self._reads.close()
         self._file.close()
 
-    def _promise(self, work: Work[T], then: Callable[[], None] | None = None) -> asyncio.Future[T]:
+    def _promise(self, work: Work[T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """Submit a write that a caller is told of; it fails when the next start would not find it."""
 
         def in_place(db: sqlite3.Connection) -> T:

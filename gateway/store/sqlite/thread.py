@@ -33,7 +33,7 @@ BATCH = 1000
 class _Task:
     __slots__ = ("error", "future", "result", "then", "work")
 
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any], then: Callable[[], None] | None) -> None:
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any], then: Callable[[Any], None] | None) -> None:
         self.work = work
         self.future = future
         self.then = then
@@ -65,13 +65,12 @@ class SQLiteThread:
         self._thread.start()
 
     def submit(
-        self, work: Work[T], then: Callable[[], None] | None = None, *, gather: bool = False
+        self, work: Work[T], then: Callable[[T], None] | None = None, *, gather: bool = False
     ) -> asyncio.Future[T]:
-        """Queue `work(connection)`; `then` is called in the event loop once its transaction is durable.
+        """Queue `work(connection)`; `then` gets its result in the event loop once its transaction is durable.
 
-        `gather`: the work may wait a moment for more, see `GATHER`; other work takes it along. The future
-        holds its result. It fails with StoreUnavailable for an error of SQLite, and with any other error
-        that the work raised.
+        `gather`: the work may wait a moment for more, see `GATHER`; other work takes it along. The future holds the
+        result. It fails with StoreUnavailable for an error of SQLite, and with any other error that the work raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         self._gathered.append(_Task(work, future, then))
@@ -168,7 +167,7 @@ def _deliver(tasks: list[_Task]) -> None:
     SQLiteThread._undelivered -= len(tasks)  # noqa: SLF001 - the counterpart of `submit`, in the same module
     for task in tasks:
         if task.error is None and task.then is not None:
-            task.then()
+            task.then(task.result)
         if task.future.done():
             continue
         if task.error is None:
