@@ -52,13 +52,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     The longest come first, each by itself, so that no worker is left with them at the end; within their kind the order
     stays random.
     """
-    left_out = [item for item in items if _is_left_out(item, config)]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (left_out if _is_left_out(item, config) else kept).append(item)
     if left_out:
-        items[:] = [item for item in items if not _is_left_out(item, config)]
         config.hook.pytest_deselected(items=left_out)
-    items.sort(
-        key=lambda item: LONGEST_FIRST.index(_room(item)) if _room(item) in LONGEST_FIRST else len(LONGEST_FIRST)
-    )
+    rank = {room: place for place, room in enumerate(LONGEST_FIRST)}
+    items[:] = sorted(kept, key=lambda item: rank.get(_room(item), len(rank)))
     for item in items:
         alone = _room(item) in LONGEST_FIRST and not _shares(item)
         item.add_marker(pytest.mark.xdist_group(item.nodeid.replace("@", " ") if alone else item.path.name))

@@ -1,4 +1,4 @@
-"""A loop that does nothing but poll, with the gateway's own client session: what a poll costs at least.
+"""A loop that does nothing but poll, with the gateway's own session: what a poll by aiohttp's own requests costs.
 
 `python -m tests.bench.bare URL JOBS` polls until it is killed.
 """
