@@ -66,7 +66,7 @@ async def gateway(upstream: str, folder: Path, **settings: Any) -> AsyncIterator
     """`gateway serve`, ready."""
     process = Process(upstream, folder, **settings)
     with on_cpu(server=True):
-        process.spawn()
+        process.spawn(fresh=True)
     async with process:
         await process.ready()
         yield process

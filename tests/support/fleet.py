@@ -120,9 +120,18 @@ class Fleet:
             await anyio.sleep(0.1)
 
     async def kill(self, number: int, seconds: float) -> None:
-        self.gateways[number].kill()
+        """It is started again as by a supervisor, until it stays: the database may go away amid a start."""
+        gateway = self.gateways[number]
+        gateway.kill()
         await anyio.sleep(seconds)
-        await self.gateways[number].start()
+        while True:
+            try:
+                await gateway.start()
+            except AssertionError:
+                if gateway.process.poll() is None:
+                    raise
+            else:
+                return
 
     async def stop(self, number: int, seconds: float) -> None:
         """As a machine that is out of breath."""

@@ -33,6 +33,7 @@ from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF
+from tests.support.forking import Forked
 
 OPERATOR_KEY = "operator-key-for-tests"
 TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}
@@ -174,7 +175,7 @@ class Process:
             **{name: value for name, value in os.environ.items() if not name.startswith(left_out)},
             **own,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     async def start(self) -> Self:
         """Start it and wait until it is ready."""
@@ -182,14 +183,15 @@ class Process:
         await self.ready()
         return self
 
-    def spawn(self) -> None:
+    def spawn(self, *, fresh: bool = False) -> None:
+        """Start it, `fresh` with a Python of its own. One with arguments is, as is one whose coverage is measured."""
+        arguments = ("serve", *self._arguments)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve", *self._arguments],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-            )
+            if fresh or self._arguments or any(name.startswith("COVERAGE_") for name in self._environment):
+                command = [sys.executable, "-m", "gateway", *arguments]
+                self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            else:
+                self._process = Forked(arguments, self._environment, log.fileno())
 
     async def ready(self, seconds: float = 20.0, *, port: int | None = None) -> None:
         """Wait until it is, at its port or another one of its own."""
@@ -207,7 +209,7 @@ class Process:
                     await anyio.sleep(0.02)
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None
         return self._process
 
