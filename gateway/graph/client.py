@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import ClientResponse, ClientSession, TraceConfig
+from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.addresses import MonitorRule, origin, port_of, resolved, split
 from gateway.graph.dialects import NoAnswer, leads_elsewhere
 from gateway.outbound.causes import cause
 from gateway.outbound.decoding import Undecodable, decoded
-from gateway.outbound.exchange import BodyLost, Getter, read_body
+from gateway.outbound.exchange import Address, BodyLost, Client, Unsent
 from gateway.outbound.reply import Reply
-from gateway.outbound.sessions import (
-    BODY_LIMIT,
-    POLL_SECONDS,
-    USER_AGENT,
-    SentBody,
-    upstream_session,
-)
+from gateway.outbound.sessions import BODY_LIMIT, POLL_SECONDS, USER_AGENT, upstream_session
 
 HOPS = 3
 """Most redirects that one poll follows."""
@@ -54,8 +49,8 @@ class Monitor(msgspec.Struct, frozen=True):
     """How a job is polled. `host`, as `host:port`, is the host whose polling rate the job shares."""
 
     url: str
-    address: Any
-    getter: Any
+    address: Address
+    client: Any
     host: str
 
 
@@ -87,9 +82,10 @@ class Upstream:
         self._base = url.rstrip("/")
         self.origin = origin(url)
         self._rule = rule
-        self._starts: ClientSession
+        self._copy_timeout: float
+        self._starts: Client
         self._reads: ClientSession
-        self._polls: dict[str, Getter]
+        self._polls: dict[str, Client]
 
     @classmethod
     @asynccontextmanager
@@ -108,6 +104,7 @@ class Upstream:
         proxy leads: it is reached directly.
         """
         upstream = cls(url=url, rule=rule)
+        upstream._copy_timeout = copy_timeout
         own = proxy if url.startswith("https:") else None
         trace = TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
@@ -119,11 +116,12 @@ class Upstream:
                 return await stack.enter_async_context(session)
 
             # A start has a connection of its own: a kept one may be gone, and a POST cannot be repeated to find out.
-            upstream._starts = await opened(copy_timeout, via=own, callers=True, kept=False)
+            starts = await opened(copy_timeout, via=own, callers=True, kept=False)
+            upstream._starts = Client(starts, proxy=own is not None)
             upstream._reads = await opened(copy_timeout, trace, via=own, callers=True, bounded=False)
             upstream._polls = {
-                "own": Getter(await opened(POLL_SECONDS, via=own), proxy=own is not None),
-                "public": Getter(await opened(POLL_SECONDS, via=proxy, reaches=rule.reaches), proxy=proxy is not None),
+                "own": Client(await opened(POLL_SECONDS, via=own), proxy=own is not None),
+                "public": Client(await opened(POLL_SECONDS, via=proxy, reaches=rule.reaches), proxy=proxy is not None),
             }
             yield upstream
 
@@ -137,8 +135,8 @@ class Upstream:
         parts = split(url)
         if kind is None or parts is None:
             return None
-        getter = self._polls[kind]
-        return Monitor(url, getter.address(url), getter, f"{parts.hostname}:{port_of(parts)}")
+        client = self._polls[kind]
+        return Monitor(url, client.address(url), client, f"{parts.hostname}:{port_of(parts)}")
 
     def allows(self, url: str) -> bool:
         """Whether a URL is on a host that may be asked for a job's status."""
@@ -150,24 +148,18 @@ class Upstream:
         Each character of `path` and `headers` is one byte. The head of the response decides: a body that breaks off, is
         too long or cannot be decoded counts as none, and that of a 202 with a status URL is not waited for.
         """
-        sent = SentBody(body or b"")
+        address = self._starts.address(self._base + path)
+        is_lost = False
         try:
-            response = await self._starts.request(
-                method,
-                URL(self._base + path, encoded=True),
-                data=sent,
-                headers=headers,
-                skip_auto_headers=("Content-Type",),  # a request without a body has none
-                allow_redirects=False,
-            )
+            reply = await self._starts.send(method, address, headers, body or b"", self._copy_timeout, _has_status_url)
+        except Unsent as unsent:
+            raise NotSent(cause(unsent.__cause__ or unsent)) from None
+        except BodyLost as lost:
+            reply, is_lost = lost.reply, True
         except Exception as error:  # noqa: BLE001 - a hostile response may make aiohttp raise anything
-            raise (Broken if sent.sent else NotSent)(cause(error)) from None
-        async with response:
-            _require_status(response)
-            if response.status == 202 and any(response.headers.get(name) for name in _STATUS_URLS):
-                response.close()
-                return Reply(response.status, response.headers, b"")
-            return await _whole(response)
+            raise Broken(cause(error)) from None
+        _require_status(reply.code)
+        return _whole(reply, is_lost=is_lost)
 
     @asynccontextmanager
     async def read_item(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[ItemReply]:
@@ -181,7 +173,7 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - as above
             raise (Broken if sent else NotSent)(cause(error)) from None
         async with response:
-            _require_status(response)
+            _require_status(response.status)
             location = resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
             yield ItemReply(response, location if location is not None and self.allows(location) else None)
 
@@ -207,18 +199,22 @@ class Upstream:
         return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
 
 
-def _require_status(response: ClientResponse) -> None:
+def _has_status_url(code: int, headers: Mapping[str, str]) -> bool:
+    return code == 202 and any(headers.get(name) for name in _STATUS_URLS)
+
+
+def _require_status(code: int) -> None:
     """Raises Broken for a status that no server can pass on: 101, and what HTTP does not know."""
-    if not 200 <= response.status < 600:
+    if not 200 <= code < 600:
         raise Broken("not HTTP")
 
 
 async def _polled(monitor: Monitor, headers: Mapping[str, str], seconds: float) -> Reply | NoAnswer:
     """One exchange. A body that cannot be had costs a success; any other code may tell enough by itself."""
-    getter: Getter = monitor.getter
+    client: Client = monitor.client
     reply: Reply | None = None
     try:
-        reply = await getter.get(monitor.address, headers, seconds)
+        reply = await client.get(monitor.address, headers, seconds)
         if "Content-Encoding" in reply.headers:
             return msgspec.structs.replace(reply, body=decoded(reply.body, reply.all("Content-Encoding"), BODY_LIMIT))
     except BodyLost as lost:
@@ -234,20 +230,19 @@ async def _polled(monitor: Monitor, headers: Mapping[str, str], seconds: float) 
     return NoAnswer(cause(error), hung=isinstance(error, TimeoutError))
 
 
-async def _whole(response: ClientResponse) -> Reply:
-    """A response with its body decoded, or as it came when that cannot be; without a body that breaks off."""
-    headers = response.headers.copy()
-    body = b""
-    try:
-        body = await read_body(response)
-        body = decoded(body, headers.getall("Content-Encoding", ()), BODY_LIMIT)
-        headers.popall("Content-Encoding", None)
-    except Undecodable:
-        pass
-    except Exception:  # noqa: BLE001 - whatever happens to the body, the head has told what upstream did
+def _whole(reply: Reply, *, is_lost: bool) -> Reply:
+    """A response with its body decoded, or as it came when that cannot be. If the body is lost, its headers go too."""
+    if not is_lost and "Content-Encoding" not in reply.headers:
+        return reply
+    headers, body = CIMultiDict(reply.headers), reply.body
+    if is_lost:
         for name in _BODY_HEADERS:
             headers.popall(name, None)
-    return Reply(response.status, headers, body)
+    else:
+        with suppress(Undecodable):
+            body = decoded(body, reply.all("Content-Encoding"), BODY_LIMIT)
+            headers.popall("Content-Encoding")
+    return Reply(reply.code, headers, body)
 
 
 async def _mark_sent(_session: ClientSession, context: SimpleNamespace, _params: object) -> None:

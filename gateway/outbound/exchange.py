@@ -1,7 +1,7 @@
-"""A GET over a session's connections, without aiohttp's request and response objects: half the CPU of a poll.
+"""Requests over a session's connections, without aiohttp's request and response objects: half the CPU of a poll.
 
 The connector, its pool and the parser are aiohttp's, with the bounds of `sessions`. Where their private parts differ
-from those that are known here, and through a proxy, a GET takes the session's ordinary way: `IS_DIRECT` says which.
+from those that are known here, and through a proxy, a request takes the session's ordinary way: `IS_DIRECT` says which.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gateway.outbound.sessions import (
     UPSTREAM_HEAD_LIMIT,
     AnswerTooLong,
     BoundedAnswer,
+    SentBody,
 )
 
 _PARAMETERS: Final[Mapping[str, Any]] = {
@@ -46,7 +47,7 @@ _CALLS: tuple[tuple[Callable[..., Any], str], ...] = (
     (DataQueue.read, "self"),
 )
 _USUAL = ClientTimeout(connect=POLL_SECONDS)
-_BREAK = re.compile(r"[\r\n\0]")
+_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 
 
 def _is_known() -> bool:
@@ -67,27 +68,32 @@ class BodyLost(Exception):
         self.reply = reply
 
 
+class Unsent(Exception):
+    """Nothing of the request was handed to a connection, for the reason that is the cause."""
+
+
 class _Origin:
     """What the requests to one origin share: the request that finds a connection, and the head after its first line."""
 
-    __slots__ = ("__weakref__", "head", "request")
+    __slots__ = ("__weakref__", "head", "headers", "request")
 
     def __init__(self, request: ClientRequest) -> None:
         self.request = request
+        self.headers = {name.lower(): (name, value) for name, value in request.headers.items()}
         lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         self.head = b" HTTP/1.1\r\n%b" % lines.encode()
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A URL that a `Getter` was given. `origin` is None where requests take the session's ordinary way."""
+    """A URL that a `Client` was given. `origin` is None where requests take the session's ordinary way."""
 
     url: str
     path: bytes
     origin: _Origin | None
 
 
-class Getter:
-    """GETs with one session, which keeps no cookies and follows no redirects."""
+class Client:
+    """Requests with one session, which keeps no cookies and follows no redirects."""
 
     def __init__(self, session: ClientSession, *, proxy: bool) -> None:
         self._session = session
@@ -125,6 +131,65 @@ class Getter:
         request = b"GET %b%b%b\r\n" % (address.path, address.origin.head, _lines(headers))
         return self._direct(address.origin, request, seconds)
 
+    async def send(
+        self,
+        method: str,
+        address: Address,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float,
+        is_enough: Callable[[int, Mapping[str, str]], bool],
+    ) -> Reply:
+        """Send a request with a body once, within `seconds`, on a connection that the session does not keep.
+
+        Each character of `headers` goes out as one byte.
+
+        The body of a response is not waited for if its status and headers are enough. Raises Unsent, BodyLost, and
+        whatever aiohttp or a hostile response raises.
+        """
+        if address.origin is None:
+            return await self._send_ordinarily(method, address.url, headers, body, seconds, is_enough)
+        until = self._time() + seconds
+        try:
+            request = _head(method, address.path, address.origin, headers, len(body)) + body
+            connected = await self._connected(address.origin, seconds)
+        except Exception as error:
+            raise Unsent from error
+        return await self._exchange(*connected, request, until, is_enough)
+
+    async def _send_ordinarily(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float,
+        is_enough: Callable[[int, Mapping[str, str]], bool],
+    ) -> Reply:
+        sent = SentBody(body)
+        try:
+            response = await self._session.request(
+                method,
+                URL(url, encoded=True),
+                data=sent,
+                headers=headers,
+                skip_auto_headers=("Content-Type",),  # a request without a body has none
+                allow_redirects=False,
+                timeout=ClientTimeout(total=seconds),
+            )
+        except Exception as error:
+            if sent.sent:
+                raise
+            raise Unsent from error
+        async with response:
+            if is_enough(response.status, response.headers):
+                response.close()
+                return Reply(response.status, response.headers, b"")
+            try:
+                return Reply(response.status, response.headers, await read_body(response))
+            except Exception as error:
+                raise BodyLost(Reply(response.status, response.headers, b"")) from error
+
     async def _ordinary(self, url: str, headers: Mapping[str, str], seconds: float) -> Reply:
         response: aiohttp.ClientResponse | None = None
         try:
@@ -141,31 +206,47 @@ class Getter:
             raise BodyLost(Reply(response.status, response.headers, b"")) from error
 
     async def _direct(self, origin: _Origin, request: bytes, seconds: float) -> Reply:
-        begun = self._time()
+        until = self._time() + seconds
         try:
-            return await self._exchange(origin, request, seconds)
+            return await self._exchange(*await self._connected(origin, seconds), request, until)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            left = max(begun + seconds - self._time(), 0.001)
-        return await self._exchange(origin, request, left)  # a kept connection may have gone
+            seconds = max(until - self._time(), 0.001)
+        # a kept connection may have gone
+        return await self._exchange(*await self._connected(origin, seconds), request, until)
 
-    async def _exchange(self, origin: _Origin, request: bytes, seconds: float) -> Reply:
-        head: RawResponseMessage | None = None
-        begun = self._time()
+    async def _connected(
+        self, origin: _Origin, seconds: float
+    ) -> tuple[Connection, BoundedAnswer, asyncio.WriteTransport]:
         limits = _USUAL if seconds == POLL_SECONDS else ClientTimeout(connect=seconds)
         connection: Connection = await self._connector.connect(origin.request, [], limits)
-        protocol = connection.protocol
-        if not isinstance(protocol, BoundedAnswer) or protocol.transport is None:
+        protocol, transport = connection.protocol, connection.transport
+        if not isinstance(protocol, BoundedAnswer) or transport is None or transport.is_closing():
             connection.close()
             raise aiohttp.ServerDisconnectedError
-        timer = self._call_at(begun + seconds, protocol.expire)
+        return connection, protocol, transport
+
+    async def _exchange(
+        self,
+        connection: Connection,
+        protocol: BoundedAnswer,
+        transport: asyncio.WriteTransport,
+        request: bytes,
+        until: float,
+        is_enough: Callable[[int, Mapping[str, str]], bool] | None = None,
+    ) -> Reply:
+        head: RawResponseMessage | None = None
+        timer = self._call_at(until, protocol.expire)
         try:
             protocol.set_response_params(**_PARAMETERS)
-            protocol.transport.write(request)
+            transport.write(request)
             head, payload = await protocol.read()
             while 100 <= head.code < 200 and head.code != 101:
                 head, payload = await protocol.read()
+            if is_enough is not None and is_enough(head.code, head.headers):
+                connection.close()
+                return Reply(head.code, head.headers, b"")
             body = await _body(payload)
         except BaseException as error:
             connection.close()
@@ -203,11 +284,23 @@ async def _body(payload: StreamReader) -> bytes:
     return body
 
 
+def _head(method: str, path: bytes, origin: _Origin, headers: Mapping[str, str], length: int) -> bytes:
+    """The head of a request with a body. Raises ValueError for a value with a control character."""
+    fields = origin.headers | {name.lower(): (name, value) for name, value in headers.items()}
+    lines = [f"{method} {path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.values())]
+    if any(map(_CONTROL.search, lines)):
+        raise ValueError("a header holds a control character")
+    return b"%b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (
+        "\r\n".join(lines).encode("latin-1", "replace"),
+        length,
+    )
+
+
 def _lines(headers: Mapping[str, str]) -> bytes:
-    """Header lines. Raises ValueError for a value that would end its line."""
+    """Header lines. Raises ValueError for a value with a control character."""
     if not headers:
         return b""
     lines = [f"{name}: {value}" for name, value in headers.items()]
-    if any(map(_BREAK.search, lines)):
-        raise ValueError("a header holds a line break")
+    if any(map(_CONTROL.search, lines)):
+        raise ValueError("a header holds a control character")
     return "".join(f"{line}\r\n" for line in lines).encode()

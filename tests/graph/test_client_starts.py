@@ -18,7 +18,7 @@ from gateway.outbound.sessions import BODY_LIMIT
 from tests.support.fake_receiver import Serve, raw, silent
 from tests.support.raw_hosts import OK, Host, answer
 
-pytestmark = pytest.mark.virtual_time
+pytestmark = [pytest.mark.virtual_time, pytest.mark.usefixtures("way")]
 
 PATH = "/v1.0/me/drive/items/1/copy"
 MONITOR = b"Location: /m/1"
@@ -207,12 +207,11 @@ async def test_a_connection_that_is_gone_before_the_first_byte(monkeypatch: pyte
     """It was made and ended in the same moment: nothing went out on it."""
     host = Host(answer(b"{}"))
     async with reaching(host) as upstream:
-        connector = upstream._starts.connector
-        assert connector is not None
+        connector = upstream._starts._connector
         connect = connector.connect
 
         async def made_and_gone(*args: object, **options: object) -> object:
-            connection = await connect(*args, **options)  # type: ignore[arg-type]
+            connection = await connect(*args, **options)
             assert connection.transport is not None
             connection.transport.abort()
             return connection

@@ -19,6 +19,7 @@ from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
 from gateway.jobs.watch import Watch
+from gateway.outbound.exchange import Address
 from gateway.outbound.reply import Reply
 from gateway.store.sqlite import SQLiteStore
 from tests.support.fake_upstream import FakeUpstream, answering, faking
@@ -302,7 +303,7 @@ class Alone:
         context = poll_context(own_runtime, self.store, self.upstream, deadline=3000.0, **self.options)
         own = Host("h:443", 1000, context.metrics)
         own.join(job.id)
-        watch = Watch(job, Monitor("https://h/m", None, None, "h:443"), own, context)
+        watch = Watch(job, Monitor("https://h/m", Address("https://h/m", b"", None), None, "h:443"), own, context)
         tasks.start_soon(watch.run, 1.0)
 
     async def last(self, job_id: str) -> Event:

@@ -17,6 +17,7 @@ from gateway.core.job import Target, accepted
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
 from gateway.jobs.watch import Watch
+from gateway.outbound.exchange import Address
 from gateway.outbound.reply import Reply
 from tests.support.fake_receiver import figures
 from tests.support.fake_upstream import faking
@@ -60,7 +61,7 @@ async def test_an_answer_about_the_moment_of_the_deadline(late: float | None, st
     job, events = accepted("a" * 24, monitor="https://h/m", target=Target(), now=created)
     await store.create(job, events, None)
     upstream: Any = Late(loop.time() + DEADLINE + (late or 0.0) - (late is None) * 1e-3, status)
-    monitor = Monitor("https://h/m", None, None, "h:443")
+    monitor = Monitor("https://h/m", Address("https://h/m", b"", None), None, "h:443")
     begun = loop.time()
     async with anyio.create_task_group() as tasks:
         context = poll_context(runtime(tasks, lambda: created), store, upstream, deadline=DEADLINE)
