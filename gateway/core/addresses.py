@@ -221,6 +221,8 @@ def resolved(base: str, location: str) -> str | None:
     """
     if not location or _CONTROL.search(location):
         return None
+    if location.startswith(("https://", "http://")) and split(location) is not None:
+        return location
     raw = location.strip(" ").encode("utf-8", "surrogateescape")
     escaped = _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
     try:

@@ -188,7 +188,7 @@ class Copies:
                 label=label,
             )
             await self._store.create(job, events, None)
-            self._poller.watch(job)
+            self._poller.watch(job, monitor)
         log.info("watch_started", job=reference(job.id))
         return job
 
@@ -273,13 +273,13 @@ class Copies:
         location = reply.headers.get("Location")
         if reply.code != 202 or not location:
             raise not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
-        job, events = self._accept(request, location)
+        job, events, monitor = self._accept(request, location)
         callback = None
         if request.callback is not None:
             now = self._clock()
             callback = new_callback(request.callback, job.id, new_callback_id(), now, with_copy=True)
         await self._store_job(job, events, key, callback)
-        self._poller.watch(job)
+        self._poller.watch(job, monitor)
         if callback is not None:
             self._callbacks.take(callback)
         log.info(
@@ -292,7 +292,7 @@ class Copies:
             self._metrics.report_end(job)
         return Started(job, reply.headers, callback)
 
-    def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event]]:
+    def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event], Monitor | None]:
         now = self._clock()
         url = self._upstream.resolve(location)
         if url is None:
@@ -310,8 +310,8 @@ class Copies:
         )
         if finished is not None:
             job, last = advance(job, finished, now)
-            return job, [*events, *last]
-        return job, events
+            return job, [*events, *last], monitor
+        return job, events, monitor
 
     def _marked(self, target: Target, monitor: Monitor | None) -> Target:
         if monitor is None:

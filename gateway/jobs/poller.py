@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import anyio
 
 from gateway.core.job import Job
+from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
 from gateway.jobs.schedule import UNSEEN, next_wait
 from gateway.jobs.watch import PollContext, Watch
@@ -79,12 +80,13 @@ class Poller:
                 bounds=context.bounds,
                 rng=context.rng,
             )
-            self._begin(job, context.rng.uniform(0, max(wait - waited, 0.0)))
+            monitor = context.upstream.monitor(job.monitor or "")
+            self._begin(job, monitor, context.rng.uniform(0, max(wait - waited, 0.0)))
 
-    def watch(self, job: Job) -> None:
-        """Start polling a new job."""
+    def watch(self, job: Job, monitor: Monitor | None) -> None:
+        """Start polling a new job at its monitor."""
         if not job.state.ended:
-            self._begin(job, self._context.bounds.shortest)
+            self._begin(job, monitor, self._context.bounds.shortest)
 
     def held(self) -> set[str]:
         """The ids of the jobs that this process polls."""
@@ -117,7 +119,7 @@ class Poller:
         for watch in list(self._watches.values()):
             watch.cancel()
 
-    def _begin(self, job: Job, wait: float) -> None:
+    def _begin(self, job: Job, monitor: Monitor | None, wait: float) -> None:
         if self._stopping:
             return  # stays in the store, for the next start or another gateway
         old = self._watches.get(job.id)
@@ -125,7 +127,6 @@ class Poller:
             if old.epoch >= job.epoch:
                 return
             self.drop(job.id)
-        monitor = self._context.upstream.monitor(job.monitor or "")
         name = monitor.host if monitor else ""
         host = self._hosts.get(name)
         if host is None:
