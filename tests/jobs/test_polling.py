@@ -12,6 +12,7 @@ import anyio
 import pytest
 from aiohttp import web
 
+from gateway.jobs.watch import TOGETHER
 from gateway.simulator import Simulator, running
 from tests.support.fake_upstream import FakeUpstream, answering, faking
 from tests.support.harness import OPERATOR, Running, serving, tail
@@ -83,6 +84,21 @@ async def test_the_whole_process_keeps_its_rate(tmp_path: Path) -> None:
         assert len(settled) > 20 * 50
         polls = Counter(path for _, path, *_ in upstream.asked if path.startswith("/monitor/"))
         assert max(polls.values()) <= 2 * min(polls.values())
+
+
+async def test_polls_that_fall_due_together_go_together(tmp_path: Path) -> None:
+    """Those within 5 ms in one turn of the loop, whenever their jobs began, and none before it is due."""
+    async with faking() as upstream, serving(upstream.url, tmp_path, poll_rate=100_000, **REAL) as gateway:
+        times = timed(upstream)
+        began = []
+        for _ in range(20):
+            await anyio.sleep(0.0013)
+            await gateway.copy("/v1.0/me/drive/items/1")
+            began.append(now())
+        await anyio.sleep(20)
+    assert len(times) > 200
+    assert all(abs(at - round(at / TOGETHER) * TOGETHER) < 1e-6 for at in times)
+    assert all(first >= at + REAL["poll_min"] for at, first in zip(began, times[:20], strict=True))
 
 
 @pytest.mark.parametrize(("retry_after", "shortest", "longest"), [("41", 41, 42), ("0", 0.5, 1.1), ("900", 900, 901)])
