@@ -19,6 +19,14 @@ from tests.support.node import FOLDER, node
 from tests.support.programs import program
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WITHOUT = (
+    # Two pages of its own, which each context loads: a second of CPU.
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup"),
+    # Of those that Playwright leaves out, whose list this replaces, what could touch a page.
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "MediaRouter"),
+    *("OptimizationHints", "PaintHolding", "PreconnectToSearch", "ThirdPartyStoragePartitioning"),
+)
+"""Features of Chromium that no test needs."""
 PATIENCE = 30_000.0  # ms, for what a page has to show, on a machine that has much else to do
 
 expect.set_options(timeout=PATIENCE)
@@ -28,7 +36,8 @@ expect.set_options(timeout=PATIENCE)
 async def browser(anyio_backend: object) -> AsyncIterator[Browser]:
     """Skips the test where there is no browser; in CI it fails."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=_chromium(playwright))
+        options = [f"--disable-features={','.join(WITHOUT)}"]
+        browser = await playwright.chromium.launch(executable_path=_chromium(playwright), args=options)
         yield browser
         await browser.close()
 
