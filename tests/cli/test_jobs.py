@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import struct
-import sys
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,6 @@ from typing import Any
 
 import aiohttp
 import anyio
-import anyio.abc
 import pytest
 from rich.cells import cell_len
 
@@ -27,7 +25,9 @@ from gateway.cli import jobs as cli_jobs
 from gateway.cli.jobs import Jobs, JobTable
 from gateway.cli.table import Layout, age, heading, row
 from gateway.simulator import Simulator, running
-from tests.cli.test_commands import gateway, simulated
+from tests.cli.test_commands import simulated
+from tests.support import commands
+from tests.support.commands import gateway
 from tests.support.harness import OPERATOR_KEY, TOKEN, Process, free_port, tail
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -168,7 +168,7 @@ async def test_who_is_refused(tmp_path: Path) -> None:
 class Terminal:
     """A program on a terminal of its own, and all that it has drawn so far."""
 
-    def __init__(self, process: anyio.abc.Process, ours: int) -> None:
+    def __init__(self, process: commands.Command, ours: int) -> None:
         self.process = process
         self.drawn = ""
         self._ours = ours
@@ -212,11 +212,9 @@ async def on_terminal(*arguments: str, **environment: str) -> AsyncIterator[Term
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    command = [sys.executable, "-m", "gateway", *arguments]
+    own = {**clean, "TERM": "xterm", **environment}
     try:
-        async with await anyio.open_process(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm", **environment}
-        ) as process:
+        async with commands.running(arguments, own, theirs, theirs, theirs) as process:
             os.close(theirs)
             yield Terminal(process, ours)
     finally:

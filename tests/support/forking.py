@@ -1,6 +1,7 @@
-"""`gateway serve` as a process that is forked from one that has imported it: a start takes a fourth of the CPU.
+"""The gateway as a process that is forked from one that has imported it: a start takes a fourth of the CPU.
 
-What is forked runs `python -m gateway serve` from its first line, with an environment, a folder and a log of its own.
+What is forked runs `python -m gateway` from its first line, with an environment, a folder and standard streams of its
+own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import NoReturn
 
 _LOADED = ("gateway.cli.commands", "gateway.server.server", "gateway.store.sqlite", "gateway.store.postgres")
+_OF_COMMANDS = (
+    *("gateway.cli.demo", "gateway.cli.display", "gateway.cli.follow", "gateway.cli.jobs", "gateway.cli.reseal"),
+    *("gateway.cli.table", "gateway.simulator"),
+)
+"""What the other commands import, loaded when the first of them is asked for."""
 _LONGEST = 1 << 20
 _READY = b"ready"
 
@@ -28,13 +34,14 @@ _READY = b"ready"
 class Forked:
     """As much of `subprocess.Popen` as tests need."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: int) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], output: int, *more: int) -> None:
+        """`more` is where its errors go, if not to its output, and what it reads, if anything."""
         self.args = arguments
         self.returncode: int | None = None
         asked = json.dumps([list(arguments), dict(environment), str(Path.cwd())]).encode()
         self._status, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(_loaded(os.getpid()), [asked], [theirs.fileno(), log])
+            socket.send_fds(_loaded(os.getpid()), [asked], [theirs.fileno(), output, *(more or (output,))])
         self.pid = int(self._status.recv(32))
 
     def poll(self) -> int | None:
@@ -95,24 +102,30 @@ def _serve(way: socket.socket) -> None:
                     status.send(b"%d" % ended)
                 status.close()
                 continue
-            asked, descriptors, _, _ = socket.recv_fds(way, _LONGEST, 2)
+            asked, descriptors, _, _ = socket.recv_fds(way, _LONGEST, 4)
             if not asked:
                 return
+            arguments, environment, folder = json.loads(asked)
+            for name in () if arguments[0] == "serve" else _OF_COMMANDS:
+                __import__(name)
             pid = os.fork()
             if pid == 0:
-                arguments, environment, folder = json.loads(asked)
-                _become(arguments, environment, folder, descriptors[1])
+                _become(arguments, environment, folder, descriptors[1:])
             status = socket.socket(fileno=descriptors[0])
-            os.close(descriptors[1])
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
             selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
             status.send(b"%d" % pid)
 
 
-def _become(arguments: list[str], environment: dict[str, str], folder: str, log: int) -> NoReturn:
+def _become(arguments: list[str], environment: dict[str, str], folder: str, standard: list[int]) -> NoReturn:
     """Run a command of the gateway, as `python -m` does."""
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for descriptor, own in zip(standard, (1, 2, 0), strict=False):
+        os.dup2(descriptor, own)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)

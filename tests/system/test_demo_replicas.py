@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from gateway.cli.demo.postgres import temporary_folder
-from tests.cli.test_commands import Following, following, gateway
+from tests.support.commands import Following, following, gateway
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_interrupted_whenever(seconds: float, place: Path) -> None:
         await anyio.sleep(seconds)
         demo.process.send_signal(signal.SIGTERM)
         assert await demo.process.wait() == 130
-        assert "Traceback" not in await demo.errors()
+        assert "Traceback" not in demo.errors()
     assert left_over(place) == []
 
 
@@ -141,7 +141,7 @@ async def test_they_go_with_the_process_that_keeps_them(place: Path) -> None:
         assert len(keeper.children()) == 2
         keeper.kill()
         assert await demo.process.wait() == 3
-        assert "the gateways exited unexpectedly, with status -9" in await demo.errors()
+        assert "the gateways exited unexpectedly, with status -9" in demo.errors()
     assert left_over(place) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import product
@@ -15,6 +14,7 @@ import anyio
 import pytest
 from aiohttp import web
 
+from tests.support import commands
 from tests.support.fake_receiver import ALLOWED, receiving
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, tail
@@ -42,10 +42,8 @@ async def change(gateway: Process, **values: str) -> None:
 
 async def reseal(gateway: Process, key: str | None = None) -> tuple[int, str, str]:
     """Exit status, output and errors of the command under a gateway's settings."""
-    environment = {**gateway._environment, **({} if key is None else {"GATEWAY_SECRET_KEY": key})}
-    ran = await anyio.run_process([sys.executable, "-m", "gateway", "reseal"], env=environment, check=False)
-    assert b"Traceback" not in ran.stderr, ran.stderr.decode()
-    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
+    own = {} if key is None else {"GATEWAY_SECRET_KEY": key}
+    return await commands.gateway("reseal", **{**gateway._environment, **own})
 
 
 async def copied(session: aiohttp.ClientSession, gateway: Process, **headers: str) -> dict[str, Any]:
