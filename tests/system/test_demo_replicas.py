@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 from gateway.cli.demo.postgres import temporary_folder
-from tests.support.commands import Following, following, gateway
+from tests.support.commands import Following, following
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ def left_over(place: Path) -> list[str]:
     return found
 
 
+async def demo(place: Path, first: str, replicas: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """One that ends by itself, in a process that runs other lines first."""
+    words = ["gateway", "demo", "--once", "--replicas", str(replicas), *arguments]
+    script = f"import sys; {first}; from gateway.cli.commands import main; sys.argv = {words}; main()"
+    environment = {**os.environ, "TMPDIR": str(place)}
+    return await anyio.run_process([sys.executable, "-c", script], check=False, env=environment)
+
+
 async def answering(session: aiohttp.ClientSession, url: str) -> None:
     with anyio.fail_after(20):
         while True:
@@ -51,11 +60,18 @@ async def answering(session: aiohttp.ClientSession, url: str) -> None:
 
 @pytest.mark.parametrize("replicas", [3, pytest.param(2, marks=pytest.mark.thorough)])
 async def test_one_is_killed_and_the_stream_goes_on(replicas: int, place: Path) -> None:
-    """The one that serves the stream, and polls: it is started again, and another one has gone on meanwhile."""
-    ended, output, errors = await gateway(
-        "demo", "--replicas", str(replicas), "--once", "--seconds", "10", TMPDIR=str(place)
-    )
-    assert ended == 0, errors
+    """The one that serves the stream, and polls: it is started again, and another one has gone on meanwhile. The port
+    after the first one that was found free is another program's: others are tried.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = (
+            "import gateway.cli.demo.gateways as them; ports = them._ports; "
+            f"them._ports = lambda more: [{taken.getsockname()[1] - 1}, *ports(more)]"
+        )
+        ran = await demo(place, first, replicas, "--seconds", "10")
+    output, errors = ran.stdout.decode(), ran.stderr.decode()
+    assert ran.returncode == 0, errors
+    assert "the port is taken" not in errors
     killed = (
         rf"\((gateway \d of {replicas}), which polled the job and served this stream, was killed; [^\n]* event id\)"
     )
@@ -133,35 +149,21 @@ def command(process: psutil.Process) -> list[str]:
 
 
 async def test_they_go_with_the_process_that_keeps_them(place: Path) -> None:
-    """The demo says that it has ended, and leaves none of its workers behind."""
-    async with left_open(place, "--replicas", "2", "--seconds", "3") as (demo, _):
+    """The demo says that it has ended, and leaves none of its workers behind. Nobody was killed before in the middle
+    of a copy that has none, and it said so.
+    """
+    async with left_open(place, "--replicas", "2", "--seconds", "0") as (demo, text):
+        assert "its signature holds" in text
+        assert "was killed" not in text
         (keeper,) = (
             child for child in psutil.Process(demo.process.pid).children() if command(child)[-2:] == ["--workers", "2"]
         )
         assert len(keeper.children()) == 2
         keeper.kill()
         assert await demo.process.wait() == 3
-        assert "the gateways exited unexpectedly, with status -9" in demo.errors()
-    assert left_over(place) == []
-
-
-async def test_a_port_that_another_program_took_and_a_copy_that_is_too_short(place: Path) -> None:
-    """The port after it was found free: others are tried. Nobody is killed in the middle of what has none, and it says
-    so.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        script = (
-            "import sys; import gateway.cli.demo.gateways as them; from gateway.cli.commands import main; "
-            f"ports = them._ports; them._ports = lambda more: [{taken.getsockname()[1] - 1}, *ports(more)]; "
-            "sys.argv = ['gateway', 'demo', '--once', '--replicas', '2', '--seconds', '0']; main()"
-        )
-        environment = {**os.environ, "TMPDIR": str(place)}
-        ran = await anyio.run_process([sys.executable, "-c", script], check=False, env=environment)
-    assert ran.returncode == 0, ran.stderr.decode()
-    assert b"its signature holds" in ran.stdout
-    assert b"the port is taken" not in ran.stderr
-    assert b"was killed" not in ran.stdout
-    assert b"choose a longer copy with --seconds" in ran.stderr
+        errors = demo.errors()
+        assert "choose a longer copy with --seconds" in errors
+        assert "the gateways exited unexpectedly, with status -9" in errors
     assert left_over(place) == []
 
 
@@ -180,12 +182,7 @@ async def test_a_port_that_another_program_took_and_a_copy_that_is_too_short(pla
 )
 async def test_what_is_missing(lack: str, status: int, words: str, place: Path) -> None:
     """The wheel, a gateway, PostgreSQL: said in a line, after what its log says."""
-    script = (
-        f"import sys; {lack}; from gateway.cli.commands import main; "
-        "sys.argv = ['gateway', 'demo', '--once', '--replicas', '2']; main()"
-    )
-    environment = {**os.environ, "TMPDIR": str(place)}
-    ran = await anyio.run_process([sys.executable, "-c", script], check=False, env=environment)
+    ran = await demo(place, lack, 2)
     assert ran.returncode == status
     assert re.search(words, ran.stderr.decode()), ran.stderr.decode()
     assert left_over(place) == []
