@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import pip
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -77,12 +78,21 @@ def test_a_python_without_venv(script: str, checkout: Path, tmp_path: Path) -> N
     one_line(run(checkout, script, bare), "venv", "python3-venv")
 
 
-@pytest.mark.parametrize("script", ["deploy/demo", pytest.param("tests/run", marks=pytest.mark.thorough)])
-def test_no_network(script: str, checkout: Path) -> None:
-    """Pip's reason in one line, the rest in a log; the next run tries again."""
+@pytest.mark.parametrize(
+    ("script", "own_pip"), [("deploy/demo", False), pytest.param("tests/run", True, marks=pytest.mark.thorough)]
+)
+def test_no_network(script: str, own_pip: bool, checkout: Path, tmp_path: Path) -> None:
+    """Pip's reason in one line, the rest in a log; the next run tries again. To give a venv a pip of its own takes most
+    of the time: else it has that of the tests.
+    """
+    packages, there = Path(pip.__file__).parents[1], "lib/python3.*/site-packages"
+    lend = f"""
+"-m venv") "{sys.executable}" -m venv --without-pip "$3" && cd "$3"/{there} && echo "{packages}" >pip.pth ;;"""
+    cases = f'{"" if own_pip else lend}\n*) exec "{sys.executable}" "$@" ;;'
+    python = fake_python(tmp_path, f'case "$1 $2" in{cases}\nesac')
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
     for _ in range(2):
-        ended = run(checkout, script, sys.executable, **nowhere)
+        ended = run(checkout, script, python, **nowhere)
         one_line(ended, "pip could not install", "install.log")
     assert (checkout / ".venv" / "install.log").exists()
 
