@@ -11,8 +11,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from tests.support import node
 from tests.support.harness import README
-from tests.support.node import NODE
 from tests.support.packages import packages
 from tests.support.programs import program
 from tests.support.split import Split
@@ -52,9 +52,9 @@ def python(script: str) -> Callable[[Split, str], Command]:
 
 def javascript(script: str) -> Callable[[Split, str], Command]:
     def command(split: Split, name: str) -> Command:
-        script_file = packages("node-clients") / f"{name}.mjs"  # a module finds packages beside its own file
+        program, script_file = node.node(), node.FOLDER / f"{name}.mjs"  # a module finds packages beside its own file
         script_file.write_text(script)
-        return [str(NODE), str(script_file), split.url, name], {}
+        return [program, str(script_file), split.url, name], {}
 
     return command
 
@@ -75,9 +75,9 @@ def m365(split: Split, name: str) -> Command:
         },
     }
     (home / ".cli-m365-connection.json").write_text(json.dumps(connection))
-    main = packages("node-clients") / "node_modules" / "@pnp" / "cli-microsoft365" / "dist" / "index.js"
+    main = packages("m365") / "node_modules" / "@pnp" / "cli-microsoft365" / "dist" / "index.js"
     shared = "/sites/library/Shared Documents"
-    command = [str(NODE), str(main), "file", "copy", "--webUrl", "https://contoso.sharepoint.com/sites/library"]
+    command = [str(node.NODE), str(main), "file", "copy", "--webUrl", "https://contoso.sharepoint.com/sites/library"]
     command += ["--sourceUrl", f"{shared}/report.xlsx", "--targetUrl", f"{shared}/Shared", "--newName", f"{name}.xlsx"]
     return command, {"CLIMICROSOFT365_DISABLETELEMETRY": "1"}
 

@@ -14,7 +14,15 @@ from tests.support.installing import VENV, need
 
 LISTS = Path(__file__).resolve().parent / "lists"
 _PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1", "--upgrade")
-_PINNED = ("--target=.", "--no-deps", "--require-hashes", "--only-binary=:all:", "-r", "requirements.txt")
+_PINNED = (
+    "--no-compile",
+    "--target=.",
+    "--no-deps",
+    "--require-hashes",
+    "--only-binary=:all:",
+    "-r",
+    "requirements.txt",
+)
 
 
 def packages(name: str) -> Path:
