@@ -8,8 +8,12 @@ MANY = 100
 FEW = 25  # of a test that names no number
 
 
+def is_thorough() -> bool:
+    return bool(hypothesis.settings.get_current_profile_name() == "thorough")
+
+
 def examples(many: int) -> int:
     """For `max_examples` of a test that needs its own number: `many` with `--thorough`, else a quarter, 10 at least."""
-    if hypothesis.settings.get_current_profile_name() == "thorough":
+    if is_thorough():
         return many
     return max(many * FEW // MANY, min(many, 10))
