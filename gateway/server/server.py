@@ -15,6 +15,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import anyio
 import uvicorn
 
 from gateway import settings as settings_
@@ -71,6 +72,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._signals = [] if signals is None else signals
+        self._exits = asyncio.Event()
         gateway.on_crash = self._crash
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -80,6 +82,8 @@ class Server(uvicorn.Server):
         if self._loop is None or is_second:
             self.should_exit = True
             self.force_exit = is_second
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._exits.set)
         else:
             self._loop.call_soon_threadsafe(self._begin_drain)
 
@@ -102,6 +106,12 @@ class Server(uvicorn.Server):
             if self._signals:
                 self.should_exit = True
 
+    async def main_loop(self) -> None:
+        """Serve until the exit. The `Date` of responses is renewed every second; uvicorn would look ten times."""
+        while not await self.on_tick(0):
+            with anyio.move_on_after(1.0):
+                await self._exits.wait()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         dropping = asyncio.create_task(self._drop_stalled())
         await super().shutdown(sockets)
@@ -120,7 +130,7 @@ class Server(uvicorn.Server):
         try:
             await self._gateway.drain(self._drain_seconds)
         finally:
-            self.should_exit = True
+            self._exit()
 
     async def _drop_stalled(self) -> None:
         """Abort connections that stay in closing for half a second, since their peers read nothing."""
@@ -135,7 +145,11 @@ class Server(uvicorn.Server):
 
     def _crash(self) -> None:
         self.crashed = True
+        self._exit()
+
+    def _exit(self) -> None:
         self.should_exit = True
+        self._exits.set()
 
 
 def settings_to_serve() -> Settings | None:

@@ -68,6 +68,8 @@ METHODS: dict[str, tuple[Callable[..., Any], str]] = {
     "Server.run": (uvicorn.Server.run, "sockets"),
     "Server._serve": (uvicorn.Server._serve, "sockets"),
     "Server.startup": (uvicorn.Server.startup, "sockets"),
+    "Server.main_loop": (uvicorn.Server.main_loop, ""),
+    "Server.on_tick": (uvicorn.Server.on_tick, "counter"),
     "Server.shutdown": (uvicorn.Server.shutdown, "sockets"),
     # sse-starlette has put a function of its own in its place, for every Server but ours.
     "Server.handle_exit": (AppStatus.original_handler or uvicorn.Server.handle_exit, "sig frame"),
@@ -107,7 +109,7 @@ ATTRIBUTES = {
     ResponseHandler: "transport writing_paused _parser _payload",
     StreamWriter: "transport _headers_buf",
     StreamReader: "_buffer",
-    ClientConnection: "protocol",
+    ClientConnection: "protocol transport",
     EventSourceResponse: "status_code raw_headers media_type background body_iterator",
 }
 OVERRIDDEN = {
@@ -115,7 +117,7 @@ OVERRIDDEN = {
         "__init__ connection_made data_received eof_received connection_lost on_message_begin on_header on_body "
         "on_message_complete on_response_complete _start_asgi_task cycle scope headers parser"
     ),
-    Server: "__init__ handle_exit startup shutdown should_exit force_exit",
+    Server: "__init__ handle_exit startup main_loop shutdown should_exit force_exit",
     BoundedResponse: "__init__ data_received feed_data close",
     BoundedAnswer: "__init__ writing_paused set_response_params feed_data data_received close",
     CallersRequest: "write_bytes",
