@@ -370,7 +370,9 @@ class Lives:
                 self.logs[job_id] = [(event.seq, event.kind) for event in piece.events]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize(
+    "seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(20, 60))]
+)
 def test_killed_at_random(seed: int, tmp_path: Path) -> None:
     """Jobs, callbacks, failures, retries and removals in any order, through several kills."""
     rng = random.Random(seed)
