@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from itertools import product
@@ -106,6 +107,11 @@ def promtool(*arguments: str) -> str:
     return ended.stdout + ended.stderr if ended.returncode else ""
 
 
+def first_queries() -> dict[str, str]:
+    """By alert, the query that its part of the page begins with."""
+    return dict(re.findall(r"(?m)^### (Gateway\w+)\n\n    (.+)\n\n\S", PAGE))
+
+
 def expressions() -> list[str]:
     """The dashboard's, with its variables set."""
     found = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
@@ -122,8 +128,8 @@ async def series(tmp_path: Path) -> set[str]:
 
 
 async def test_what_they_ask_for_is_told(series: set[str]) -> None:
-    """Every metric that an alert or a panel names; and every label it matches or sums by."""
-    for expr in (*(alert["expr"] for alert in ALERTS), *expressions()):
+    """Every metric that an alert, its first query or a panel names; and every label it matches or sums by."""
+    for expr in (*(alert["expr"] for alert in ALERTS), *first_queries().values(), *expressions()):
         bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\bby \([^)]*\)|\{[^}]*\}', "", expr)
         names = set(re.findall(r"\b[a-z]+_[a-z0-9_]+\b(?!\s*\()", bare)) | (PROMETHEUS_OWN & set(bare.split("{")))
         assert names or "up" in bare, expr
@@ -160,11 +166,12 @@ def test_the_dashboard_can_be_imported() -> None:
 
 
 def test_the_expressions_are_promql(tmp_path: Path) -> None:
-    """As Prometheus' own parser takes them, for alerts and panels alike."""
+    """As Prometheus' own parser takes them, for alerts, first queries and panels alike."""
     assert promtool("check", "rules", str(RULES)) == ""
-    recorded = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(expressions())]
-    written = tmp_path / "panels.yml"
-    written.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
+    queries = (*first_queries().values(), *expressions())
+    recorded = [{"record": f"query:{number}", "expr": expr} for number, expr in enumerate(queries)]
+    written = tmp_path / "queries.yml"
+    written.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
     assert promtool("check", "rules", str(written)) == ""
 
 
@@ -193,13 +200,27 @@ def case(seen: dict[str, str], expr: str, name: str | None) -> dict[str, Any]:
 
 
 def test_each_alert_says_what_to_do() -> None:
-    """What is wrong, what it means, and where the page tells what to do; the page tells of no other."""
+    """What is wrong, what it means, and where the page has a first query and what to do; the page tells of no other."""
     headings = re.findall(r"^### (Gateway\w+)$", PAGE, re.MULTILINE)
+    assert list(first_queries()) == headings
     assert headings == [alert["alert"] for alert in sorted(ALERTS, key=lambda alert: headings.index(alert["alert"]))]
     for alert in ALERTS:
         notes = alert["annotations"]
-        assert set(notes) == {"summary", "description", "runbook"}
-        assert notes["runbook"] == f"deploy/WATCHING.md#{alert['alert'].lower()}"
+        assert set(notes) == {"summary", "description", "runbook_url"}
+        assert notes["runbook_url"].endswith(f"/WATCHING.md#{alert['alert'].lower()}")
         assert notes["summary"].endswith(".")
         assert alert["labels"]["severity"] in {"critical", "warning"}
         assert "gateway" in alert["expr"]
+
+
+def test_the_runbooks_are_set_at_once(tmp_path: Path) -> None:
+    """The command in the file's head makes every `runbook_url` begin with the operator's own address."""
+    rules = tmp_path / "alerts.yml"
+    rules.write_text(RULES.read_text())
+    found = re.search(r"(?m)^#   (sed .*)$", RULES.read_text())
+    assert found is not None
+    own = "https://wiki.test/gateway"
+    subprocess.run(["sh", "-c", found[1]], cwd=tmp_path, env={**os.environ, "RUNBOOKS": own}, check=True)
+    urls = [rule["annotations"]["runbook_url"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]]
+    assert urls == [f"{own}#{alert['alert'].lower()}" for alert in ALERTS]
+    assert promtool("check", "rules", str(rules)) == ""

@@ -1,8 +1,9 @@
-"""The two keys of the settings, changed while gateways run, in the order that deploy/README.md tells."""
+"""The two keys of the settings, changed while gateways run, in the steps that deploy/KEYS.md tells."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import product
@@ -21,7 +22,17 @@ from tests.support.harness import COPY_BODY, FOLDER, TOKEN, Process, events, tai
 
 OLD, NEW = "the-old-key-of-the-store", "the-new-key-of-the-store"
 OLD_OPERATOR, NEW_OPERATOR = "the-old-key-of-the-operator", "the-new-key-of-the-operator"
-STEPS = (f"{OLD},{NEW}", f"{NEW},{OLD}", NEW)
+PAGE = (Path(__file__).parent.parent.parent / "deploy" / "KEYS.md").read_text()
+
+
+def steps(setting: str, old: str, new: str) -> list[str]:
+    """The values that the page gives a setting, one step after the other, with these keys in place of its words."""
+    values = re.findall(rf"(?m)^\d\. Set `{setting}=([\w,]+)`", PAGE)
+    return [re.sub(r"\w+", lambda word: {"old": old, "new": new}[word[0]], value) for value in values]
+
+
+STEPS = steps("GATEWAY_SECRET_KEY", OLD, NEW)
+OPERATOR_STEPS = steps("GATEWAY_OPERATOR_KEY", OLD_OPERATOR, NEW_OPERATOR)
 
 
 @asynccontextmanager
@@ -76,9 +87,11 @@ async def opens(session: aiohttp.ClientSession, gateway: Process, operator: str)
 
 
 async def test_both_keys_change_while_gateways_roll(database_url: str, tmp_path: Path) -> None:
-    """`old,new` everywhere, `new,old` everywhere, `gateway reseal`, `new` everywhere: whichever gateway answers, every
-    job, callback and list is there at each moment, and a job and its callback live through all of it.
+    """As the page says: whichever gateway answers, every job, callback and list is there at each moment, and a job and
+    its callback live through all of it.
     """
+    assert PAGE.index("`gateway reseal`") > PAGE.index("`GATEWAY_SECRET_KEY=new,old`")
+    both_operators, new_operator = OPERATOR_STEPS
     async with faking() as upstream, receiving() as receiver, calling() as session:
         values = {"store_url": database_url, "lease": 2, "secret_key": OLD, "operator_key": OLD_OPERATOR, **ALLOWED}
         async with Process(upstream.url, tmp_path, **values) as one, Process(upstream.url, tmp_path, **values) as two:
@@ -94,14 +107,14 @@ async def test_both_keys_change_while_gateways_roll(database_url: str, tmp_path:
                         status, _, errors = await reseal(one)
                         assert (status, "1 of the gateways" in errors) == (1, True)
 
-            await step(STEPS[0], f"{OLD_OPERATOR},{NEW_OPERATOR}", OLD_OPERATOR)
-            await step(STEPS[1], f"{NEW_OPERATOR},{OLD_OPERATOR}", NEW_OPERATOR)
+            await step(STEPS[0], both_operators, OLD_OPERATOR)
+            await step(STEPS[1], both_operators, NEW_OPERATOR)
             status, output, _ = await reseal(one)
             assert (status, "leave the old key out" in output) == (0, True)
             assert int(output.split()[0]) > len(jobs) / 2
             status, output, _ = await reseal(two)
             assert (status, output.split()[0]) == (0, "0")
-            await step(STEPS[2], NEW_OPERATOR, NEW_OPERATOR)
+            await step(STEPS[2], new_operator, NEW_OPERATOR)
             assert not await opens(session, one, OLD_OPERATOR)
             upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "1"}))
             for job in jobs:
