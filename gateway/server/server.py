@@ -14,6 +14,7 @@ import socket
 import sys
 from types import FrameType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import uvicorn
@@ -247,7 +248,7 @@ def within_descriptors(settings: Settings) -> Settings:
 
 
 def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket.socket], command: str) -> None:
-    """Print to stderr where the gateway listens, its upstream and store, and commands to try.
+    """Print to stderr where the gateway listens, its upstream, store and settings of note, and commands to try.
 
     `command` is how to call this program from the same shell.
     """
@@ -263,8 +264,8 @@ def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket
         stderr_line(
             f"  operator key  none, so the operator's routes are disabled: set {PREFIX}OPERATOR_KEY to enable them"
         )
-    if settings.secret_key is None:
-        stderr_line(f"  secret key    none, so secrets are stored unencrypted: set {PREFIX}SECRET_KEY to encrypt them")
+    for line in summary(settings):
+        stderr_line(line)
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     there = "" if base == f"http://{host}:{port}" else f" --gateway {base}"
     stderr_line("Try next:")
@@ -272,6 +273,29 @@ def greet(settings: Settings, source: StoreFile | Database, sockets: list[socket
     stderr_line(f"  a copy        GRAPH_TOKEN=… {command} copy ITEM-ID --to /Documents{there}")
     stderr_line(f"  all jobs      {PREFIX}OPERATOR_KEY=… {command} jobs{there}")
     stderr_line(f"  health        curl {base}/readyz")
+
+
+def summary(settings: Settings, workers: int = 1) -> list[str]:
+    """Lines for stderr: secrets at rest, proxies, what upstream sees, and the number of gateways on the port.
+
+    They hold no key and no password.
+    """
+    secrets = (
+        f"none, so secrets are stored unencrypted: set {PREFIX}SECRET_KEY to encrypt them"
+        if settings.secret_key is None
+        else "set, so secrets are stored encrypted"
+    )
+    proxies = [
+        f"{whose} through {urlsplit(url).netloc.rpartition('@')[2]}"
+        for whose, url in (("upstream", settings.upstream_proxy), ("callbacks", settings.callback_proxy))
+        if url is not None
+    ]
+    return [
+        f"  secret key    {secrets}",
+        f"  proxy         {', '.join(proxies) or 'none'}",
+        f"  identity      {settings.user_agent.replace('{version}', VERSION)}, as upstream sees it",
+        f"  workers       {workers}",
+    ]
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

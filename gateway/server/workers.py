@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from gateway.server.heartbeat import EVERY, SECOND, SERVING
-from gateway.server.server import cannot_listen, settings_to_serve, stderr_line
+from gateway.server.server import cannot_listen, settings_to_serve, stderr_line, summary
 from gateway.server.sockets import LOOPBACK, bound
 from gateway.telemetry import logs
 from gateway.telemetry.logs import EventLog
@@ -245,6 +245,8 @@ def run(count: int) -> int:
             f"{count} gateways listen on port {port}. Each serves its own metrics on a port of its own, from "
             f"http://{LOOPBACK}:{port + 1}/metrics on"
         )
+        for line in summary(settings, count):
+            stderr_line(line)
         return Workers(count, port).run()
 
 

@@ -22,6 +22,7 @@ import anyio
 import pytest
 from aiohttp import web
 
+from gateway.app import VERSION
 from gateway.server.server import cannot_listen
 from gateway.simulator import Simulator, running
 from tests.support.fake_upstream import faking
@@ -341,6 +342,46 @@ async def test_it_says_what_to_try(tmp_path: Path) -> None:
     for command in ("copy ITEM-ID --to /Documents", "jobs"):
         assert f" {command} --gateway {gateway.url}\n" in said
     assert OPERATOR_KEY not in said
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {},
+            {
+                "secret key": "none, so secrets are stored unencrypted",
+                "proxy": "none",
+                "identity": "NONISV|copy-gateway|",
+            },
+        ),
+        (
+            {"secret_key": "a-secret-key-for-tests", "upstream_proxy": "http://user:hidden@127.0.0.1:3128"},
+            {"secret key": "set, so secrets are stored encrypted", "proxy": "upstream through 127.0.0.1:3128"},
+        ),
+        (
+            {
+                "user_agent": "ISV|Contoso|Copies/{version}",
+                "upstream_proxy": "http://[::1]:3128",
+                "callback_proxy": "http://hidden@proxy.test:80/",
+            },
+            {
+                "proxy": "upstream through [::1]:3128, callbacks through proxy.test:80",
+                "identity": f"ISV|Contoso|Copies/{VERSION}, as upstream sees it",
+            },
+        ),
+    ],
+)
+async def test_it_says_what_an_operator_should_know(
+    values: dict[str, str], told: dict[str, str], tmp_path: Path
+) -> None:
+    """Secrets at rest, proxies, what upstream sees and the workers; no key and no password."""
+    async with Process("http://127.0.0.1:9", tmp_path, **values) as gateway:
+        said = gateway.output()
+    for name, words in {**told, "workers": "1"}.items():
+        assert re.search(rf"(?m)^  {name:<12}  {re.escape(words)}", said), said
+    assert "a-secret-key-for-tests" not in said
+    assert "hidden" not in said
 
 
 async def test_every_address_of_a_name_is_listened_on(tmp_path: Path) -> None:

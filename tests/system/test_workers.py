@@ -125,6 +125,7 @@ async def test_the_connections_are_dealt_out_and_one_that_dies_is_replaced(datab
         Several(upstream.url, database_url, tmp_path) as gateways,
     ):
         await gateways.all_ready()
+        assert "  workers       2\n" in gateways.output()
         for _ in range(40):
             async with aiohttp.ClientSession() as other, other.get(f"{gateways.url}/healthz") as response:
                 assert response.status == 200
