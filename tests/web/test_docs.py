@@ -1,4 +1,6 @@
-"""The page at /docs: true, since its commands are run, and safe, since it needs nothing but itself."""
+"""The page at /docs: true, since its commands are run, and safe, since it needs nothing but itself. Its guide is tested
+in test_guide.py.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ import pytest
 from gateway.simulator import Simulator, running
 from gateway.simulator.drives import Tree
 from gateway.web import docs
-from gateway.web.docs import asyncapi
+from gateway.web.docs import asyncapi, guide
 from gateway.web.docs.openapi import document
 from gateway.web.docs.openapi.components import FAULTS, HEADERS
 from gateway.web.docs.openapi.schemas import NEW_CALLBACK
@@ -43,6 +45,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.blocks: list[str] = []
         self.styles: list[str] = []
+        self.scripts: list[str] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -70,21 +73,32 @@ class Page(HTMLParser):
             self.blocks[-1] += data
         if "style" in self._open:
             self.styles.append(data)
+        if "script" in self._open:
+            self.scripts.append(data)
 
 
 PAGE = Page(docs.html(BASE))
 OPERATIONS = operations(document(BASE))
 
 
+def digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
 def test_it_needs_nothing_but_itself() -> None:
-    """No script, no address outside, and the one style that its policy allows."""
-    assert not {"script", "iframe", "img", "form", "object"} & set(PAGE.tags)
-    assert {link for link in PAGE.links if not link.startswith("#")} == {"data:,", "openapi.json", "asyncapi.json"}
-    (style,) = PAGE.styles
+    """No address outside, and the one style and the one script that its policy allows."""
+    assert not {"iframe", "img", "form", "object"} & set(PAGE.tags)
+    assert {link for link in PAGE.links if not link.startswith("#")} == {
+        "data:,",
+        "openapi.json",
+        "asyncapi.json",
+        "./",
+        "./#operator",
+    }
+    (style,), (script,) = PAGE.styles, PAGE.scripts
     assert "url(" not in style
     assert "@import" not in style
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert docs.POLICY.startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
+    assert docs.POLICY.startswith(f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; ")
     assert "unsafe" not in docs.POLICY
 
 
@@ -104,7 +118,7 @@ def test_everything_has_its_place() -> None:
 def test_what_is_text_stays_text() -> None:
     """A base that came in a request's Host, or whatever else, cannot become markup."""
     page = Page(docs.html('http://<script>alert(1)</script>"&'))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # its own
     assert any("<script>alert(1)</script>" in block for block in page.blocks)
 
 
@@ -136,7 +150,10 @@ def commands() -> Iterator[tuple[Operation, str]]:
 
 def test_the_page_shows_the_commands() -> None:
     """One for all the addresses of the same thing."""
-    shown = [block for block in PAGE.blocks if block.startswith("curl ")]
+    guides = [guide.COPY["curl"], guide.FOLLOW["curl"], guide.CALLBACK["curl"]]
+    found = [block for block in PAGE.blocks if block.startswith("curl ")]
+    assert found[: len(guides)] == guides
+    shown = found[len(guides) :]
     assert len(shown) == len({one.content["summary"] for one in OPERATIONS})
     assert set(shown) <= {command for _, command in commands()}
 

@@ -59,3 +59,24 @@ def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Html:
 
 def code(text: str) -> Html:
     return element("pre", element("code", text))
+
+
+Section = tuple[Html, Html]
+"""A section's part of the contents, and the section."""
+
+
+def heading(level: int, title: str, anchor: str) -> Html:
+    """A heading that links to itself, so that its address can be copied."""
+    return element(f"h{level}", element("a", title, href=f"#{anchor}"), id=anchor)
+
+
+def article(anchor: str, title: str, *body: str) -> Html:
+    return element("article", heading(3, title, anchor), *body, aria_labelledby=anchor)
+
+
+def section(name: str, title: str, description: str, entries: list[tuple[str, Html]], *body: str) -> Section:
+    """A section of the page; `entries` are the anchors and titles of its articles."""
+    inside = listed(*(element("a", text, href=f"#{anchor}") for anchor, text in entries)) if entries else ""
+    contents = join(element("p", element("a", title, href=f"#{name}")), inside)
+    start = (heading(2, title, name), element("p", prose(description)))
+    return contents, element("section", *start, *body, aria_labelledby=name)

@@ -1,8 +1,8 @@
-"""The OpenAPI and AsyncAPI documents as an HTML page.
+"""The guide, and the OpenAPI and AsyncAPI documents, as one HTML page.
 
-The page is rendered from the documents alone, so it cannot contradict them. It has no script, so its
-Content-Security-Policy forbids all scripts; the browser's search and links are the navigation. The usual viewers are 1
-to 3 MB of script and require `unsafe-inline` styles.
+The reference is rendered from the documents alone, so it cannot contradict them. The page has one style and one script,
+which its Content-Security-Policy names by their hashes; the browser's search and links are the navigation. The usual
+viewers are 1 to 3 MB of script and require `unsafe-inline` styles.
 """
 
 from __future__ import annotations
@@ -15,43 +15,64 @@ from typing import Any
 
 import msgspec
 
-from gateway.web.docs.markup import Html, code, commas, element, join, listed, paragraphs, prose, table
+from gateway.web.docs.guide import guide
+from gateway.web.docs.markup import (
+    Html,
+    Section,
+    article,
+    code,
+    commas,
+    element,
+    join,
+    listed,
+    paragraphs,
+    prose,
+    section,
+    table,
+)
 from gateway.web.docs.openapi.components import ALWAYS, FAULTS, FROM_BROWSERS, HEADERS
 from gateway.web.docs.resolved import Operation, curl, examples, follow, operations
 from gateway.web.docs.types import kind, properties
 
-_STYLE = files("gateway.web.docs").joinpath("page.css").read_text()
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_STYLE, _SCRIPT = (files("gateway.web.docs").joinpath(name).read_text() for name in ("page.css", "page.js"))
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """The Content-Security-Policy that the page is sent with."""
 
 _KEYS = {"callerToken": "the caller's token for Graph", "jobKey": "the jobKey", "operatorKey": "the operator key"}
 _JSON = "application/json"
 _OR_UPSTREAM = "or upstream's own"
-Section = tuple[Html, Html]
-"""A section's part of the contents, and the section."""
 
 
 def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
     """The whole page, from the two documents."""
-    sections = [*_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(), _errors()]
+    sections = [*guide(_base(openapi)), *_routes(openapi), _events(asyncapi), _schemas(openapi), _headers(), _errors()]
     info = openapi["info"]
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{info['title']}: routes and events"),
+        element("title", f"{info['title']}: quick start and reference"),
         element("link", rel="icon", href="data:,"),
         element("style", Html(_STYLE)),
+        element("script", Html(_SCRIPT), type="module"),
     )
     links = (element("a", f"/{name}", href=name) for name in ("openapi.json", "asyncapi.json"))
     skip = element("a", "Skip the contents", href="#main", class_="skip")
-    top = element("header", element("h1", info["title"]), element("p", info["summary"], class_="lead"))
-    contents = element("nav", *(entry for entry, _ in sections), aria_label="Contents")
+    ways = (element("a", name, href=href) for name, href in (("Jobs", "./"), ("Operator", "./#operator")))
+    here = element("a", "Docs", href="#main", aria_current="page")
+    bar = element("nav", *ways, here, aria_label="Pages", class_="ways")
+    top = element("header", bar, element("h1", info["title"]), element("p", info["summary"], class_="lead"))
+    contents = element("nav", *(entry for entry, _ in sections), aria_label="Contents", class_="contents")
     main = element(
         "main",
         paragraphs(info["description"]),
@@ -59,7 +80,7 @@ def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
         element(
             "p", "The examples are for a POSIX shell. The URL of this gateway is ", element("code", _base(openapi)), "."
         ),
-        *(section for _, section in sections),
+        *(shown for _, shown in sections),
         id="main",
     )
     return "<!doctype html>\n" + element("html", head, element("body", skip, top, contents, main), lang="en")
@@ -68,13 +89,6 @@ def page(openapi: Mapping[str, Any], asyncapi: Mapping[str, Any]) -> str:
 def _base(openapi: Mapping[str, Any]) -> str:
     base: str = openapi["servers"][0]["url"]
     return base
-
-
-def _section(name: str, title: str, description: str, entries: list[tuple[str, Html]], *body: str) -> Section:
-    inside = listed(*(element("a", text, href=f"#{anchor}") for anchor, text in entries)) if entries else ""
-    contents = join(element("p", element("a", title, href=f"#{name}")), inside)
-    heading = element("h2", title, id=name)
-    return contents, element("section", heading, element("p", prose(description)), *body, aria_labelledby=name)
 
 
 def _routes(openapi: Mapping[str, Any]) -> Iterator[Section]:
@@ -86,7 +100,7 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[Section]:
                 forms.setdefault(operation.content["summary"], []).append(operation)
         entries = [(group[0].name, join(summary)) for summary, group in forms.items()]
         articles = [_article(openapi, group) for group in forms.values()]
-        yield _section(tag["name"].lower(), tag["name"], tag["description"], entries, *articles)
+        yield section(tag["name"].lower(), tag["name"], tag["description"], entries, *articles)
 
 
 def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
@@ -94,7 +108,6 @@ def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
     first = forms[0]
     content = first.content
     parts = [
-        element("h3", content["summary"], id=first.name),
         element("p", _address(first.method, first.path), class_="address"),
         paragraphs(content.get("description", "")),
         element("p", _authentication(first)),
@@ -116,7 +129,7 @@ def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
         parts += [element("h4", "Request body: ", kind(media["schema"])), *_examples(media)]
     parts.append(element("h4", "Responses"))
     parts += [_response(status, response) for status, response in sorted(first.responses.items())]
-    return element("article", *parts, aria_labelledby=first.name)
+    return article(first.name, content["summary"], *parts)
 
 
 def _address(method: str, path: str) -> Html:
@@ -172,7 +185,7 @@ def _events(asyncapi: Mapping[str, Any]) -> Section:
         channel = follow(asyncapi, operation["channel"])
         anchor = f"events-{name}"
         entries.append((anchor, join(operation["title"])))
-        parts = [element("h3", operation["title"], id=anchor)]
+        parts: list[Html] = []
         is_stream = channel["address"] is not None
         if is_stream:
             address = _address(operation["bindings"]["http"]["method"], channel["address"])
@@ -180,9 +193,9 @@ def _events(asyncapi: Mapping[str, Any]) -> Section:
         parts += [element("p", prose(part["description"])) for part in (channel, operation) if "description" in part]
         for message in (follow(asyncapi, reference) for reference in channel["messages"].values()):
             parts += _message(message, is_stream=is_stream)
-        articles.append(element("article", *parts, aria_labelledby=anchor))
+        articles.append(article(anchor, operation["title"], *parts))
     description = "The messages that the gateway pushes: events on streams, and callbacks (webhooks)."
-    return _section("events", "Events and callbacks", description, entries, *articles)
+    return section("events", "Events and callbacks", description, entries, *articles)
 
 
 def _message(message: Mapping[str, Any], *, is_stream: bool) -> Iterator[Html]:
@@ -201,11 +214,11 @@ def _schemas(openapi: Mapping[str, Any]) -> Section:
             continue
         anchor = f"schema-{name}"
         entries.append((anchor, element("code", name)))
-        parts = [element("h3", element("code", name), id=anchor), element("p", prose(schema.get("description", "")))]
+        parts = [element("p", prose(schema.get("description", "")))]
         parts += [properties(part) for part in schema.get("allOf", [schema])]
         parts += [code(_json(example)) for example in schema.get("examples", ())]
-        articles.append(element("article", *parts, aria_labelledby=anchor))
-    return _section("schemas", "Schemas", "The JSON of bodies and events.", entries, *articles)
+        articles.append(article(anchor, element("code", name), *parts))
+    return section("schemas", "Schemas", "The JSON of bodies and events.", entries, *articles)
 
 
 def _headers() -> Section:
@@ -220,7 +233,7 @@ def _headers() -> Section:
         for name, header in HEADERS.items()
     ]
     description = "The headers of responses."
-    return _section("headers", "Headers", description, [], table(("name", "on", "meaning", "example"), rows))
+    return section("headers", "Headers", description, [], table(("name", "on", "meaning", "example"), rows))
 
 
 def _errors() -> Section:
@@ -232,4 +245,4 @@ def _errors() -> Section:
     description = (
         "Every error of the gateway has one of these codes, and a message that says what was wrong and what to do."
     )
-    return _section("errors", "Errors", description, [], table(("status", "code", "meaning"), rows))
+    return section("errors", "Errors", description, [], table(("status", "code", "meaning"), rows))

@@ -74,8 +74,8 @@ PATHS: dict[str, Any] = {
     "/docs": _get(
         "docs",
         "This documentation as a page",
-        "It is rendered from the OpenAPI and AsyncAPI documents, with commands to try.",
-        _page("the OpenAPI and AsyncAPI documents", "Content-Security-Policy"),
+        "A quick start, then the OpenAPI and AsyncAPI documents, with commands to try.",
+        _page("the quick start, and the OpenAPI and AsyncAPI documents", "Content-Security-Policy"),
     ),
     "/openapi.json": _get(
         "openapi",

@@ -1,0 +1,205 @@
+"""The guide at the head of the page at /docs: a quick start, the verification of callbacks, and a table of SSE clients.
+
+The README has the same examples, and tests run them.
+"""
+
+from __future__ import annotations
+
+from gateway.web.docs.markup import Html, Section, article, code, element, join, paragraphs, prose, section, table
+
+_WRITTEN = "http://127.0.0.1:8000"
+"""The gateway's URL in the examples, as they are written here and in the README."""
+
+COPY = {
+    "curl": """\
+curl -i -X POST http://127.0.0.1:8000/v1.0/me/drive/items/$ITEM/copy \\
+  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
+  -d '{"parentReference":{"driveId":"'$DRIVE'","id":"'$FOLDER'"},"name":"Copy of report.docx"}'""",
+    "JavaScript": """\
+const response = await fetch(`http://127.0.0.1:8000/v1.0/me/drive/items/${item}/copy`, {
+  method: "POST",
+  headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json", "Idempotency-Key": key },
+  body: JSON.stringify({ parentReference: { driveId: drive, id: folder }, name: "Copy of report.docx" }),
+});
+const job = await response.json();
+if (!response.ok) throw new Error(job.error.message);""",
+    "Python": """\
+response = httpx.post(
+    f"http://127.0.0.1:8000/v1.0/me/drive/items/{item}/copy",
+    headers={"Authorization": f"Bearer {token}", "Idempotency-Key": key},
+    json={"parentReference": {"driveId": drive, "id": folder}, "name": "Copy of report.docx"},
+)
+job = response.raise_for_status().json()""",
+}
+"""By language, how a copy is started. Given are the token, the ids of item, drive and folder, and a key."""
+
+FOLLOW = {
+    "curl": "curl -N $JOB/events",
+    "JavaScript": """\
+const events = new EventSource(job.events);
+events.addEventListener("progress", e => bar.value = JSON.parse(e.data).percentageComplete);
+for (const end of ["completed", "failed"]) """
+    """events.addEventListener(end, e => { events.close(); done(JSON.parse(e.data)); });""",
+    "JavaScript, with follow.js": """\
+const { follow } = await import("http://127.0.0.1:8000/follow.js");
+follow(job.events, { progress: state => bar.value = state.percentageComplete, completed: done, failed: done });""",
+    "Python": """\
+with httpx.Client(timeout=None) as client, connect_sse(client, "GET", job["events"]) as source:
+    for event in source.iter_sse():
+        if event.data: print(event.event, event.json()["percentageComplete"])  # httpx-sse yields `retry:` too""",
+}
+"""By language, how a job is followed to its end."""
+
+CALLBACK = {
+    "shell": "SECRET=whsec_$(openssl rand -base64 32)",
+    "curl": """\
+curl -i -X POST http://127.0.0.1:8000/v1.0/me/drive/items/$ITEM/copy \\
+  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -H "Idempotency-Key: $KEY" \\
+  -H "Gateway-Callback-Url: https://example.com/copies" -H "Gateway-Callback-Secret: $SECRET" \\
+  -d '{"parentReference":{"driveId":"'$DRIVE'","id":"'$FOLDER'"},"name":"Copy of report.docx"}'""",
+}
+"""A secret for a receiver, and a copy whose end is sent there."""
+
+VERIFY = {
+    "Python": """\
+message = standardwebhooks.Webhook(secret).verify(body, headers)  # raises when it is forged
+if headers["webhook-id"] not in seen:  # at least once: drop what comes again
+    print(message["type"], message["data"]["status"]); seen.add(headers["webhook-id"])""",
+    "JavaScript": """\
+const message = new Webhook(secret).verify(body, headers); // throws when it is forged
+if (!seen.has(headers["webhook-id"])) // at least once: drop what comes again
+  { console.log(message.type, message.data.status); seen.add(headers["webhook-id"]); }""",
+}
+"""By language, a receiver. Given are the secret, the raw body, the headers in small letters, and a set."""
+
+OPERATE = """\
+umask 077 && printf "export GATEWAY_%s_KEY=%s\\n" OPERATOR $(openssl rand -hex 16) SECRET $(openssl rand -hex 16) > keys
+export GATEWAY_STORE_URL=postgresql://user:password@host/database GATEWAY_PUBLIC_URL=https://gateway.example.com
+. ./keys && gateway serve --workers 2"""
+
+LIST = '. ./keys && curl http://127.0.0.1:8000/jobs -H "Authorization: Bearer $GATEWAY_OPERATOR_KEY"'
+
+_HEADER, _QUERY = "`Last-Event-ID`", "`?lastEventId=`"
+_STOPS, _CLOSE = "stops by itself", "close it at the terminal event"
+_LOOP = "open it in a loop until the terminal event"
+CLIENTS = {
+    "EventSource": (_HEADER, "none", _STOPS),
+    "eventsource": (_HEADER, "`last-event-id`", _STOPS),
+    "eventsource-client": (_HEADER, "`last-event-id`", _STOPS),
+    "event-source-polyfill": (_QUERY, "none", _STOPS),
+    "reconnecting-eventsource": (f"{_HEADER}, then {_QUERY}", "none", _CLOSE),
+    "fetch-event-source": (_HEADER, "`last-event-id`", _CLOSE),
+    "fetch-event-source without onclose": (_HEADER, "`last-event-id`", _LOOP),
+    "sse.js": (_HEADER, "`last-event-id`", _CLOSE),
+    "sse.js without autoReconnect": ("nothing", "none", _LOOP),
+    "@sentool/fetch-event-source": ("nothing", "`content-type`", _LOOP),
+    "eventsource-parser": ("nothing", "none", _LOOP),
+}
+"""By client: how it resumes, the headers that its preflights ask for, and what to do at the end."""
+
+
+def guide(base: str) -> list[Section]:
+    """The sections, for a gateway whose public URL is `base`, without a final slash."""
+    return [_quick_start(base), _verification(base), _clients()]
+
+
+def _quick_start(base: str) -> Section:
+    paths = {
+        "front-end": ("Front end", _front_end(base)),
+        "back-end": ("Back end", _back_end(base)),
+        "operator": ("Operator", _operator(base)),
+    }
+    entries = [(anchor, join(title)) for anchor, (title, _) in paths.items()]
+    articles = [article(anchor, title, *parts) for anchor, (title, parts) in paths.items()]
+    description = (
+        "Three paths of five minutes each. Given are the user's token for Graph, the ids of the item, of the drive and "
+        "the folder that it is copied to, and a key that you choose for this copy: a request repeated with the same "
+        "`Idempotency-Key` starts nothing twice."
+    )
+    return section("quick-start", "Quick start", description, entries, *articles)
+
+
+def _front_end(base: str) -> list[Html]:
+    return [
+        paragraphs(
+            "Start the gateway with `GATEWAY_CORS_ORIGINS=https://app.example.com`, which allows your page's origin. "
+            "Start the copy:"
+        ),
+        *_examples(COPY, base, "JavaScript", "curl"),
+        paragraphs(
+            "Follow it. EventSource reconnects by itself and misses no event. In a shell, `JOB` is the `Location` "
+            "of the response."
+        ),
+        *_examples(FOLLOW, base, "JavaScript", "curl"),
+        paragraphs(
+            "A proxy that answers with an error while the gateway is away ends EventSource for ever. `follow.js` opens "
+            "a new one, resumes, and stops at the end."
+        ),
+        *_examples(FOLLOW, base, "JavaScript, with follow.js"),
+    ]
+
+
+def _back_end(base: str) -> list[Html]:
+    return [
+        paragraphs("Send Graph's own requests here; an SDK needs another base URL. In Python, after `import httpx`:"),
+        *_examples(COPY, base, "Python"),
+        paragraphs(
+            "Follow it, after `from httpx_sse import connect_sse`. Without `timeout=None`, httpx gives up before the "
+            "next heartbeat."
+        ),
+        *_examples(FOLLOW, base, "Python"),
+        paragraphs(
+            "Or do not wait: name a callback (webhook). It needs a public address and https. Make one secret for your "
+            "receiver, and send it with each copy. The receiver can then verify a message that comes before you have "
+            "read the response."
+        ),
+        *_examples(CALLBACK, base, "shell", "curl"),
+        element("p", "The receiver ", element("a", "verifies each message", href="#verification"), "."),
+    ]
+
+
+def _operator(base: str) -> list[Html]:
+    return [
+        paragraphs(
+            "Make two keys, which stay in a file of yours. Name the database and the URL that callers use. Files for "
+            "proxies, systemd, containers, alerts and backups are in `deploy/` of the checkout."
+        ),
+        _example("shell", OPERATE, base),
+        element(
+            "p", "The operator key lists all jobs, here and on ", element("a", "the page", href="./#operator"), "."
+        ),
+        _example("shell", LIST, base),
+    ]
+
+
+def _verification(base: str) -> Section:
+    description = (
+        "Each message is signed as Standard Webhooks say, and their libraries verify it. By hand: join `webhook-id`, "
+        "`webhook-timestamp` and the raw body by dots. Make the HMAC-SHA256 of that; its key is the secret behind "
+        "`whsec_`, decoded from base64. One of the signatures in `webhook-signature`, which are separated by spaces, "
+        "must be `v1,` and that HMAC in base64. Compare in constant time, and refuse a timestamp that is more than "
+        "five minutes off."
+    )
+    examples = _examples(VERIFY, base, "Python", "JavaScript")
+    return section("verification", "Verify a callback", description, [], *examples)
+
+
+def _clients() -> Section:
+    description = (
+        "Every client of Server-Sent Events can read the streams. The clients differ in how they resume after a break, "
+        "in what a browser asks for in a preflight, and at the end. The gateway allows what the preflights of the "
+        "origins in `GATEWAY_CORS_ORIGINS` ask for. After the terminal event it answers `204`, which tells EventSource "
+        "to stop. In a loop, send the last id as `Last-Event-ID`. Here `fetch-event-source` has an `onclose` that "
+        "throws, and `sse.js` has `autoReconnect`."
+    )
+    rows = [(element("code", name), *map(prose, needs)) for name, needs in CLIENTS.items()]
+    heads = ("client", "resumes with", "preflight asks for", "at the end")
+    return section("clients", "SSE clients", description, [], table(heads, rows))
+
+
+def _examples(by_language: dict[str, str], base: str, *languages: str) -> list[Html]:
+    return [_example(language, by_language[language], base) for language in languages]
+
+
+def _example(language: str, text: str, base: str) -> Html:
+    return element("figure", element("figcaption", language), code(text.replace(_WRITTEN, base)))
