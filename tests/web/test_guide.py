@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -36,6 +37,7 @@ EXAMPLES = [
     *guide.FOLLOW.values(),
     *guide.CALLBACK.values(),
     *guide.VERIFY.values(),
+    guide.SDKS,
     guide.OPERATE,
     guide.LIST,
 ]
@@ -67,9 +69,9 @@ def test_the_readme_has_the_same() -> None:
 
 def test_the_page_has_them_all() -> None:
     """With its own URL in them."""
-    page = docs.html("https://gateway.test")
+    page = html.unescape(docs.html("https://gateway.test"))
     assert WRITTEN not in page
-    assert page.count("<figure>") >= len(EXAMPLES)
+    assert [one for one in EXAMPLES if one.replace(WRITTEN, "https://gateway.test") not in page] == []
 
 
 @NEEDS_CURL
@@ -81,6 +83,16 @@ async def test_a_copy_in_a_shell(tmp_path: Path) -> None:
         assert job is not None
         followed = await shell(guide.FOLLOW["curl"], gateway.url, JOB=job[1])
     assert followed.count("event: completed") == 1
+
+
+@NEEDS_CURL
+async def test_the_ids(tmp_path: Path) -> None:
+    """The README's line reads an item by its path; the ids of item and drive are where it says."""
+    line = re.search(r"`(curl [^`]+:/report\.docx [^`]+)`", README.read_text())
+    assert line is not None
+    async with playing(tmp_path) as gateway:
+        item = json.loads(await shell(line[1], gateway.url))
+    assert (item["id"], item["parentReference"]["driveId"]) == (GIVEN["item"], GIVEN["drive"])
 
 
 async def test_a_copy_in_python(tmp_path: Path) -> None:

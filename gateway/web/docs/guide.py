@@ -33,6 +33,13 @@ job = response.raise_for_status().json()""",
 }
 """By language, how a copy is started. Given are the token, the ids of item, drive and folder, and a key."""
 
+SDKS = """\
+provider = AzureIdentityAuthenticationProvider(credential, scopes=[SCOPE], allowed_hosts=[HOST])  # msgraph-sdk, Python
+adapter = GraphRequestAdapter(provider); adapter.base_url = f"{G}/v1.0"
+const client = Client.init({ baseUrl: G, customHosts: new Set([HOST]), authProvider }); // JavaScript
+MSGraphProtocol._protocol_url = f"{G}/"  # O365, before the Account is made"""
+"""How SDKs are pointed at the gateway. Given are its URL, its host, and the scope of Graph."""
+
 FOLLOW = {
     "curl": "curl -N $JOB/events",
     "JavaScript": """\
@@ -141,7 +148,7 @@ def _front_end(base: str) -> list[Html]:
 
 def _back_end(base: str) -> list[Html]:
     return [
-        paragraphs("Send Graph's own requests here; an SDK needs another base URL. In Python, after `import httpx`:"),
+        paragraphs("Send Graph's own requests here. In Python, after `import httpx`:"),
         *_examples(COPY, base, "Python"),
         paragraphs(
             "Follow it, after `from httpx_sse import connect_sse`. Without `timeout=None`, httpx gives up before the "
@@ -155,6 +162,12 @@ def _back_end(base: str) -> list[Html]:
         ),
         *_examples(CALLBACK, base, "shell", "curl"),
         element("p", "The receiver ", element("a", "verifies each message", href="#verification"), "."),
+        paragraphs(
+            "An SDK needs another base URL. SDKs send a token only to hosts that they are told of, and some ask for it "
+            "in that host's name unless told the scope. `G` is the gateway's URL, `HOST` its host, `SCOPE` is "
+            "`https://graph.microsoft.com/.default`."
+        ),
+        _example("SDKs", SDKS, base),
     ]
 
 
