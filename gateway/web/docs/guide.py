@@ -80,7 +80,7 @@ if (!seen.has(headers["webhook-id"])) // at least once: drop what comes again
 """By language, a receiver. Given are the secret, the raw body, the headers in small letters, and a set."""
 
 OPERATE = """\
-umask 077 && printf "export GATEWAY_%s_KEY=%s\\n" OPERATOR $(openssl rand -hex 16) SECRET $(openssl rand -hex 16) > keys
+(umask 077; printf "export GATEWAY_%s_KEY=%s\\n" OPERATOR $(openssl rand -hex 16) SECRET $(openssl rand -hex 16) > keys)
 export GATEWAY_STORE_URL=postgresql://user:password@host/database GATEWAY_PUBLIC_URL=https://gateway.example.com
 . ./keys && gateway serve --workers 2"""
 
@@ -156,9 +156,10 @@ def _back_end(base: str) -> list[Html]:
         ),
         *_examples(FOLLOW, base, "Python"),
         paragraphs(
-            "Or do not wait: name a callback (webhook). It needs a public address and https. Make one secret for your "
-            "receiver, and send it with each copy. The receiver can then verify a message that comes before you have "
-            "read the response."
+            "Or do not wait: name a callback (webhook). It needs a public address and https; for experiments "
+            "`GATEWAY_CALLBACK_ALLOW=127.0.0.0/8` allows one on the gateway's own machine, by http too. Make one "
+            "secret for your receiver, and send it with each copy. The receiver can then verify a message that comes "
+            "before you have read the response."
         ),
         *_examples(CALLBACK, base, "shell", "curl"),
         element("p", "The receiver ", element("a", "verifies each message", href="#verification"), "."),
