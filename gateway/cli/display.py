@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES
-from gateway.core.job import COMPLETED, TroubleCode
+from gateway.core.job import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,11 +45,16 @@ REMEDIES = {
     **{code.lower(): loss.advice for code, loss in LOSSES.items()},
 }
 
-_TROUBLES: dict[TroubleCode, str] = {
-    "throttled": "upstream asks for fewer polls",
+_TROUBLES = {
+    "throttled": "upstream throttles the polls",
     "unreachable": "upstream gives no usable answer; the gateway goes on asking",
     "doubted": "upstream says that it does not know the job; the gateway makes sure",
+    "tokenRequired": "upstream asks for a token: hand it in with PUT to the job's URL and /token, under the jobKey",
 }
+
+
+ECHO = len("^C") + 1
+"""Cells of a terminal's last line that stay free: its echo of Ctrl-C must not wrap, or a second bar would be left."""
 
 
 class PlainLines:
@@ -65,23 +73,32 @@ class PlainLines:
         stderr_line(text)
 
 
+class JSONLines(PlainLines):
+    """Prints each state as one JSON object, on one line, and notices on stderr."""
+
+    def state(self, state: State) -> None:
+        print(json.dumps(state), flush=True)
+
+
 class ProgressBar:
-    """One line with the bar; below it upstream's description of the copy's progress."""
+    """The job's label, one line with the bar, and below it upstream's description or why nothing moves."""
 
     def __init__(self) -> None:
         from rich.live import Live  # 60 ms
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+        # rich's own colour of a bar is nearly red, which means an error here
+        self._word = TextColumn("{task.fields[status]}", markup=False)
+        self._column = BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan")
         self._bar = Progress(
-            TextColumn("{task.fields[status]}", markup=False),
-            BarColumn(bar_width=None),
+            self._word,
+            self._column,
             TextColumn("{task.percentage:5.1f} %", markup=False),
             TimeElapsedColumn(),
             expand=True,
         )
         self._task = self._bar.add_task("", total=100.0, status="…", start=False)
-        self._described = ""
-        self._begun = False
+        self._state: State = {}
         self._live = Live(console=console(), get_renderable=self._picture, refresh_per_second=10)
 
     def __enter__(self) -> Self:
@@ -91,14 +108,15 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.transient = not self._begun  # remove a bar that never showed a state
+        self._live.transient = not self._state  # remove a bar that never showed a state
         self._live.stop()
 
     def state(self, state: State) -> None:
-        self._begun = True
+        if state.get("status") in FAILED:
+            self._word.style = self._column.complete_style = "red"
+        self._state = state
         self._bar.start_task(self._task)
         self._bar.update(self._task, completed=percentage(state), status=clean(state.get("status", "")))
-        self._described = trouble_words(state) or clean(state.get("statusDescription", ""))
         self._live.refresh()
 
     def notice(self, text: str) -> None:
@@ -106,20 +124,26 @@ class ProgressBar:
 
     def _picture(self) -> RenderableType:
         from rich.console import Group
+        from rich.constrain import Constrain
         from rich.text import Text
 
-        if not self._begun:
+        if not self._state:
             return Text("waiting for the gateway", style="dim")
-        if not self._described:
-            return self._bar
-        return Group(self._bar, Text(self._described, style="dim", no_wrap=True, overflow="ellipsis"))
+        lines: list[RenderableType] = [self._bar]
+        if label := clean(self._state.get("label") or ""):
+            lines.insert(0, Text(label, style="bold", no_wrap=True, overflow="ellipsis"))
+        if words := trouble_words(self._state) or clean(self._state.get("statusDescription") or ""):
+            lines.append(Text(words, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Constrain(Group(*lines), max(1, self._live.console.width - ECHO))
 
 
 Display = PlainLines | ProgressBar
 
 
-def display() -> Display:
-    """Return a progress bar if stdout is a terminal that can be drawn on, else plain lines."""
+def display(*, as_json: bool = False) -> Display:
+    """Return JSON lines if asked for, a progress bar if stdout is a terminal that can be drawn on, else plain lines."""
+    if as_json:
+        return JSONLines()
     return ProgressBar() if on_terminal() else PlainLines()
 
 
@@ -136,28 +160,36 @@ def console() -> Console:
 
 
 def line(state: State, *, advise: bool = False) -> str:
-    """Format a state as one line: time, status, percentage and details. `advise` adds the remedy for an error."""
+    """Format a state as one line: time, status, percentage, label and details. `advise` adds an error's remedy."""
     error = state.get("error")
     details = error_words(error) if isinstance(error, dict) and not advise else known(state)
-    at, status = clean(state.get("at", "")), clean(state.get("status", ""))
-    return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {details}".rstrip()
+    at, status, label = (clean(state.get(name) or "") for name in ("at", "status", "label"))
+    told = "  ".join(words for words in (label, details) if words)
+    return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {told}".rstrip()
 
 
-def known(state: State) -> str:
+def known(state: State, now: datetime | None = None) -> str:
     """Return the details of a state: the error and its remedy, else the new item, else why nothing moves, else
     upstream's description.
     """
     error = state.get("error")
     if isinstance(error, dict):
         return f"{error_words(error).rstrip('.')}. {remedy(error.get('code'))}".rstrip()
-    return clean(state.get("resource") or trouble_words(state) or state.get("statusDescription") or "")
+    return clean(state.get("resource") or trouble_words(state, now) or state.get("statusDescription") or "")
 
 
-def trouble_words(state: State) -> str:
-    """Return why nothing moves, in words; empty while all is well."""
+def trouble_words(state: State, now: datetime | None = None) -> str:
+    """Return why nothing moves, in words, and the seconds from `now` to the next look; empty while all is well."""
     trouble = state.get("trouble")
-    code = trouble.get("code") if isinstance(trouble, dict) else None
-    return "" if code is None else _TROUBLES.get(code, f"trouble: {clean(code)}")
+    if not isinstance(trouble, dict) or "code" not in trouble:
+        return ""
+    words = _TROUBLES.get(str(trouble["code"]), f"trouble: {clean(trouble['code'])}")
+    try:
+        left = datetime.fromisoformat(str(trouble.get("retryAt"))) - (now or datetime.now(UTC))
+    except (ValueError, TypeError):
+        return words
+    seconds = math.ceil(left.total_seconds())
+    return f"{words}; next look in {seconds} s" if seconds > 0 else words
 
 
 def ending(state: State) -> str:

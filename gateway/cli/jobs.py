@@ -16,7 +16,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from gateway.cli.display import clean, line
+from gateway.cli.display import clean, line, stderr_line
 from gateway.cli.follow import (
     CONNECT,
     ENDED,
@@ -89,7 +89,10 @@ class JobTable:
 
 
 class Jobs:
-    """Lists the newest jobs of the gateway at `origin`, at most `limit`. `status` None selects all jobs."""
+    """Lists the newest jobs of the gateway at `origin`, at most `limit`. `status` None selects all jobs.
+
+    `more` is whether the gateway has more of them than the last list.
+    """
 
     def __init__(
         self, session: aiohttp.ClientSession, origin: str, operator_key: str, *, status: str | None, limit: int
@@ -99,6 +102,7 @@ class Jobs:
         self._headers = {"Authorization": f"Bearer {operator_key}", "Accept": "application/json"}
         self._query = {} if status is None else {"status": status}
         self._limit = limit
+        self.more = False
 
     async def newest(self) -> list[State]:
         """Fetch the states, newest job first. Raises AwayError, RefusedError, and aiohttp's and timeout errors."""
@@ -111,6 +115,7 @@ class Jobs:
             found += [state for state in value if isinstance(state, dict)] if isinstance(value, list) else []
             following = parse_qs(urlsplit(str(page.get("nextLink", ""))).query).get("cursor")
             if not following or len(found) >= self._limit:
+                self.more = bool(following)
                 return found
             query["cursor"] = following[0]
 
@@ -152,6 +157,11 @@ class Watch:
         self._listed = anyio.Event()
         self._following: list[str] = []
         self._reading = anyio.CancelScope()
+
+    @property
+    def more(self) -> bool:
+        """Whether the gateway has more jobs than the table."""
+        return self._jobs.more
 
     async def run(self, show: Callable[[], Coroutine[Any, Any, object]]) -> NoReturn:
         """Run until cancelled; `show` is started after the first list has arrived.
@@ -240,7 +250,10 @@ async def print_jobs(origin: str, operator_key: str, *, status: str | None, limi
     Raises RefusedError and LostError.
     """
     async with aiohttp.ClientSession() as session:
-        states = await Jobs(session, origin, operator_key, status=status, limit=limit).once()
+        jobs = Jobs(session, origin, operator_key, status=status, limit=limit)
+        states = await jobs.once()
     for state in states:
         print(json.dumps(state) if as_json else f"{clean(state.get('jobId', ''))}  {line(state, advise=True)}")
     sys.stdout.flush()
+    if jobs.more:
+        stderr_line(f"these are the newest {len(states)} of more; --limit shows more of them")

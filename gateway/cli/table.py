@@ -15,14 +15,15 @@ from rich.text import Text
 from gateway.cli.display import clean, console, known, percentage
 from gateway.cli.follow import ENDED, State
 from gateway.cli.jobs import PAGE, Jobs, Watch
-from gateway.core.job import COMPLETED, FAILED
+from gateway.core.job import COMPLETED, FAILED, STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 REDRAW = 0.1  # shortest time between two drawings, in seconds
 TICK = 1.0  # … and the longest, as ages grow
-JOB, PERCENT, AGE, BAR = 24, 4, 7, 16  # cells
+TITLE, PERCENT, AGE, BAR = 24, 4, 7, 16  # cells; a title is an id or longer
+SHORTEST_STATUS, LONGEST_STATUS = len("inProgress"), max(map(len, STATUSES))
 AGES = ((86400, "d"), (3600, "h"), (60, "min"), (0, "s"))
 OTHER_LINES = 3  # title, heading, last line
 INDENT = 2
@@ -32,21 +33,28 @@ _PLAIN = Console(color_system=None)  # Text.wrap requires a console, and uses on
 
 
 class Layout(NamedTuple):
-    """The width in cells: in total, and of the status column. `age` and `bar` are whether those columns are shown.
+    """The width in cells: in total, of the title and of the status column, which the longest status fits.
 
-    `beside` is whether the details of a job stand beside it instead of below. Details that do not fit beside are cut,
-    except those of a failure, which continue below in up to `FAILURE` lines.
+    `age` and `bar` are whether those columns are shown. `beside` is whether the details of a job stand beside it
+    instead of below. Details that do not fit beside are cut, except those of a failure, which continue below in up to
+    `FAILURE` lines.
     """
 
     width: int
+    title: int
     status: int
     age: bool
     bar: bool
     beside: bool
 
     @classmethod
-    def of(cls, width: int) -> Layout:
-        return cls(width, status=13 if width >= 60 else 10, age=width >= 60, bar=width >= 110, beside=width >= 80)
+    def of(cls, width: int, states: Iterable[State] = ()) -> Layout:
+        words = [len(clean(state.get("status", ""))) for state in states]
+        status = min(max(SHORTEST_STATUS, *words, 0), LONGEST_STATUS)
+        age, bar = width >= 60, width >= 110
+        left = width - status - PERCENT - 2 - (AGE + 1) * age - (BAR + 1) * bar
+        beside = left > 2 * TITLE  # an id fits there
+        return cls(width, TITLE + 12 * bar if beside else left, status, age, bar, beside)
 
 
 async def watch_jobs(origin: str, operator_key: str, *, status: str | None, limit: int, patience: float) -> NoReturn:
@@ -109,7 +117,7 @@ class LiveTable:
         if not states:
             return [_line((self._nothing, "bold"), (f"at {self._title}", ""))]
         width, height = self._console.size
-        room, now = Layout.of(width), datetime.now(UTC)
+        room, now = Layout.of(width, states), datetime.now(UTC)
         lines: list[Text] = []
         shown = 0
         for state in states:
@@ -119,25 +127,28 @@ class LiveTable:
             lines += rows
             shown += 1
         running = sum(state.get("status") not in ENDED for state in states)
-        counted = f"{len(states)} job{'s' * (len(states) > 1)}, {running} running"
+        newest = self._watch is not None and self._watch.more
+        counted = f"newest {len(states)} of more" if newest else f"{len(states)} job{'s' * (len(states) > 1)}"
+        counted += f", {running} running"
         if shown < len(states):
             counted += f", the newest {shown} shown"
         return [_line((counted, "bold"), (f"at {self._title}", "")), heading(room), *lines]
 
 
 def heading(room: Layout) -> Text:
-    cells = [f"{'JOB':<{JOB}}", f"{'STATUS':<{room.status}}", f"{'%':>{PERCENT}}"]
+    cells = [f"{'JOB':<{room.title}}", f"{'STATUS':<{room.status}}", f"{'%':>{PERCENT}}"]
     cells += [" " * BAR] * room.bar + [f"{'CHANGED':>{AGE}}"] * room.age + ["DETAILS"] * room.beside
     return _line((" ".join(cells).rstrip(), "dim"))
 
 
 def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     """Yield the lines of one job: its row, and its details below when they do not stand beside."""
-    status, done = clean(state.get("status", "")), percentage(state)
+    job, label, status = (clean(state.get(name) or "") for name in ("jobId", "label", "status"))
+    done = percentage(state)
     failed = status in FAILED
     style = "red" if failed else "green" if status in COMPLETED else "cyan"
     cells = [
-        (set_cell_size(clean(state.get("jobId", "")), JOB), ""),
+        (set_cell_size(label or job, room.title), ""),
         (set_cell_size(status, room.status), style),
         (f"{done:3.0f}%", style),
     ]
@@ -146,7 +157,8 @@ def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
         cells.append(("#" * filled + "." * (BAR - filled), style))
     if room.age:
         cells.append((f"{age(state.get('at'), now):>{AGE}}", "dim"))
-    line, words = _line(*cells), known(state)
+    line = _line(*cells)
+    words = "  ".join(told for told in (known(state, now), job if label else "") if told)
     left = room.width - line.cell_len - 1
     if words and room.beside and (cell_len(words) <= left or not failed):
         line.append(" ").append(words, "red" if failed else "dim")

@@ -90,6 +90,31 @@ def test_a_row_fits(width: int) -> None:
             assert "Make room in the target drive" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("status", ["completedWithErrors", "partiallySucceeded", "unknownFutureValue", "inProgress"])
+def test_a_label_titles_the_row(status: str, width: int) -> None:
+    """The id stands among the details, and no word of Graph's is cut, nor is a word that is too long let through."""
+    state = job("x" * 24, status, label="Größe 日本.docx")
+    other = job("y" * 24, "z" * 64)
+    room = Layout.of(width, [state, other])
+    lines = []
+    for line in row(state, room, NOW):
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line.plain)
+    assert lines[0].startswith("Größe 日本")
+    assert f" {status} " in lines[0]
+    assert "x" * 24 in "\n".join(lines)
+    assert all(cell_len(line) <= width for line in lines)
+    assert "z" * 20 not in next(row(other, room, NOW)).plain
+
+
+def test_the_next_look_counts_down() -> None:
+    """Each drawing says how long it is to the next poll."""
+    trouble = {"code": "throttled", "since": "2026-11-25T11:59:00Z", "retryAt": "2026-11-25T12:00:29Z"}
+    (line,) = row(job("x" * 24, "inProgress", trouble=trouble), Layout.of(120), NOW)
+    assert "upstream throttles the polls; next look in 29 s" in line.plain
+
+
 @pytest.mark.parametrize(
     ("at", "words"),
     [
@@ -122,13 +147,14 @@ async def test_plain_lines(tmp_path: Path) -> None:
         lines = output.splitlines()
         assert (ended, errors) == (0, "")
         assert [line.split()[0] for line in lines] == started[::-1]
-        assert re.fullmatch(rf"{started[0]}  \S+Z  completed     100\.0 %  /v1\.0/\S+", lines[2])
+        assert re.fullmatch(rf"{started[0]}  \S+Z  completed     100\.0 %  a copy  /v1\.0/\S+", lines[2])
         assert re.fullmatch(
-            rf"{started[1]}  \S+Z  failed +\S+ %  nameAlreadyExists: .*Give it another --name.*", lines[1]
+            rf"{started[1]}  \S+Z  failed +\S+ %  a copy  nameAlreadyExists: .*Give it another --name.*", lines[1]
         )
         _, failed, _ = await gateway("jobs", "--status", "FAILED", **asked)
         assert failed == lines[1] + "\n"
-        _, newest, _ = await gateway("jobs", "--once", "--limit", "1", **asked)
+        _, newest, counted = await gateway("jobs", "--once", "--limit", "1", **asked)
+        assert counted == "gateway: these are the newest 1 of more; --limit shows more of them\n"
         assert newest.startswith(started[2])
         assert newest.count("\n") == 1
         _, text, _ = await gateway("jobs", "--json", **asked)
@@ -246,7 +272,7 @@ async def test_live(tmp_path: Path, client: aiohttp.ClientSession) -> None:
                 narrow = await terminal.until(r"the newest \d shown|2 jobs, 1 running at htt…")
                 assert max(map(len, narrow.splitlines())) <= 40
                 terminal.resize(200, 24)
-                await terminal.until(rf"{failing} failed +\d+% #+\.* +\d+ \w+ nameAlreadyExists: [^✗]*Give it another")
+                await terminal.until(rf"{failing} +failed +\d+% #+\.* +\d+ \w+ nameAlreadyExists: [^✗]*Give it another")
                 terminal.process.send_signal(signal.SIGINT)
                 drawn = await terminal.end()
                 assert await terminal.process.wait() == 0
@@ -296,3 +322,16 @@ async def test_no_colour(tmp_path: Path) -> None:
             drawn = await terminal.end()
             assert await terminal.process.wait() == 0
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", drawn)
+
+
+async def test_honest_counts(tmp_path: Path) -> None:
+    """A table that is not all of the jobs says so, and shows each under its label."""
+    async with simulated(tmp_path) as served:
+        for _ in range(3):
+            started = (await served.copy("/v1.0/me/drive/items/stuck"))["jobId"]
+        asked = {"GATEWAY_URL": served.url, "GATEWAY_OPERATOR_KEY": OPERATOR_KEY}
+        async with on_terminal("jobs", "--limit", "2", **asked) as terminal:
+            await terminal.until(rf"newest 2 of more, 2 running at [^✗]*a copy +inProgress +\d+% [^✗]*{started}")
+            terminal.process.send_signal(signal.SIGINT)
+            await terminal.end()
+            assert await terminal.process.wait() == 0
