@@ -38,7 +38,7 @@ POSTGRES = ("postgresql://", "postgres://")
 UNIT = "of seconds"
 """Unit in the error message of a number; in a field's metadata it marks the numbers that have this unit."""
 MAKE_A_KEY = f"at least {SHORTEST_KEY} characters, such as openssl rand -hex 16 makes"
-COMMANDS = frozenset({f"{PREFIX}URL"})
+COMMANDS = frozenset({f"{PREFIX}URL", f"{PREFIX}JOB_KEY", f"{PREFIX}WEBHOOK_SECRET"})
 """Environment variables that only the client commands read."""
 CREDENTIAL = "a credential"
 """In a field's metadata: its value is a key, or a URL that may hold a password anywhere, and is never shown."""

@@ -18,9 +18,12 @@ from urllib.parse import SplitResult, quote, urlsplit
 import typer
 
 from gateway.core.job import STATUSES, known_status
+from gateway.core.keys import is_webhook_secret, new_webhook_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gateway.core.job import Kind
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 """The default of --gateway: the address on which `gateway serve` listens by default."""
@@ -59,6 +62,28 @@ def operator_key(file: Path | None) -> str:
     Raises typer.BadParameter.
     """
     return secret(file, "GATEWAY_OPERATOR_KEY", "--operator-key-file").partition(",")[0]
+
+
+def job_key(file: Path | None, operator_file: Path | None) -> str:
+    """Read the key that changes a job: its jobKey if there is one, else the operator key. Raises typer.BadParameter."""
+    if file is not None or (operator_file is None and os.environ.get("GATEWAY_JOB_KEY")):
+        return secret(file, "GATEWAY_JOB_KEY", "--job-key-file")
+    if operator_file is None and not os.environ.get("GATEWAY_OPERATOR_KEY"):
+        raise typer.BadParameter(
+            "neither GATEWAY_JOB_KEY nor GATEWAY_OPERATOR_KEY is set; set one of them in the environment, or name a "
+            "file that contains it with --job-key-file or --operator-key-file"
+        )
+    return operator_key(operator_file)
+
+
+def webhook_secret(file: Path | None) -> tuple[str, bool]:
+    """Return the secret that callbacks are signed with, and whether it was made now. Raises typer.BadParameter."""
+    if file is None and not os.environ.get("GATEWAY_WEBHOOK_SECRET"):
+        return new_webhook_secret(), True
+    text = secret(file, "GATEWAY_WEBHOOK_SECRET", "--secret-file")
+    if not is_webhook_secret(text):
+        raise typer.BadParameter("a webhook secret is whsec_ and 24 to 64 bytes in base64", param_hint="--secret-file")
+    return text, False
 
 
 def status_word(word: str | None) -> str | None:
@@ -113,7 +138,7 @@ def job_url(text: str, gateway: str) -> str:
 
     `text` is the URL that the gateway returned, with or without /events, or a bare id at `gateway`.
     """
-    if re.fullmatch(r"[\w-]+", text):
+    if re.fullmatch(r"[\w-]+", text, re.ASCII):
         return f"{origin(gateway)}/jobs/{text}"
     parts = _split(text, "is not a URL; write it as the gateway returned it: http://127.0.0.1:8000/jobs/…")
     path = parts.path.rstrip("/").removesuffix("/events")
@@ -126,6 +151,31 @@ def origin(gateway: str) -> str:
     """Return a gateway's URL without a trailing slash. Raises ValueError."""
     parts = _split(gateway, "is not a gateway's URL; write it like http://127.0.0.1:8000")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def receiver_url(text: str) -> str:
+    """Return the URL of a receiver of callbacks as it was written. Raises ValueError."""
+    _split(text, "is not a receiver's URL; write it like http://localhost:3000/hook")
+    return text
+
+
+def printable(text: str) -> str:
+    """Return a label for people. Raises ValueError."""
+    from gateway.jobs.request import LONGEST_LABEL, is_label
+
+    if not is_label(text):
+        raise ValueError(f"is not a label; write 1 to {LONGEST_LABEL} printable characters")
+    return text
+
+
+def kinds(text: str) -> tuple[Kind, ...]:
+    """Return the kinds of events in a list with commas. Raises ValueError."""
+    from gateway.core.callback import KINDS
+
+    given = {word.strip() for word in text.split(",")}
+    if not given <= {*KINDS}:
+        raise ValueError(f"is not a list of kinds; write one or more of {', '.join(KINDS)}, with commas between them")
+    return tuple(kind for kind in KINDS if kind in given)
 
 
 def _split(url: str, complaint: str) -> SplitResult:

@@ -9,31 +9,42 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from gateway.cli.arguments import DEFAULT_URL
+from gateway.cli.options import GatewayOption, OperatorKeyOption, PatienceOption, SecretOption
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    import aiohttp
-
-    from gateway.cli.display import Display
-    from gateway.cli.follow import State
-
-
-STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost track of, 130 interrupted."
 STATUS_OF_JOBS = (
     "Exit status: 0 the jobs were shown (a live table: until Ctrl-C), 2 wrong use or refused, 3 gateway unreachable."
 )
 
+
+class _Commands(TyperGroup):
+    """The commands of this file; those of the other files are imported when one of them, or the list, is needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._add_others()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            self._add_others()
+        return super().get_command(ctx, cmd_name)
+
+    def _add_others(self) -> None:
+        from gateway.cli import callbacks, copies
+
+        for others in (copies.app, callbacks.app):
+            self.commands.update(typer.main.get_group(others).commands)
+
+
 app = typer.Typer(
     name="gateway",
+    cls=_Commands,
     help="Turns Microsoft Graph's polled long-running copies into pushed events. Start with: gateway demo",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -82,12 +93,23 @@ class _WithScenarios(_WithTable):
         return [(scenario.name, scenario.summary) for scenario in SCENARIOS.values()]
 
 
-GatewayOption = Annotated[
-    str, typer.Option("--gateway", envvar="GATEWAY_URL", metavar="URL", help="URL of the running gateway.")
-]
-PatienceOption = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="How long to retry while the gateway is unreachable.")
-]
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"gateway {version('copy-gateway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(cls=_WithSettings)
@@ -130,31 +152,35 @@ def simulate(
     receiver: Annotated[
         bool, typer.Option("--receiver", help="Receive callbacks (webhooks) too, and print them.")
     ] = False,
+    secret_file: SecretOption = None,
 ) -> None:
-    """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token is accepted."""
+    """Run a simulated Microsoft Graph until SIGTERM or SIGINT. Any Bearer token is accepted.
+
+    The receiver verifies signatures with the secret of --secret-file, and with those that it is sent while it runs.
+    """
     import anyio
 
-    from gateway.cli.arguments import command
+    from gateway.cli.arguments import command, webhook_secret
     from gateway.cli.display import stderr_line
     from gateway.cli.run import WRONG_USE
-    from gateway.core.keys import new_webhook_secret
     from gateway.simulator import SCENARIOS, Receiver, serve
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(
             f"there is no scenario {scenario!r}; gateway simulate --help lists them", param_hint="--scenario"
         )
+    secret, is_new = webhook_secret(secret_file) if receiver else ("", False)
 
     def ready(url: str) -> None:
         print(f"The simulated upstream is at {url} (open this URL to see how to choose a scenario).")
         allowed = "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32 " if receiver else ""
         print(f"Run a gateway for it: GATEWAY_UPSTREAM_URL={url} {allowed}{command()} serve", flush=True)
         if receiver:
-            body = json.dumps({"url": f"{url}/receiver", "secret": secret})
+            body = json.dumps({"url": f"{url}/receiver", "secret": secret if is_new else "whsec_..."})
             print(f"Register a callback: curl -X POST JOB-URL/callbacks -H 'Authorization: Bearer JOBKEY' -d '{body}'")
+            print(f"Teach it the secret of another callback: curl -X PUT {url}/receiver/secrets -d whsec_...")
             print("Received callbacks:", flush=True)
 
-    secret = new_webhook_secret()
     receiving = Receiver(lambda line: print(line, flush=True)) if receiver else None
     if receiving is not None:
         receiving.learn(secret)
@@ -173,75 +199,6 @@ def simulate(
         raise typer.Exit(WRONG_USE) from None
 
 
-@app.command(epilog=STATUS)
-def copy(
-    *,
-    item: Annotated[
-        str,
-        typer.Argument(
-            metavar="ITEM",
-            help="me/drive/items/ID, drives/ID/items/ID, me/drive/root:/path:, a Graph URL, or a bare id.",
-        ),
-    ],
-    to: Annotated[
-        str,
-        typer.Option(
-            metavar="DRIVE/FOLDER", help="The target folder: ids of drive and folder, or /path/in/your/drive."
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The copy's name; by default upstream chooses it.")
-    ] = None,
-    conflict: Annotated[
-        Literal["fail", "rename", "replace"] | None, typer.Option(help="What to do when the name is taken.")
-    ] = None,
-    gateway: GatewayOption = DEFAULT_URL,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A file with Graph's access token; default: the value of GRAPH_TOKEN."),
-    ] = None,
-    patience: PatienceOption = 60.0,
-) -> None:
-    """Start a copy through a gateway and follow it. It is started at most once; an interrupt does not stop it.
-
-    GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
-    """
-    from gateway.cli.arguments import copy_path, origin, parsed, secret, target
-    from gateway.cli.follow import start
-
-    url = parsed(origin, gateway, "--gateway") + parsed(copy_path, item, "ITEM")
-    if conflict is not None:
-        url += f"?@microsoft.graph.conflictBehavior={conflict}"
-    body: dict[str, Any] = {"parentReference": parsed(target, to, "--to")}
-    if name is not None:
-        body["name"] = name
-    token = secret(token_file, "GRAPH_TOKEN", "--token-file")
-
-    async def begin(session: aiohttp.ClientSession, shown: Display) -> str:
-        job = await start(session, url, body, token, patience=patience, notice=shown.notice)
-        shown.notice(f"job {job}")
-        return job
-
-    _follow(begin, patience, interrupted="Interrupted before the gateway answered: the copy may have been started.")
-
-
-@app.command(epilog=STATUS)
-def tail(
-    job: Annotated[str, typer.Argument(metavar="JOB-URL", help="The Location of a copy, or a job's bare id.")],
-    gateway: GatewayOption = DEFAULT_URL,
-    patience: PatienceOption = 60.0,
-) -> None:
-    """Follow one job to its end. Resumes after a lost connection or a restart of the gateway."""
-    from gateway.cli.arguments import job_url, parsed
-
-    url = parsed(lambda text: job_url(text, gateway), job, "JOB-URL")
-
-    async def begin(_session: aiohttp.ClientSession, _shown: Display) -> str:
-        return url
-
-    _follow(begin, patience)
-
-
 @app.command(epilog=STATUS_OF_JOBS)
 def jobs(
     *,
@@ -254,13 +211,7 @@ def jobs(
         bool, typer.Option("--json", help="Like --once, each line being a job's state as JSON.")
     ] = False,
     gateway: GatewayOption = DEFAULT_URL,
-    operator_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A file with the operator key; default: the value of GATEWAY_OPERATOR_KEY.",
-        ),
-    ] = None,
+    operator_key_file: OperatorKeyOption = None,
     patience: PatienceOption = 60.0,
 ) -> None:
     """Show a gateway's jobs, newest first. On a terminal the table is live until Ctrl-C; elsewhere it is printed once.
@@ -295,6 +246,19 @@ def jobs(
         return COMPLETED if live or to_its_end else INTERRUPTED
 
     raise typer.Exit(exit_status(show))
+
+
+@app.command(epilog="Exit status: 0 copied, 1 not copied, 2 wrong use or settings.")
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; it must not exist. Its mode is 0600.")],
+) -> None:
+    """Copy the SQLite store to a file, also while a gateway runs. PostgreSQL has pg_dump for this.
+
+    The settings name the store. To restore, stop the gateway, put the copy in the store's place, and start it again.
+    """
+    from gateway.cli.backup import run
+
+    raise typer.Exit(run(file))
 
 
 @app.command(epilog="Exit status: 0 all is encrypted with the first key, 1 it is not, 2 wrong use or settings.")
@@ -340,42 +304,3 @@ def main() -> None:
         with suppress(AttributeError):  # None or not a TextIOWrapper
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app(prog_name="gateway")
-
-
-def _follow(
-    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]], patience: float, *, interrupted: str = ""
-) -> None:
-    """Follow the job whose URL `begin` returns to its end, and exit with the status of that end.
-
-    `interrupted` is printed when a signal arrives before `begin` has returned.
-    """
-    import aiohttp
-    import anyio
-
-    from gateway.cli.arguments import command
-    from gateway.cli.display import display, ending, on_terminal, stderr_line
-    from gateway.cli.follow import Tail, verdict
-    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
-
-    job = ""
-
-    async def run() -> State:
-        nonlocal job
-        with display() as shown:
-            async with aiohttp.ClientSession() as session:
-                job = await begin(session, shown)
-                return await Tail(session, job, patience=patience, show=shown.state, notice=shown.notice).ended()
-
-    def follow() -> int:
-        state = anyio.run(until_interrupted, run)
-        if state is None:
-            stderr_line(f"The copy continues. Follow it again: {command()} tail {job}" if job else interrupted)
-            return INTERRUPTED
-        status = verdict(state)
-        if status != COMPLETED:
-            stderr_line(ending(state))
-        elif on_terminal():
-            print(ending(state))
-        return status
-
-    raise typer.Exit(exit_status(follow))

@@ -91,7 +91,9 @@ class Patience:
 
 
 class Tail:
-    """Follows one job. `show` gets each state, `notice` each notice, `raw` each chunk of the stream as received."""
+    """Follows one job. `show` gets each state, `message` each event of the stream, `notice` each notice, and `raw` each
+    chunk of the stream as received.
+    """
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Tail:
         show: Callable[[State], None],
         notice: Callable[[str], None] = lambda _: None,
         raw: Callable[[bytes], None] = lambda _: None,
+        message: Callable[[Message], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._job = URL(job, encoded=True)
@@ -109,6 +112,7 @@ class Tail:
         self._patience = Patience(patience, notice)
         self._show = show
         self._raw = raw
+        self._message = message
         self._stream = EventStream()
 
     async def ended(self) -> State:
@@ -155,6 +159,7 @@ class Tail:
                     for message in messages:
                         state = state_of(message)
                         self._show(state)
+                        self._message(message)
                         if message.event in TERMINAL_EVENTS:
                             return state
             finally:
@@ -191,14 +196,18 @@ async def start(
     body: Mapping[str, Any],
     token: str,
     *,
+    label: str | None = None,
     patience: float,
     notice: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Start a copy, at most once, and return its job's URL.
 
-    A request whose response was lost is repeated with the same idempotency key. Raises RefusedError and LostError.
+    `label` names the job for people. A request whose response was lost is repeated with the same idempotency key.
+    Raises RefusedError and LostError.
     """
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4()), "Accept": "application/json"}
+    if label is not None:
+        headers["Gateway-Label"] = label
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=ANSWER)
     where, waiting = URL(url, encoded=True), Patience(patience, notice)
     while True:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import json
+import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ SECRETS = f"{PATH}/secrets"
 KEPT = 1000  # messages
 TOLERANCE = 300  # largest difference of a timestamp from the clock, in seconds
 LARGE = 1 << 20  # bytes
+SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 
 HELP = f"""\
 The receiver of callbacks (webhooks): {{origin}}{PATH}
@@ -112,18 +114,31 @@ class Receiver:
         }
 
     def verdict(self, attempt: Received) -> str:
-        """Verify the signature by the Standard Webhooks' rules; "holds", or the reason why it does not."""
+        """Verify the signature by the Standard Webhooks' rules; "holds", or the reason why it does not.
+
+        A signature that no known secret made is wrong if it is malformed, or if another message of the same callback
+        was signed with a known secret. Otherwise the callback's secret is unknown.
+        """
         if not attempt.message_id or not attempt.timestamp.isdecimal() or not attempt.signatures:
             return "is missing"
         if abs(attempt.at - int(attempt.timestamp)) > TOLERANCE:
             return "is too old or too new"
+        if self._is_signed(attempt):
+            return "holds"
+        callback = _callback(attempt.message_id)
+        known = any(_callback(one.message_id) == callback and self._is_signed(one) for one in self.received)
+        if known or not any(SIGNATURE.fullmatch(signature) for signature in attempt.signatures.split(" ")):
+            return "is wrong"
+        return f"cannot be checked: the secret is unknown, send it with PUT to {SECRETS}"
+
+    def _is_signed(self, attempt: Received) -> bool:
         signed = f"{attempt.message_id}.{attempt.timestamp}.".encode() + attempt.body
         given = [signature.encode() for signature in attempt.signatures.split(" ")]
         for key in self._keys:
             expected = b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256"))
             if any(hmac.compare_digest(expected, signature) for signature in given):
-                return "holds"
-        return "does not hold" if self._keys else "cannot be checked: no secret is known"
+                return True
+        return False
 
     def _record(self, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
         answered = answer.status if answer.delivery not in (Delivery.HANG, Delivery.RESET) else None
@@ -167,3 +182,8 @@ class Receiver:
         if name not in behaviours:
             raise ValueError(f"There is no {name}; GET / tells what there is.")
         return behaviours[name]()
+
+
+def _callback(message_id: str) -> str:
+    """Return what the ids of all messages of one callback begin with: the gateway numbers the events behind it."""
+    return message_id.rpartition("_")[0]

@@ -13,6 +13,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, get_args
@@ -24,12 +25,11 @@ import typer
 from aiohttp import web
 
 from gateway.cli.arguments import copy_path, job_url, secret, target
-from gateway.cli.display import REMEDIES, ending, known, line, remedy
+from gateway.cli.display import REMEDIES, ending, known, line, remedy, trouble_words
 from gateway.cli.follow import EventStream, Message, verdict
 from gateway.core.errors import LostCode
 from gateway.core.job import TroubleCode
-from gateway.settings import Settings
-from gateway.simulator import SCENARIOS, Simulator, running
+from gateway.simulator import Simulator, running
 from tests.support import commands
 from tests.support.commands import following, fresh_gateway, gateway
 from tests.support.fake_upstream import answering, faking
@@ -124,11 +124,15 @@ def test_every_code_has_a_remedy() -> None:
 
 def test_every_trouble_has_words() -> None:
     """They replace upstream's description while nothing moves; a code of a newer gateway is shown as it is."""
-    for code in get_args(TroubleCode):
+    for code in {*get_args(TroubleCode), "tokenRequired"}:
         words = known({"status": "inProgress", "statusDescription": "3/40", "trouble": {"code": code}})
         assert words.startswith("upstream ")
     assert known({"status": "inProgress", "trouble": {"code": "new"}}) == "trouble: new"
     assert known({"status": "inProgress", "statusDescription": "3/40"}) == "3/40"
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    for at, words in (("2026-11-25T12:00:28.500Z", "; next look in 29 s"), ("2026-11-25T11:59:59Z", ""), ("soon", "")):
+        told = trouble_words({"trouble": {"code": "throttled", "retryAt": at}}, now)
+        assert told == f"upstream throttles the polls{words}"
 
 
 @asynccontextmanager
@@ -354,21 +358,3 @@ async def test_a_demo_whose_gateway_does_not_start(tmp_path: Path) -> None:
     )
     assert (ran.returncode, b"the gateway exited with status 1" in ran.stderr) == (3, True)
     assert not os.listdir(tmp_path)  # noqa: PTH208
-
-
-async def test_help_teaches() -> None:
-    """Every command, every setting, every scenario and the exit codes can be found from --help."""
-    status, top, _ = await fresh_gateway("--help")
-    assert status == 0
-    for command in ("serve", "simulate", "copy", "tail", "jobs", "reseal", "demo"):
-        assert command in top
-    _, serve, _ = await gateway("serve", "--help")
-    assert not [name for name in Settings.model_fields if f"GATEWAY_{name.upper()}" not in serve]
-    _, simulate, _ = await gateway("simulate", "--help")
-    assert not [name for name in SCENARIOS if name not in simulate]
-    _, _, errors = await gateway("tial")
-    assert "Did you mean 'tail'?" in errors
-    for wrong in (("nothing",), ("copy", "x"), ("simulate", "--scenario", "none"), ("tail",)):
-        status, _, errors = await gateway(*wrong)
-        assert status == 2
-        assert errors

@@ -23,6 +23,7 @@ from tests.support.harness import COPY_BODY, FOLDER, OPERATOR, TOKEN, Process, l
 
 BODY = b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"status":"completed"}}'
 SECRET = new_webhook_secret()
+UNKNOWN = "cannot be checked: the secret is unknown, send it with PUT to /receiver/secrets"
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ async def test_what_came_and_whether_it_is_signed(simulator: Simulator, client: 
     """By any secret it was told; each double is known as one; DELETE forgets."""
     await post(client, simulator)
     (first,) = await received(client, simulator)
-    assert first["signature"] == "cannot be checked: no secret is known"
+    assert first["signature"] == UNKNOWN
     for secret in (new_webhook_secret(), SECRET):
         async with client.put(f"{simulator.url}/receiver/secrets", data=secret) as response:
             assert response.status == 204
@@ -64,7 +65,7 @@ async def test_what_came_and_whether_it_is_signed(simulator: Simulator, client: 
     assert [one["signature"] for one in shown] == [
         "holds",
         "holds",
-        "does not hold",
+        "is wrong",
         "is too old or too new",
         "is missing",
     ]
@@ -73,6 +74,22 @@ async def test_what_came_and_whether_it_is_signed(simulator: Simulator, client: 
     async with client.delete(f"{simulator.url}/receiver") as response:
         assert response.status == 204
     assert await received(client, simulator) == []
+
+
+async def test_an_unknown_secret_and_a_wrong_signature(simulator: Simulator, client: aiohttp.ClientSession) -> None:
+    """A callback of which no message was ever signed with a known secret has another one, which can be taught."""
+    assert simulator.receiver is not None
+    simulator.receiver.learn(SECRET)
+    theirs = new_webhook_secret()
+    await post(client, simulator, message="msg_mine_1")
+    for message, secret in (("msg_theirs_1", theirs), ("msg_mine_2", theirs)):
+        signed = webhook_headers(secret, message, int(time.time()), BODY)
+        await post(client, simulator, message=message, **signed)
+    await post(client, simulator, message="msg_theirs_2", **{"webhook-signature": "v1,AAAA"})
+    assert [one["signature"] for one in await received(client, simulator)] == ["holds", UNKNOWN, "is wrong", "is wrong"]
+    async with client.put(f"{simulator.url}/receiver/secrets", data=theirs) as response:
+        assert response.status == 204
+    assert [one["signature"] for one in await received(client, simulator)] == ["holds", "holds", "holds", "is wrong"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,7 @@ async def test_the_command_shows_what_comes(tmp_path: Path, client: aiohttp.Clie
     command = [sys.executable, "-u", "-m", "gateway", "simulate", "--port", "0", "--receiver", "--seconds", "0.3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220 - read in a thread
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(4)]
+        said = [process.stdout.readline() for _ in range(5)]
         url = next(word for word in said[0].split() if word.startswith("http"))
         assert "GATEWAY_CALLBACK_ALLOW=127.0.0.1/32" in said[1]
         wish = json.loads(said[2].partition("-d '")[2].rstrip("'\n"))
