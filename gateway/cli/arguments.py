@@ -49,11 +49,14 @@ def secret(file: Path | None, variable: str, hint: str) -> str:
         text = (file.read_text() if file is not None else os.environ.get(variable, "")).strip()
     except (OSError, UnicodeError) as error:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint=hint) from None
-    if not text or not text.isascii() or not text.isprintable():
-        source = variable if file is None else f"{file}"
-        why = f"{source} contains no value that can be sent" if text or file is not None else f"{variable} is not set"
-        raise typer.BadParameter(f"{why}; set it in the environment, or name a file that contains it with {hint}")
-    return text
+    source = variable if file is None else f"{file}"
+    if not text:
+        why = f"{variable} is not set" if file is None else f"{source} is empty"
+    elif not text.isascii() or not text.isprintable():
+        why = f"{source} must be one line of ASCII characters"
+    else:
+        return text
+    raise typer.BadParameter(f"{why}; set {variable} in the environment, or name a file that contains it with {hint}")
 
 
 def operator_key(file: Path | None) -> str:

@@ -22,7 +22,8 @@ def callbacks(
     *,
     job: JobArgument,
     action: Annotated[
-        Literal["retry"] | None, typer.Argument(help="Deliver what is not delivered now, on a new retry schedule.")
+        Literal["retry"] | None,
+        typer.Argument(metavar="retry", help="Deliver what is not delivered now, on a new retry schedule."),
     ] = None,
     callback: Annotated[str | None, typer.Argument(metavar="ID", help="The callback to retry.")] = None,
     as_json: JsonOption = False,
@@ -40,6 +41,7 @@ def callbacks(
     from gateway.cli.arguments import job_key, job_url, parsed
     from gateway.cli.calls import call
     from gateway.cli.display import stderr_line
+    from gateway.cli.follow import RefusedError
     from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
 
     url = f"{parsed(lambda text: job_url(text, gateway), job, 'JOB')}/callbacks"
@@ -52,7 +54,9 @@ def callbacks(
     async def run() -> bool:
         async with aiohttp.ClientSession() as session:
             _headers, answer = await call(session, "GET" if callback is None else "POST", url, key)
-        listed = answer.get("value", []) if callback is None else [answer]
+        listed = answer.get("value") if callback is None else [answer]
+        if not isinstance(listed, list):
+            raise RefusedError(f"{url} does not seem to be a gateway's: it answered without a list")
         for found in listed:
             print(json.dumps(found) if as_json else "\n".join(described(found)))
         if not listed:

@@ -254,7 +254,8 @@ def backup(
 ) -> None:
     """Copy the SQLite store to a file, also while a gateway runs. PostgreSQL has pg_dump for this.
 
-    The settings name the store. To restore, stop the gateway, put the copy in the store's place, and start it again.
+    The settings name the store. To restore it, stop the gateway, remove the store's file with its -wal and -shm, put
+    the copy in its place, and start the gateway again.
     """
     from gateway.cli.backup import run
 

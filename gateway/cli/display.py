@@ -46,10 +46,10 @@ REMEDIES = {
 }
 
 _TROUBLES = {
-    "throttled": "upstream throttles the polls",
-    "unreachable": "upstream gives no usable answer; the gateway goes on asking",
-    "doubted": "upstream says that it does not know the job; the gateway makes sure",
-    "tokenRequired": "upstream asks for a token: hand it in with PUT to the job's URL and /token, under the jobKey",
+    "throttled": ("throttled", "upstream asks for fewer polls"),
+    "unreachable": ("unreachable", "upstream gives no usable answer; the gateway goes on asking"),
+    "doubted": ("doubted", "upstream says that it does not know the job; the gateway makes sure"),
+    "tokenRequired": ("token required", "hand in a fresh one with PUT to the job's URL and /token, under the jobKey"),
 }
 
 
@@ -179,17 +179,18 @@ def known(state: State, now: datetime | None = None) -> str:
 
 
 def trouble_words(state: State, now: datetime | None = None) -> str:
-    """Return why nothing moves, in words, and the seconds from `now` to the next look; empty while all is well."""
+    """Return why nothing moves, and the seconds from `now` to the next look; empty while all is well."""
     trouble = state.get("trouble")
     if not isinstance(trouble, dict) or "code" not in trouble:
         return ""
-    words = _TROUBLES.get(str(trouble["code"]), f"trouble: {clean(trouble['code'])}")
+    word, meaning = _TROUBLES.get(str(trouble["code"]), (f"trouble: {clean(trouble['code'])}", ""))
     try:
         left = datetime.fromisoformat(str(trouble.get("retryAt"))) - (now or datetime.now(UTC))
+        seconds = math.ceil(left.total_seconds())
     except (ValueError, TypeError):
-        return words
-    seconds = math.ceil(left.total_seconds())
-    return f"{words}; next look in {seconds} s" if seconds > 0 else words
+        seconds = 0
+    told = f"{word}, next look in {seconds} s" if seconds > 0 else word
+    return f"{told}: {meaning}" if meaning else told
 
 
 def ending(state: State) -> str:

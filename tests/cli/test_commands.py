@@ -122,17 +122,23 @@ def test_every_code_has_a_remedy() -> None:
     assert line(lost, advise=True).endswith(f"watchStopped: It was. {remedy('watchStopped')}")
 
 
+TROUBLES = {
+    **{word: word for word in ("throttled", "unreachable", "doubted")},
+    "tokenRequired": "token required",
+}
+
+
 def test_every_trouble_has_words() -> None:
     """They replace upstream's description while nothing moves; a code of a newer gateway is shown as it is."""
-    for code in {*get_args(TroubleCode), "tokenRequired"}:
+    for code in {*get_args(TroubleCode), *TROUBLES}:
         words = known({"status": "inProgress", "statusDescription": "3/40", "trouble": {"code": code}})
-        assert words.startswith("upstream ")
+        assert words.startswith(f"{TROUBLES[code]}: ")
     assert known({"status": "inProgress", "trouble": {"code": "new"}}) == "trouble: new"
     assert known({"status": "inProgress", "statusDescription": "3/40"}) == "3/40"
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
-    for at, words in (("2026-11-25T12:00:28.500Z", "; next look in 29 s"), ("2026-11-25T11:59:59Z", ""), ("soon", "")):
+    for at, words in (("2026-11-25T12:00:28.500Z", ", next look in 29 s"), ("2026-11-25T11:59:59Z", ""), ("soon", "")):
         told = trouble_words({"trouble": {"code": "throttled", "retryAt": at}}, now)
-        assert told == f"upstream throttles the polls{words}"
+        assert told == f"throttled{words}: upstream asks for fewer polls"
 
 
 @asynccontextmanager
@@ -176,8 +182,8 @@ def test_secrets_are_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert secret(held, "GRAPH_TOKEN", "--token-file") == "from-file"
     monkeypatch.setenv("GRAPH_TOKEN", "two\nlines")
     for file, words in (
-        (None, "GRAPH_TOKEN contains no value that can be sent"),
-        (empty, "empty contains no value that can be sent; set it in the environment"),
+        (None, "GRAPH_TOKEN must be one line of ASCII characters"),
+        (empty, "empty is empty; set GRAPH_TOKEN in the environment"),
         (tmp_path / "none", "cannot be read"),
     ):
         with pytest.raises(typer.BadParameter, match=words):

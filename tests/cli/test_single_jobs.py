@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from aiohttp import web
@@ -23,7 +24,7 @@ from tests.cli.test_follow import frame, stream
 from tests.cli.test_jobs import on_terminal
 from tests.support.commands import following, gateway
 from tests.support.fake_upstream import answering, faking
-from tests.support.harness import COPY_BODY, OPERATOR_KEY, TOKEN, Running, free_port, serving, tail
+from tests.support.harness import COPY_BODY, OPERATOR_KEY, TOKEN, Process, Running, free_port, serving, tail
 
 ITEM = "me/drive/items/copy"
 OLD = "-aB3_dE6-hI9jK2mN5pQ8sT1v"[:24]
@@ -239,6 +240,29 @@ async def test_listening_in_vain(tmp_path: Path) -> None:
         ended, _, errors = await gateway("listen", job, "--forward-to", url, GATEWAY_WEBHOOK_SECRET="short")
         assert (ended, "a webhook secret is whsec_" in errors) == (2, True)
     assert len(receiver.received) == 2
+
+
+async def test_listening_through_a_restart(tmp_path: Path) -> None:
+    """The gateway is killed and comes back: no event is posted twice, none that the log has is left out."""
+    async with running(Simulator(seconds=4, steps=20)) as upstream, receiving() as (receiver, url):
+        port = free_port()
+        first = await Process(upstream.url, tmp_path, port=port).start()
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{first.url}/v1.0/{ITEM}/copy", json=COPY_BODY, headers=TOKEN) as response:
+                job = await response.json()
+            options = ("--forward-to", url, "--events", "progress,completed")
+            async with following("listen", job["events"], *options) as listen:
+                for _ in range(3):
+                    await listen.line()
+                first.kill()
+                async with Process(upstream.url, tmp_path, port=port):
+                    lines = [line async for line in listen.output]
+                    assert await listen.process.wait() == 0
+                    log = await tail(session, job["events"])
+                assert "reconnecting" in listen.errors()
+        assert "job.completed  a copy  204  " in lines[-1]
+        posted = [one.message_id.rpartition("_")[2] for one in receiver.received]
+        assert posted == [event.id for event in log]
 
 
 async def test_listening_is_interrupted(tmp_path: Path) -> None:

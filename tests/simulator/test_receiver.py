@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -164,6 +165,24 @@ async def test_the_command_shows_what_comes(tmp_path: Path, client: aiohttp.Clie
             line = await anyio.to_thread.run_sync(process.stdout.readline)
         assert line.startswith("job.completed (msg_")
         assert line.endswith("its signature holds; answered 204\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+async def test_the_command_takes_a_secret(client: aiohttp.ClientSession) -> None:
+    """It verifies with it, and does not print it."""
+    command = [sys.executable, "-u", "-m", "gateway", "simulate", "--port", "0", "--receiver"]
+    environment = {**os.environ, "GATEWAY_WEBHOOK_SECRET": SECRET}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: ASYNC220 - as above
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(5)]
+        url = next(word for word in said[0].split() if word.startswith("http"))
+        headers = webhook_headers(SECRET, "msg_1", int(time.time()), BODY)
+        async with client.post(f"{url}/receiver", data=BODY, headers=headers) as response:
+            assert response.status == 204
+        line = await anyio.to_thread.run_sync(process.stdout.readline)
+        assert line == "job.completed (msg_1): its signature holds; answered 204\n"
+        assert SECRET not in "".join(said)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
