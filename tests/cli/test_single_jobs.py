@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import aiohttp
@@ -22,6 +23,7 @@ from gateway.core.keys import new_webhook_secret
 from gateway.simulator import Receiver, Simulator, running
 from tests.cli.test_follow import frame, stream
 from tests.cli.test_jobs import on_terminal
+from tests.support import commands
 from tests.support.commands import following, gateway
 from tests.support.fake_upstream import answering, faking
 from tests.support.harness import COPY_BODY, OPERATOR_KEY, TOKEN, Process, Running, free_port, serving, tail
@@ -277,3 +279,18 @@ async def test_listening_is_interrupted(tmp_path: Path) -> None:
                 assert await listen.process.wait() == 130
             assert "Traceback" not in listen.errors()
     assert receiver.received
+
+
+async def test_listening_to_a_pipe_that_is_closed(tmp_path: Path) -> None:
+    """`gateway listen … | head -1` ends quietly."""
+    async with simulated(tmp_path) as (_, served), receiving() as (_, url):
+        job = await served.copy(f"/v1.0/{ITEM}", params={"seconds": "30", "steps": "100"})
+        ours, theirs = os.pipe()
+        with TemporaryFile() as errors:
+            arguments = ["listen", job["events"], "--forward-to", url, "--events", "progress"]
+            async with commands.running(arguments, os.environ, theirs, errors.fileno()) as listen:
+                os.close(theirs)
+                await anyio.to_thread.run_sync(os.read, ours, 1)
+                os.close(ours)
+                assert await listen.wait() == 141
+            assert errors.seek(0, os.SEEK_END) == 0
