@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -341,11 +342,11 @@ def _service(name: str, url: str) -> str:
 
 async def test_a_backup_of_sqlite(tmp_path: Path) -> None:
     """The page's commands: one while the gateway runs, one line when it does not, with a newer log left beside."""
-    sqlite3 = program("sqlite3", package="sqlite3")
     async with faking() as upstream, aiohttp.ClientSession() as session:
         async with Process(upstream.url, tmp_path, secret_key=SECRET_KEY) as gateway:
             job_id = await copied(session, gateway)
-            await run("sqlite3", tmp_path, str(Path(sqlite3).parent))
+            store = f"sqlite:///{tmp_path}/gateway.db"
+            await run("gateway backup", tmp_path, str(Path(sys.executable).parent), GATEWAY_STORE_URL=store)
             assert is_private(tmp_path / "gateway.backup")
             later = await copied(session, gateway)
         assert (tmp_path / "gateway.db-wal").exists()  # it was killed
