@@ -1,8 +1,8 @@
 """Upstream's bodies as JSON objects, and the texts in them as they may be shown.
 
 A body is UTF-8 as RFC 8259 demands, else UTF-16 or UTF-32, else what its `Content-Type` names, else UTF-8 with the
-broken bytes replaced: they cost a text, not the whole response. Texts are truncated, their control characters are
-replaced, and a text that would disclose the monitor URL is dropped.
+broken bytes replaced: they cost a text, not the whole response. Texts are truncated, their control characters, also
+those of direction, are replaced, and a text that would disclose the monitor URL is dropped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ Urls = Sequence[str]
 
 BROKEN = "\ufffd"
 """Stands for a character that cannot be read or shown."""
+_CONTROLS = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls of the direction of text: they turn the words around them, so that `.exe` reads as `.jpg`."""
 
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([\w.:+-]+)""", re.IGNORECASE | re.ASCII)
 # Python's other codecs are no character sets (unicode_escape), or take quadratic time (idna).
@@ -63,7 +65,8 @@ def text(value: object, limit: int, urls: Urls) -> str | None:
     cut = value[:limit]
     if cut.isascii() and cut.isprintable():
         return cut
-    return "".join(BROKEN if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
+    shown = "".join(BROKEN if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in cut)
+    return _CONTROLS.sub(BROKEN, shown)
 
 
 def word(value: object, urls: Urls) -> str | None:

@@ -42,6 +42,7 @@ def described(text: str, url: str = URL) -> str | None:
         ("ü" * 2000, "ü" * 1024),
         ("a\x00b\r\nc\u2028d\u2029e\x7ff\x9bg", "a\ufffdb\ufffd\ufffdc\ufffdd\ufffde\ufffdf\ufffdg"),
         ("\x1b[31mred", "\ufffd[31mred"),
+        ("a\u202egpj.exe\u2066\u200fb\u061c", "a\ufffdgpj.exe\ufffd\ufffdb\ufffd"),
         ("Übergröße 3 €, 日本, 👍", "Übergröße 3 €, 日本, 👍"),
         ("a\ud800b", "a\ufffdb"),
         ("50 % of a/b = c", "50 % of a/b = c"),
@@ -49,7 +50,7 @@ def described(text: str, url: str = URL) -> str | None:
     ],
 )
 def test_texts_are_cut_and_cleaned(text: str, shown: str | None) -> None:
-    """At 1,024 characters, not bytes; control characters, line ends and half surrogate pairs replaced."""
+    """At 1,024 characters, not bytes; controls, also of direction, line ends and half surrogate pairs replaced."""
     assert described(text) == shown
 
 
