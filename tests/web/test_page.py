@@ -34,14 +34,19 @@ def says(upstream: FakeUpstream, status: str, percentage: float, **more: Any) ->
 
 @asynccontextmanager
 async def playing(
-    folder: Path, browser: Browser, **values: Any
+    folder: Path, browser: Browser, options: dict[str, Any] | None = None, **values: Any
 ) -> AsyncIterator[tuple[FakeUpstream, Running, Tab, Page]]:
-    async with faking() as upstream, serving(upstream.url, folder, **values) as gateway, tab(browser) as opened:
+    """A fake upstream, a gateway with `values` as settings, and a tab with Playwright's `options`."""
+    async with (
+        faking() as upstream,
+        serving(upstream.url, folder, **values) as gateway,
+        tab(browser, **(options or {})) as opened,
+    ):
         yield upstream, gateway, opened, opened.page
 
 
 def card(page: Page, job: dict[str, Any]) -> Locator:
-    return page.locator(f"[data-job='{job['jobId']}']")
+    return page.locator(f"#jobs [data-job='{job['jobId']}']")
 
 
 def turns(of: Locator) -> Locator:
@@ -137,10 +142,13 @@ async def test_the_network_drops_and_comes_back(tmp_path: Path, browser: Browser
         await wire.down()
         await expect(page.locator("#connection")).to_have_text("Reconnecting")
         await expect(page.locator("#announcer")).to_have_text("Reconnecting")
+        await expect(shown).to_have_attribute("data-away", "")
+        await expect(shown.locator(".trouble")).to_contain_text("Not connected since")
         says(upstream, "waiting", 40)
         await streams(gateway, 0)
         await wire.up()
         await expect(shown.locator(".percent")).to_have_text("40 %")
+        await expect(shown.locator(".trouble")).to_be_hidden()
         await expect(page.locator("#connection")).to_have_text("Live")
         assert await turns(shown).all_text_contents() == ["Not started", "In progress", "Waiting"]
         says(upstream, "completed", 100)
@@ -211,6 +219,17 @@ async def test_markup_in_an_error_is_text(tmp_path: Path, browser: Browser) -> N
 
 async def test_a_gateway_that_lost_track(tmp_path: Path, browser: Browser) -> None:
     """Is not the same as a copy that failed."""
+    async with playing(tmp_path, browser, job_deadline=0.5) as (upstream, gateway, _, page):
+        says(upstream, "inProgress", 20)
+        job = await gateway.copy()
+        await page.goto(f"{gateway.url}/#{job['jobId']}")
+        verdict = card(page, job).locator(".verdict")
+        await expect(verdict.get_by_role("heading")).to_have_text("The gateway lost track of the copy")
+        await expect(verdict.locator(".advice")).to_contain_text("there could be two copies")
+
+
+async def test_stopped_by_request(tmp_path: Path, browser: Browser) -> None:
+    """Is grey, and no failure."""
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         says(upstream, "inProgress", 20)
         job = await gateway.copy()
@@ -218,9 +237,68 @@ async def test_a_gateway_that_lost_track(tmp_path: Path, browser: Browser) -> No
         async with gateway.session.delete(url, headers={"Authorization": f"Bearer {job['jobKey']}"}) as response:
             assert response.status == 204
         await page.goto(f"{gateway.url}/#{job['jobId']}")
-        verdict = card(page, job).locator(".verdict")
-        await expect(verdict.get_by_role("heading")).to_have_text("The gateway lost track of the copy")
-        await expect(verdict.locator(".advice")).to_contain_text("there could be two copies")
+        shown = card(page, job)
+        await expect(shown.locator(".pill")).to_have_text("Stopped")
+        await expect(shown.locator(".pill")).to_have_attribute("data-tone", "calm")
+        await expect(shown.locator(".verdict").get_by_role("heading")).to_have_text("Watching was stopped")
+        await expect(shown.locator(".message")).to_contain_text("may have gone on")
+        await expect(page).to_have_title("Stopped · Copy gateway")
+
+
+async def test_its_name_and_its_url(tmp_path: Path, browser: Browser) -> None:
+    """The label is the title, as text; without one the copy's name; the URL of the job goes to the clipboard."""
+    permissions = {"permissions": ["clipboard-read", "clipboard-write"]}
+    async with playing(tmp_path, browser, permissions) as (upstream, gateway, _, page):
+        says(upstream, "inProgress", 20)
+        job = await gateway.copy(headers={"Gateway-Label": "Plans <b>2027</b>", "Authorization": "Bearer x"})
+        other = await gateway.copy()
+        await page.goto(f"{gateway.url}/#{job['jobId']},{other['jobId']}")
+        shown = card(page, job)
+        await expect(shown.get_by_role("heading", level=3)).to_have_text("Plans <b>2027</b>")
+        await expect(card(page, other).get_by_role("heading", level=3)).to_have_text("a copy")
+        await expect(shown.locator(".meta code")).to_have_text(job["jobId"])
+        await shown.get_by_role("button", name="URL to clipboard").click()
+        assert await page.evaluate("() => navigator.clipboard.readText()") == f"{gateway.url}/jobs/{job['jobId']}"
+        await expect(page.get_by_role("button", name=re.compile("^Copy"))).to_have_count(0)
+
+
+async def test_why_nothing_moves(tmp_path: Path, browser: Browser) -> None:
+    """Throttling is told with the time of the next look, counted down, and goes with the next good answer."""
+    async with playing(tmp_path, browser) as (upstream, gateway, _, page):
+        upstream.on_poll = answering(lambda: web.Response(status=429, headers={"Retry-After": "10"}))
+        job = await gateway.copy()
+        await page.goto(f"{gateway.url}/#{job['jobId']}")
+        trouble = card(page, job).locator(".trouble")
+        for _ in range(2):
+            await expect(trouble).to_have_text(re.compile(r"^Graph throttles; next look in \d+ s\.$"))
+            before = await trouble.inner_text()
+            await expect(trouble).not_to_have_text(before)
+        says(upstream, "inProgress", 20)
+        await expect(card(page, job).locator(".percent")).to_have_text("20 %")
+        await expect(trouble).to_be_hidden()
+
+
+async def test_the_curve(tmp_path: Path, browser: Browser) -> None:
+    """It is drawn from the log: as many points as percentages came, from bottom left, with the time below."""
+    async with playing(tmp_path, browser) as (upstream, gateway, _, page):
+        job = await gateway.copy()
+        await page.goto(f"{gateway.url}/#{job['jobId']}")
+        shown = card(page, job)
+        for percentage in (20, 60):
+            says(upstream, "inProgress", percentage)
+            await expect(shown.locator(".percent")).to_have_text(f"{percentage} %")
+        says(upstream, "completed", 100)
+        await expect(shown.locator(".pill")).to_have_text("Completed")
+        await page.reload()
+        await expect(shown.locator(".pill")).to_have_text("Completed")
+        drawn = await shown.locator(".curve .trace").get_attribute("d")
+        assert drawn is not None
+        heights = [float(point.split()[1]) for point in drawn.removeprefix("M").split("L")]
+        assert drawn.startswith("M0.00 100.00L")
+        assert [height for height in heights if height != 100] == [80, 40, 0, 0]
+        label = re.compile("^Percentage over time: 100 %")
+        await expect(shown.locator(".curve svg")).to_have_attribute("aria-label", label)
+        await expect(shown.locator(".curve .times span").last).to_have_text(re.compile(r"\d s$"))
 
 
 async def test_a_job_is_added_to_an_open_stream(tmp_path: Path, browser: Browser) -> None:
@@ -263,6 +341,7 @@ async def test_what_nobody_knows(tmp_path: Path, browser: Browser) -> None:
         job = await gateway.copy()
         await page.goto(f"{gateway.url}/#job={STRANGER}")
         await expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
+        await expect(page.get_by_text("Timeline and code")).to_be_hidden()
         await expect(page.locator("#connection")).to_have_text("Ended")
         await page.get_by_label("Job URLs or ids").fill(
             f"{job['jobId']}, https://example.com/monitor/secret {STRANGER}s"
@@ -270,7 +349,9 @@ async def test_what_nobody_knows(tmp_path: Path, browser: Browser) -> None:
         await page.keyboard.press("Enter")
         await expect(card(page, job).locator(".percent")).to_have_text("20 %")
         await expect(page.get_by_role("heading", name="Unknown job")).to_have_count(2)
-        await expect(page.locator("#follow-problem")).to_contain_text("No job in “https://example.com/monitor/secret”")
+        await expect(page.locator("#follow-problem")).to_contain_text("own monitor URL, a secret")
+        await expect(page.locator("#follow-problem")).not_to_contain_text("example.com")
+        await expect(page.get_by_label("Job URLs or ids")).to_have_value("")
         await expect(page.locator("#connection")).to_have_text("Live")
         await page.get_by_role("button", name="Remove ended").click()
         await expect(page.get_by_role("heading", name="Unknown job")).to_have_count(0)

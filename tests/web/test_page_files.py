@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,16 +104,59 @@ def test_what_is_pasted(text: str, ids: list[str], strange: list[str]) -> None:
     [
         ([], 0, None),
         ([(0, 0), (1000, 10)], 1000, None),  # two are no rate
-        ([(0, 0), (1000, 10), (2000, 20)], 2000, 8000),
-        ([(0, 0), (1000, 10), (2000, 20)], 5000, 5000),  # it goes on meanwhile
-        ([(0, 0), (1000, 10), (2000, 20)], 11_000, 0),  # … and is overdue
+        ([(0, 0), (1000, 10), (2000, 20)], 2000, [8000, 8000]),
+        ([(0, 0), (1000, 10), (2000, 20)], 5000, [5000, 5000]),  # it goes on meanwhile
+        ([(0, 0), (1000, 10), (2000, 20)], 11_000, [0, 0]),  # … and is overdue
         ([(0, 0), (1000, 10), (2000, 20)], 13_000, None),  # … and then stands still: nobody knows
-        ([(0, 0), (60_000, 1), (120_000, 2)], 240_000, 5_760_000),  # a slow one is slow, not still
+        ([(0, 0), (60_000, 1), (120_000, 2)], 240_000, [5_760_000, 5_760_000]),  # a slow one is slow, not still
         ([(0, 0), (10, 30), (20, 60)], 20, None),  # within a moment
-        ([(0, 0), (1000, 10), (2000, 20)], 1000, 8000),  # a clock that is behind
+        ([(0, 0), (1000, 10), (2000, 20)], 1000, [8000, 8000]),  # a clock that is behind
+        ([(0, 0), (1000, 10), (3000, 20)], 3000, [8000, 16_000]),  # unsteady: it lies between
     ],
 )
-def test_the_time_left(samples: list[tuple[int, int]], now: int, left: int | None) -> None:
+def test_the_time_left(samples: list[tuple[int, int]], now: int, left: list[int] | None) -> None:
     """As far as it can be known."""
     given = json.dumps([{"at": at, "percentage": percentage} for at, percentage in samples])
     assert node(f"{of('job.js', 'timeLeft')} console.log(JSON.stringify(timeLeft({given}, {now})));") == left
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "words"),
+    [
+        (1000, 2000, "a few seconds left"),
+        (39_000, 41_000, "about 40 s left"),
+        (20_000, 40_000, "20 to 40 s left"),
+        (50_000, 300_000, "50 s to 5 min left"),
+        (120_000, 300_000, "2 to 5 min left"),
+        (3_600_000, 7_200_000, "1 hour to 2 hours left"),
+    ],
+)
+def test_the_words_of_the_time_left(least: int, most: int, words: str) -> None:
+    assert node(f"{of('words.js', 'left')} console.log(JSON.stringify(left([{least}, {most}])));") == words
+
+
+@pytest.mark.parametrize(
+    ("word", "is_one"),
+    [
+        ("https://contoso.sharepoint.com/_api/v2.0/monitor/4A3407B5?tempauth=x", True),
+        ("https://graph.microsoft.com/v1.0/teams('1')/operations('2')", True),
+        ("https://graph.microsoft.com/v1.0/sites/1/operations/2", True),
+        ("https://westeurope1-mediap.svc.ms/transform?tempauth=x", True),
+        (f"https://gateway.example/jobs/{A}", False),
+        ("monitor", False),
+    ],
+)
+def test_a_monitor_url_is_told(word: str, is_one: bool) -> None:
+    assert node(f"{of('ids.js', 'isMonitor')} console.log(JSON.stringify(isMonitor({json.dumps(word)})));") is is_one
+
+
+def test_five_sizes_of_type() -> None:
+    """At most, with a real step between them; and no text has another."""
+    style = (FOLDER / "style.css").read_text()
+    sizes = dict(re.findall(r"--(small|normal|large|larger|huge): ([\d.]+)rem;", style))
+    steps = sorted(map(float, sizes.values()))
+    assert len(steps) == 5
+    assert all(larger / smaller > 1.2 for smaller, larger in itertools.pairwise(steps))
+    used = re.findall(r"font(?:-size)?: ([^;]+);", style)
+    assert {name for text in used for name in re.findall(r"var\(--(\w+)\)", text)} <= {*sizes, "sans", "mono"}
+    assert not [text for text in used if "var(--" not in text and text != "inherit"]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, expect
+from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
 
 from tests.support.browser import axe, tab
 from tests.support.fake_receiver import ALLOWED, figures, receiving, register, saying
 from tests.support.fake_upstream import FakeUpstream, faking
 from tests.support.harness import OPERATOR_KEY, Running, serving, tail
-from tests.web.test_page import STRANGER, card, says
+from tests.web.test_page import STRANGER, card, says, streams
 
 NARROW: ViewportSize = {"width": 320, "height": 640}
 WIDE: ViewportSize = {"width": 1920, "height": 1080}
@@ -26,8 +26,13 @@ LONGEST_TASK = 1500  # ms in which a page that is busy with 200 jobs may not ans
 
 
 async def unlock(page: Page, key: str = OPERATOR_KEY) -> None:
+    await page.get_by_role("link", name="Operator").click()
     await page.get_by_label("Operator key").fill(key)
     await page.keyboard.press("Enter")
+
+
+def row(page: Page, job: dict[str, Any]) -> Locator:
+    return page.locator(f"#all-jobs [data-job='{job['jobId']}']")
 
 
 @asynccontextmanager
@@ -57,7 +62,7 @@ async def all_sorts(folder: Path) -> AsyncIterator[tuple[Running, FakeUpstream, 
 
 
 async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
-    """The key opens the list; a job of it opens live; its callbacks can be tried again. The key stays in the tab."""
+    """The key opens the list; a row opens; its callbacks can be tried again. The key stays in the tab."""
     async with all_sorts(tmp_path) as (gateway, _, jobs), tab(browser) as opened:
         completed, failed, running = jobs
         page = opened.page
@@ -70,19 +75,22 @@ async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
         await unlock(page)
         listed = page.locator("#all-jobs")
         await expect(listed.locator(".pill")).to_have_text(["In progress", "Failed", "Completed"])
+        await expect(row(page, failed).locator(".left")).to_have_text("b" * 300)
         await page.get_by_label("Status").select_option("Failed")
-        await expect(listed.locator("li")).to_have_count(1)
-        await expect(listed.locator("li")).to_have_attribute("data-job", failed["jobId"])
+        await expect(listed.locator("> li")).to_have_count(1)
+        await expect(listed.locator("> li")).to_have_attribute("data-job", failed["jobId"])
         await page.get_by_label("Status").select_option("Any")
-        await listed.locator(f"[data-job='{running['jobId']}']").get_by_role("button").click()
-        shown = page.locator("#jobs").locator(f"[data-job='{running['jobId']}']")
+        await row(page, running).get_by_role("button", name="Details of").click()
+        await expect(row(page, running).locator(".callbacks")).to_contain_text("No callbacks are registered.")
+        await row(page, running).get_by_role("button", name="Follow", exact=True).click()
+        shown = card(page, running)
         await expect(shown.get_by_role("heading", level=3)).to_be_focused()
         await expect(shown.locator(".percent")).to_have_text("27.8 %")
         await expect(shown.locator(".callbacks")).to_contain_text("No callbacks are registered.")
-        await listed.locator(f"[data-job='{completed['jobId']}']").get_by_role("button").click()
-        shown = page.locator("#jobs").locator(f"[data-job='{completed['jobId']}']")
-        await shown.get_by_text("Timeline and code").click()
-        callback = shown.locator(".callbacks > ul > li")
+        await page.go_back()
+        await row(page, completed).get_by_role("button", name="Details of").click()
+        await expect(row(page, completed).locator(".timeline strong")).to_have_text(["Not started", "Completed"])
+        callback = row(page, completed).locator(".callbacks > ul > li")
         await expect(callback.locator(".pill")).to_have_text("Active")
         await expect(callback.locator("p.note")).to_contain_text(
             "1 attempt · subscribed to completed, failed · next attempt"
@@ -99,7 +107,92 @@ async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
         assert kept == '[{},{},""]'
         await page.get_by_role("button", name="Lock").click()
         await expect(page.get_by_label("Operator key")).to_have_value("")
+        await expect(listed.locator("> li")).to_have_count(0)
+        await page.get_by_role("link", name="Jobs").click()
         await expect(shown.locator(".callbacks")).to_be_hidden()
+
+
+async def test_the_operators_list_is_live(tmp_path: Path, browser: Browser) -> None:
+    """Jobs come, move and end in it, and are stopped; a monitor URL becomes a job; a search finds by name and id."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, tab(browser) as opened:
+        page = opened.page
+        says(upstream, "inProgress", 10)
+        first = await gateway.copy()
+        await page.goto(f"{gateway.url}/#operator")
+        await unlock(page)
+        await expect(row(page, first).locator(".percent")).to_have_text("10 %")
+        says(upstream, "inProgress", 30)
+        await expect(row(page, first).locator(".percent")).to_have_text("30 %")
+        second = await gateway.copy(headers={"Gateway-Label": "Second", "Authorization": "Bearer x"})
+        await expect(row(page, second).locator("h3")).to_have_text("Second")
+        await streams(gateway, 1)
+        await row(page, second).get_by_role("button", name="Details of").click()
+        await row(page, second).get_by_role("button", name="Stop watching").click()
+        await row(page, second).get_by_role("button", name="Really stop?").click()
+        await expect(row(page, second).locator(".pill")).to_have_text("Stopped")
+        await page.get_by_text("Watch a monitor URL").click()
+        await page.get_by_label("Monitor URL", exact=True).fill(f"{upstream.url}/monitor/1")
+        await page.get_by_label("Name, if wished").fill("Third")
+        await page.get_by_role("button", name="Watch", exact=True).click()
+        await expect(page.locator("#all-jobs h3")).to_have_text(["Third", "Second", "a copy"])
+        await page.locator("#all").get_by_label("Search by name or id").fill("sec")
+        await expect(page.locator("#all-jobs > li:visible")).to_have_count(1)
+        await page.locator("#all").get_by_label("Search by name or id").fill(first["jobId"])
+        await expect(row(page, first)).to_be_visible()
+        await expect(row(page, second)).to_be_hidden()
+        says(upstream, "completed", 100)
+        await expect(row(page, first).locator(".pill")).to_have_text("Completed")
+        await page.get_by_role("link", name="Jobs").click()
+        await streams(gateway, 0)
+
+
+async def test_one_line_each(tmp_path: Path, browser: Browser) -> None:
+    """Of more than five jobs: failures first, with reasons; filtered, found, sorted; a line opens into the card."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, tab(browser) as opened:
+        page = opened.page
+        says(upstream, "failed", 40, error={"code": "quotaLimitReached", "message": "Full"})
+        jobs = [await _named(gateway, "f.")]
+        says(upstream, "completed", 100)
+        jobs += [await _named(gateway, name) for name in dotted("de")]
+        says(upstream, "inProgress", 50)
+        jobs += [await _named(gateway, name, end=False) for name in dotted("cab")]
+        await page.goto(f"{gateway.url}/#{','.join(job['jobId'] for job in jobs[1:])}")
+        names = page.locator("#jobs > li:visible h3")
+        await expect(page.locator("#tools")).to_be_hidden()
+        await expect(names).to_have_text(dotted("decab"))
+        await page.get_by_label("Job URLs or ids").fill(jobs[0]["jobId"])
+        await page.keyboard.press("Enter")
+        await expect(names).to_have_text(dotted("fcabde"))
+        filters = page.get_by_role("group", name="Filter by state").get_by_role("button")
+        await expect(filters.filter(visible=True)).to_have_text(["All 6", "1 failed", "3 running", "2 completed"])
+        await expect(card(page, jobs[0]).locator(".left")).to_have_text("Full")
+        await expect(page.locator("#jobs .percent").filter(has_text="50 %")).to_have_count(3)
+        shares = await page.evaluate("() => [...document.querySelectorAll('.stack span')].map(s => s.style.width)")
+        assert [round(float(share.removesuffix("%")), 1) for share in shares] == [33.3, 16.7, 0, 25]
+        await page.locator("#tools").get_by_label("Sort").select_option("Name")
+        await expect(names).to_have_text(dotted("abcdef"))
+        await filters.filter(has_text="running").click()
+        await expect(names).to_have_text(dotted("abc"))
+        await page.locator("#tools").get_by_label("Search by name or id").fill("B.")
+        await expect(names).to_have_text(["b."])
+        shown = card(page, jobs[5])
+        await expect(shown.locator(".body")).to_be_hidden()
+        await shown.locator(".pill").click()
+        await expect(shown.locator(".curve")).to_be_visible()
+        await shown.get_by_role("button", name="Details of b.").press("Enter")
+        await expect(shown.locator(".curve")).to_be_hidden()
+
+
+def dotted(names: str) -> list[str]:
+    """Names with a character that no id has, since a search finds ids too."""
+    return [f"{name}." for name in names]
+
+
+async def _named(gateway: Running, label: str, *, end: bool = True) -> dict[str, Any]:
+    job = await gateway.copy(headers={"Gateway-Label": label, "Authorization": "Bearer x"})
+    if end:
+        await tail(gateway.session, job["events"])
+    return job
 
 
 async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None:
@@ -118,6 +211,9 @@ async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None
         await expect(page.locator("#jobs > li")).to_have_count(MANY)
         moved = page.locator(".percent").filter(has_text="10 %")
         await expect(moved).to_have_count(MANY)
+        height = await page.evaluate("() => document.documentElement.scrollHeight / innerHeight")
+        assert height < 2, "more than one screen to scroll"
+        await expect(page.locator("#jobs .body")).to_have_count(0)  # built when they are opened
         assert (await figures(gateway))["gateway_streams_open"] == 1
         await page.get_by_label("Job URLs or ids").fill(STRANGER)
         await page.keyboard.press("Enter")
@@ -171,16 +267,20 @@ async def test_with_a_keyboard_alone(tmp_path: Path, browser: Browser) -> None:
         await expect(shown.get_by_role("tabpanel")).to_contain_text("new EventSource")
         await press("End")
         await expect(shown.get_by_role("tabpanel")).to_contain_text("import httpx")
-        await press("Tab", "Tab", "Tab")  # past what copies the lines, and the line that reads the result
+        await page.get_by_role("link", name="Operator").focus()
+        await press("Enter", "Tab", "Tab")  # past the link to the documents
         await expect(page.get_by_label("Operator key")).to_be_focused()
         await page.keyboard.insert_text(OPERATOR_KEY)
         await press("Enter")
         await expect(page.get_by_label("Status")).to_be_focused()
-        await press("Tab", "Tab")
-        await expect(page.locator("#all-jobs button").first).to_be_focused()
+        await press("Tab", "Tab", "Tab", "Tab", "Tab")  # past the search and the form for a monitor URL
+        await expect(row(page, jobs[2]).get_by_role("button", name="Details of")).to_be_focused()
+        await press("Enter")
+        await row(page, jobs[2]).get_by_role("button", name="Follow", exact=True).focus()
         await press("Enter")
         await expect(card(page, jobs[2]).get_by_role("heading", level=3)).to_be_focused()
-        await press("Tab", "Enter")
+        await page.keyboard.press("Tab")
+        await press("Enter")
         await expect(card(page, jobs[0]).get_by_role("heading", level=3)).to_be_focused()
 
 
@@ -201,11 +301,20 @@ async def test_it_is_accessible_and_fits(tmp_path: Path, browser: Browser, size:
         await fits()
         ids = [job["jobId"] for job in jobs]
         await page.get_by_label("Job URLs or ids").fill(" ".join([*ids, STRANGER, "x" * 200]))
-        await page.get_by_role("button", name="Follow").click()
-        await unlock(page)
+        await page.get_by_role("button", name="Follow", exact=True).click()
         await expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
-        await expect(card(page, jobs[2]).locator(".percent").first).to_have_text("27.8 %")
-        for summary in await page.get_by_text("Timeline and code").all():
+        await expect(card(page, jobs[2]).locator(".percent")).to_have_text("27.8 %")
+        for summary in await page.get_by_text("Timeline and code").filter(visible=True).all():
             await summary.click()
-        await expect(page.locator(".callbacks .problem")).to_be_visible()
+        await fits()
+        more = [await gateway.copy() for _ in range(3)]
+        await page.get_by_label("Job URLs or ids").fill(" ".join(job["jobId"] for job in more))
+        await page.get_by_role("button", name="Follow", exact=True).click()
+        await expect(page.locator("#tools")).to_be_visible()
+        await card(page, jobs[1]).get_by_role("button", name="Details of").click()
+        await fits()
+        await unlock(page)
+        for job in jobs:
+            await row(page, job).get_by_role("button", name="Details of").click()
+        await expect(page.locator("#all-jobs .callbacks .problem")).to_be_visible()
         await fits()

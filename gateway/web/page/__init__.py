@@ -18,8 +18,12 @@ PAGE = "index.html"
 FOLLOW = "follow.js"
 TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 PARTS = (
+    "alljobs.js",
+    "board.js",
     "callbacks.js",
     "card.js",
+    "curve.js",
+    "details.js",
     "dom.js",
     "icon.svg",
     "ids.js",
@@ -29,6 +33,9 @@ PARTS = (
     "operator.js",
     "stream.js",
     "style.css",
+    "summary.js",
+    "tools.js",
+    "verdict.js",
     "words.js",
 )
 _HEADERS = {

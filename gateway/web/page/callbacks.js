@@ -1,6 +1,6 @@
 // A job's callbacks (webhooks), for the operator: the state of each, and a retry.
 
-import { element, say, show } from "./dom.js";
+import { element, foreign, say, show } from "./dom.js";
 import { count, duration, moment, spoken } from "./words.js";
 
 const FIRST_REFRESH = 2000; // ms, while a callback is active; then twice the previous wait each time
@@ -66,11 +66,11 @@ export class Callbacks {
       element(
         "div",
         { class: "head" },
-        element("code", {}, callback.url),
+        element("code", {}, foreign(callback.url)),
         element("span", { class: "pill", "data-tone": TONES[callback.state] }, spoken(callback.state)),
       ),
       element("p", { class: "note" }, facts.join(" · ")),
-      callback.lastError ? element("p", { class: "problem" }, `Last error: ${callback.lastError}`) : "",
+      callback.lastError ? element("p", { class: "problem" }, "Last error: ", foreign(callback.lastError)) : "",
       callback.history.length > 0 ? this.#history(callback) : "",
       callback.state === "delivered" ? "" : retry,
     );

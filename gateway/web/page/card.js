@@ -1,229 +1,140 @@
-// A job's card. Its details are built when they are opened: of 200 cards, most are never opened.
+// A job's card: a line with state, name, bar, percentage, time left and age, which opens into the details. They are
+// built when it is opened: of 200 lines, most never are.
 
-import { Callbacks } from "./callbacks.js";
-import { code, element, say, show, tabs } from "./dom.js";
-import { short } from "./ids.js";
+import { Details } from "./details.js";
+import { element, icon, say, show } from "./dom.js";
 import { timeLeft } from "./job.js";
-import { BASE, browser, curl, python, read } from "./lines.js";
-import { advice, CANCELLED, duration, left, moment, percent, spoken } from "./words.js";
+import { duration, left, percent, stateWord, troubleWords } from "./words.js";
 
-const TONES = { unknown: "calm", completed: "good", failed: "bad", gone: "calm" };
+const TONES = { unknown: "calm", completed: "good", failed: "bad", stopped: "calm", gone: "calm" };
+let made = 0;
 
 export class Card {
   #details = null;
-  #painted = {};
+  #open = false;
+  #line = null; // until it is known
 
-  /** `leave` is called when the user stops following the job. */
-  constructor(job, operator, leave) {
+  /** `leave` is called when the user stops following; `actions` makes nodes that stand below the details. */
+  constructor(job, operator, { leave = null, actions = () => [] } = {}) {
     this.job = job;
     this.operator = operator;
-    const title = `job-${job.id}`;
-    this.title = element("h3", { id: title, tabindex: "-1" }, element("span", {}, "Copy"), " ", idOf(job.id));
-    this.pill = element("span", { class: "pill", "data-tone": "calm" }, "Connecting");
-    this.bar = element("progress", { max: "100", "aria-labelledby": title });
+    this.actions = actions;
+    this.id = `card-${(made += 1)}`;
+    this.name = element("bdi", {}, job.name);
+    this.title = element("h3", { id: this.id, tabindex: "-1" }, this.name);
+    this.pill = element("bdi", { class: "pill", "data-tone": "calm" }, "Connecting");
+    this.bar = element("progress", { max: "100", "aria-labelledby": this.id });
     this.percent = element("span", { class: "percent" });
-    this.note = element("p", { class: "note" });
-    this.verdict = element("div", { class: "verdict", hidden: true });
-    this.fold = element("details", { toggle: () => this.#unfold() }, element("summary", {}, "Timeline and code"));
-    this.node = element(
-      "li",
-      { class: "job", "data-phase": "unknown", "data-job": job.id },
-      element(
-        "article",
-        { "aria-labelledby": title },
-        element(
-          "div",
-          { class: "head" },
-          this.title,
-          this.pill,
-          element(
-            "button",
-            { type: "button", class: "close", "aria-label": `Stop following ${short(job.id)}`, click: leave },
-            cross(),
-          ),
-        ),
-        element("div", { class: "progress" }, this.bar, this.percent),
-        this.note,
-        this.verdict,
-        this.fold,
-      ),
+    this.left = element("bdi", { class: "left" });
+    this.age = element("span", { class: "age" });
+    this.opener = element(
+      "button",
+      { type: "button", class: "opener", "aria-expanded": "false", click: () => this.#toggle() },
+      icon("M4 2l4 4-4 4"),
     );
+    this.closer = element(
+      "button",
+      { type: "button", class: "close", click: leave ?? (() => {}) },
+      icon("M2 2l8 8M10 2l-8 8"),
+    );
+    show(this.closer, leave !== null);
+    this.line = element(
+      "div",
+      { class: "line", click: (event) => this.#line && !event.target.closest("button") && this.#toggle() },
+      ...[this.title, this.pill, this.percent, this.left, this.age, this.bar, this.opener, this.closer],
+    );
+    this.article = element("article", { "aria-labelledby": this.id }, this.line);
+    this.node = element("li", { class: "job", "data-phase": "unknown", "data-job": job.id }, this.article);
   }
 
-  paint(now) {
+  /** Whether the card is one line of many, which the user opens, or stands open. */
+  set compact(compact) {
+    if (compact === this.#line) return;
+    this.#line = compact;
+    this.#arrange();
+  }
+
+  paint(now, away = null) {
     const { job } = this;
     if (this.node.dataset.phase !== job.phase) {
       this.node.dataset.phase = job.phase;
       this.pill.dataset.tone = TONES[job.phase] ?? "";
-      this.look();
+      this.#details?.look();
     }
-    say(this.pill, status(job));
+    this.node.toggleAttribute("data-away", away !== null && !job.ended);
+    say(this.pill, stateWord(job));
+    this.#call(job.name);
     if (job.state !== null) {
-      say(this.title.firstChild, spoken(job.state.operation).replace(/^Item /, "").replace(/^c/, "C"));
       this.bar.value = job.state.percentageComplete;
       say(this.percent, percent(job.state.percentageComplete));
     } else if (job.ended) {
       this.bar.value = 0;
     }
-    const note = job.ended ? this.#ending() : this.#outlook(now);
-    say(this.note, note);
-    show(this.note, note !== "");
-    if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
-    show(this.verdict, job.ended);
-    this.#painted.phase = job.phase;
-    if (this.#details !== null) this.#paintDetails();
+    const age = job.age(now);
+    say(this.age, age === null ? "" : duration(Math.floor(age / 1000) * 1000));
+    say(this.left, this.#outlook(now, away));
+    if (this.#shown) this.#details.paint(now, away);
   }
 
+  /** Open the details and what is folded in them. */
   open() {
-    this.fold.open = true;
+    this.#open = true;
+    this.#arrange();
+    this.#details.unfold();
   }
 
-  /** Refresh the callbacks, if the details are open. An unknown job has none. */
+  get isOpen() {
+    return this.#open;
+  }
+
+  /** Refresh the callbacks, if they are shown. */
   look() {
-    if (this.job.phase !== "gone") this.#details?.callbacks.look();
+    this.#details?.look();
   }
 
-  #outlook(now) {
-    const { job } = this;
-    if (job.state === null) return "";
-    const facts = [job.state.statusDescription, `running for ${duration(Math.floor(job.age(now) / 1000) * 1000)}`];
-    const remaining = timeLeft(job.samples, now);
-    if (job.state.percentageComplete === 100) facts.push("all copied, waiting for the final status");
-    else if (remaining !== null) facts.push(left(remaining));
-    return facts.filter(Boolean).join(" · ");
+  get #shown() {
+    return this.#open || this.#line === false;
   }
 
-  #ending() {
-    const { job } = this;
-    if (job.state === null) return "";
-    return `${moment(Date.parse(job.state.at))} · ${job.phase === "gone" ? "last seen" : `took ${duration(job.age(0))}`}`;
+  #toggle() {
+    this.#open = !this.#open;
+    this.#arrange();
+    this.node.dispatchEvent(new CustomEvent("turned", { bubbles: true }));
   }
 
-  #unfold() {
-    if (!this.fold.open || this.#details !== null) return;
-    const { id } = this.job;
-    const timeline = element("ol", { class: "timeline" });
-    const callbacks = new Callbacks(id, this.operator);
-    const result = element("div", { class: "result", hidden: true });
-    this.#details = { timeline, callbacks, result };
-    this.fold.append(
-      element(
-        "div",
-        { class: "details" },
-        element("section", {}, element("h4", {}, "Timeline"), timeline),
-        element(
-          "section",
-          { class: "same" },
-          element("h4", {}, "Follow this job in code"),
-          tabs(`lines-${id}`, "Language", [
-            ["curl", () => code(curl(id), "the curl command")],
-            ["JavaScript", () => code(browser(id), "the JavaScript code")],
-            ["Python", () => code(python(id), "the Python code")],
-          ]),
-          result,
-        ),
-        callbacks.node,
-      ),
-    );
-    this.#paintDetails();
-    this.look();
-  }
-
-  #paintDetails() {
-    const { changes, phase, state } = this.job;
-    const { result } = this.#details;
-    if (result.hidden && phase === "completed" && state.resource) {
-      const line = code(read(state.resource), "the command that reads the new item");
-      result.append(element("h4", {}, "Read the new item"), line);
-      show(result, true);
+  #arrange() {
+    this.node.toggleAttribute("data-line", this.#line === true);
+    this.node.toggleAttribute("data-open", this.#shown);
+    show(this.opener, this.#line === true);
+    this.opener.setAttribute("aria-expanded", String(this.#shown));
+    if (this.#shown && this.#details === null) {
+      this.#details = new Details(this.job, this.operator, `${this.id}-details`, this.actions());
+      this.article.append(this.#details.node);
+      this.opener.setAttribute("aria-controls", this.#details.node.id);
     }
-    if (this.#painted.changes === changes && this.#painted.length === changes.length) return;
-    this.#painted.changes = changes;
-    this.#painted.length = changes.length;
-    const rows = changes.map((change, place) =>
-      element(
-        "li",
-        { "data-status": change.status },
-        element("strong", {}, spoken(change.status)),
-        element("span", { class: "at" }, percent(change.percentage)),
-        element(
-          "time",
-          { datetime: new Date(change.at).toISOString() },
-          moment(change.at) + (place === 0 ? "" : `, after ${duration(change.at - changes[place - 1].at)}`),
-        ),
-      ),
-    );
-    this.#details.timeline.replaceChildren(
-      ...(rows.length > 0 ? rows : [element("li", { class: "none" }, "No events yet.")]),
-    );
+    if (this.#details !== null) show(this.#details.node, this.#shown);
   }
-}
 
-function status({ phase, state }) {
-  if (phase === "gone") return "Unknown";
-  return state === null ? "Connecting" : spoken(state.status);
-}
-
-function verdict({ phase, state }) {
-  if (phase === "gone") {
-    return [
-      element("h4", {}, "Unknown job"),
-      element(
-        "p",
-        {},
-        "Its id is wrong or incomplete, or the job ended so long ago that it was deleted. ",
-        `This page asks only the gateway at ${BASE}.`,
-      ),
-    ];
+  #call(name) {
+    if (this.closer.title !== "" && this.name.textContent === name) return;
+    say(this.name, name);
+    this.title.title = name;
+    this.closer.title = `Stop following ${name}`;
+    this.closer.setAttribute("aria-label", this.closer.title);
+    this.opener.setAttribute("aria-label", `Details of ${name}`);
   }
-  if (phase === "completed") {
-    const leftOut = state.error ? [element("h4", {}, "What was left out"), ...reasons(state.error)] : [];
-    return [element("h4", {}, "The new item"), element("p", {}, ...item(state)), ...leftOut];
+
+  /** The time left; on a closed line also why it failed or does not move. */
+  #outlook(now, away) {
+    const { state, phase, samples, ended } = this.job;
+    if (!this.#shown) {
+      if (away !== null && !ended) return "not connected";
+      if (phase === "failed") return state.error.message;
+      if (state?.trouble && !ended) return troubleWords(state.trouble, now);
+    }
+    if (state === null || ended) return "";
+    if (state.percentageComplete === 100) return "all copied, waiting for the final status";
+    const remaining = timeLeft(samples, now);
+    return remaining === null ? "" : left(remaining);
   }
-  const { error } = state;
-  const heading =
-    error.origin === "gateway"
-      ? "The gateway lost track of the copy"
-      : `The copy ${CANCELLED.includes(state.status) ? "was cancelled" : "failed"}`;
-  return [
-    element("h4", {}, heading),
-    ...reasons(error),
-    element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(error)),
-  ];
-}
-
-function item({ resource, resourceId }) {
-  if (resource) return [element("code", { class: "resource" }, resource)];
-  if (!resourceId) return ["Upstream did not name the new item. Look in the target folder."];
-  return ["Its id is ", element("code", { class: "resource" }, resourceId), "; upstream did not name its drive."];
-}
-
-function reasons(error) {
-  const details = (error.details ?? []).map((detail) =>
-    element(
-      "li",
-      {},
-      [detail.message, detail.target].filter(Boolean).join(": "),
-      " ",
-      detail.code ? element("code", {}, detail.code) : null,
-    ),
-  );
-  return [
-    element("p", { class: "message" }, error.message, " ", element("code", {}, error.code)),
-    details.length > 0 ? element("ul", {}, ...details) : "",
-  ];
-}
-
-export function idOf(id) {
-  return element("code", { title: id }, short(id));
-}
-
-function cross() {
-  const shape = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  shape.setAttribute("viewBox", "0 0 12 12");
-  shape.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", "M2 2l8 8M10 2l-8 8");
-  shape.append(path);
-  return shape;
 }

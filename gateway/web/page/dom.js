@@ -1,5 +1,7 @@
 // Create and change elements, without ever turning a string into markup.
 
+const SVG = "http://www.w3.org/2000/svg";
+
 export function element(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -8,6 +10,23 @@ export function element(name, attributes = {}, ...children) {
   }
   node.append(...children.filter((child) => child !== null));
   return node;
+}
+
+export function shape(name, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+/** An icon of 12 by 12 units, drawn by one path; its button carries the name. */
+export function icon(path) {
+  return shape("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, shape("path", { d: path }));
+}
+
+/** A text of upstream's or a caller's. It may run from right to left and must not turn the words around it. */
+export function foreign(text) {
+  return element("bdi", {}, text);
 }
 
 /** Set a node's text if it differs: 200 cards are checked every second, and few of them change. */
@@ -19,22 +38,29 @@ export function show(node, shown) {
   if (node.hidden === shown) node.hidden = !shown;
 }
 
-/** Code with a copy button. Browsers offer no clipboard to pages over http, except from localhost: then without it. */
-export function code(text, label) {
-  const pre = element("pre", {}, element("code", {}, text));
-  if (!navigator.clipboard) return element("div", { class: "code" }, pre);
-  const button = element("button", { type: "button", class: "copy", "aria-label": `Copy: ${label}` }, "Copy");
+/**
+ * A button that puts a text on the clipboard. `label` says which text; `otherwise` is selected where that is refused.
+ * Browsers offer no clipboard to pages over http, except from localhost: then null.
+ */
+export function clipboard(text, label, words, otherwise) {
+  if (!navigator.clipboard) return null;
+  const button = element("button", { type: "button", class: "clip", "aria-label": `${words}: ${label}` }, words);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
-      say(button, "Copied");
+      say(button, "In the clipboard");
     } catch {
-      getSelection().selectAllChildren(pre);
+      getSelection().selectAllChildren(otherwise);
       say(button, "Selected");
     }
-    setTimeout(() => say(button, "Copy"), 2000);
+    setTimeout(() => say(button, words), 2000);
   });
-  return element("div", { class: "code" }, pre, button);
+  return button;
+}
+
+export function code(text, label) {
+  const pre = element("pre", {}, element("code", {}, text));
+  return element("div", { class: "code" }, pre, clipboard(text, label, "To clipboard", pre));
 }
 
 /** Tabs by the ARIA practices: arrow keys move, Tab leaves. `parts` are [title, make]; a panel is built when shown. */

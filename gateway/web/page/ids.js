@@ -30,3 +30,8 @@ export function toFragment(ids) {
 export function short(id) {
   return `${id.slice(0, 4)}…${id.slice(-4)}`;
 }
+
+/** Whether a word is a URL of Graph's own monitors: by its path, or by the credential in its query. */
+export function isMonitor(word) {
+  return /^https:\/\/[^/\s]+(?=\/)\S*(?:\/monitor\/|\/operations[/(]|[?&](?:tempauth|sig)=)/i.test(word);
+}

@@ -1,13 +1,17 @@
 // A job's state as its events report it, and estimates from it. No DOM, no network, no clock of its own.
 
+import { short } from "./ids.js";
+import { COMPLETED } from "./words.js";
+
 const SAMPLES = 12;
+const MOST_POINTS = 512;
 const LEAST_SPAN = 1000; // ms
 const LEAST_SILENCE = 10_000; // ms
 
 export class Job {
   /**
-   * `seq` is the number of the newest event; `changes` are the changes of status; `phase` is unknown, running, completed,
-   * failed or gone.
+   * `seq` is the number of the newest event; `changes` are the changes of status; `points` are the percentages over
+   * time, `{at, percentage}`; `phase` is unknown, running, completed, failed, stopped (by request) or gone.
    */
   constructor(id) {
     this.id = id;
@@ -15,6 +19,7 @@ export class Job {
     this.phase = "unknown";
     this.state = null;
     this.changes = [];
+    this.points = [];
     this.samples = [];
   }
 
@@ -22,11 +27,17 @@ export class Job {
     return this.phase !== "unknown" && this.phase !== "running";
   }
 
+  get name() {
+    return this.state?.label ?? `Copy ${short(this.id)}`;
+  }
+
   /** Apply an event: its name, its number in the job's log, and its state. */
   take(name, seq, state) {
-    if (seq <= this.seq) this.changes = []; // the log is replayed from its start, so the timeline is rebuilt
+    if (seq <= this.seq) {
+      this.changes = []; // the log is replayed from its start, so timeline and curve are rebuilt
+      this.points = [];
+    }
     this.seq = seq;
-    this.phase = name === "progress" ? "running" : name;
     const at = Date.parse(state.at);
     if (this.changes.at(-1)?.status !== state.status) {
       this.changes.push({ status: state.status, at, percentage: state.percentageComplete });
@@ -35,7 +46,16 @@ export class Job {
     if (this.samples.at(-1)?.percentage !== state.percentageComplete) {
       this.samples = [...this.samples.slice(1 - SAMPLES), { at, percentage: state.percentageComplete }];
     }
+    this.points.push({ at, percentage: state.percentageComplete });
+    if (this.points.length > MOST_POINTS) this.points = this.points.filter((_, place) => place % 2 === 0);
+    this.know(state, name);
+  }
+
+  /** Take a state without its place in the log, as a list has it. `event` is progress, completed or failed. */
+  know(state, event = eventOf(state)) {
+    const stopped = state.error?.code === "watchStopped" && state.error.origin === "gateway";
     this.state = state;
+    this.phase = stopped ? "stopped" : event === "progress" ? "running" : event;
   }
 
   /** The gateway does not know the job, or no longer does. The last state seen is kept. */
@@ -51,22 +71,29 @@ export class Job {
   }
 }
 
+function eventOf({ status, error }) {
+  if (COMPLETED.includes(status)) return "completed";
+  return error ? "failed" : "progress";
+}
+
 /**
- * Estimated milliseconds until 100 %, at the rate of the newest samples. null where the estimate would be a guess: with
- * fewer than three samples, with all samples within a second, or when the percentage has stood still for much longer
- * than between any two samples.
+ * The least and the most milliseconds until 100 %: at the rate of the newest samples, and of either half of them. null
+ * where the estimate would be a guess: with fewer than three samples, with all samples within a second, or when the
+ * percentage has stood still for much longer than between any two samples.
  */
 export function timeLeft(samples, now) {
   if (samples.length < 3) return null;
   const first = samples[0];
+  const middle = samples[Math.floor(samples.length / 2)];
   const last = samples.at(-1);
-  const span = last.at - first.at;
-  const rate = (last.percentage - first.percentage) / span;
-  if (span < LEAST_SPAN || !(rate > 0)) return null;
+  const rate = (from, to) => (to.percentage - from.percentage) / (to.at - from.at);
+  if (last.at - first.at < LEAST_SPAN || !(rate(first, last) > 0)) return null;
   const silence = Math.max(now - last.at, 0);
   const longest = Math.max(...samples.slice(1).map((sample, before) => sample.at - samples[before].at));
   if (silence > Math.max(3 * longest, LEAST_SILENCE)) return null;
-  return Math.max((100 - last.percentage) / rate - silence, 0);
+  const rates = [rate(first, last), rate(first, middle), rate(middle, last)].filter((one) => one > 0 && one < Infinity);
+  const until = (one) => Math.max((100 - last.percentage) / one - silence, 0);
+  return [until(Math.max(...rates)), until(Math.min(...rates))];
 }
 
 /** The gateway's time, estimated from its events: this computer's own clock may be wrong. */

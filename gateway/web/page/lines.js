@@ -3,7 +3,8 @@
 /** The gateway's URL, with a slash at the end: the page is at its root. */
 export const BASE = new URL(".", location.href).href;
 
-export const eventsUrl = (id) => `${BASE}jobs/${id}/events`;
+export const jobUrl = (id) => `${BASE}jobs/${id}`;
+export const eventsUrl = (id) => `${jobUrl(id)}/events`;
 
 export function curl(id) {
   return `curl -N ${quoted(eventsUrl(id))}`;

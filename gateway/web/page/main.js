@@ -1,15 +1,19 @@
-// The page: the followed jobs, the one stream that they share, and the rendering.
+// The page: the followed jobs, the address that names them, and the way to the operator's view.
 
+import { AllJobs } from "./alljobs.js";
+import { Board } from "./board.js";
 import { Card } from "./card.js";
 import { code, say, show } from "./dom.js";
-import { fromFragment, parse, short, toFragment } from "./ids.js";
+import { fromFragment, isMonitor, parse, toFragment } from "./ids.js";
 import { GatewayClock, Job } from "./job.js";
-import { BASE, firstCopy } from "./lines.js";
-import { AllJobs, Operator } from "./operator.js";
-import { Stream } from "./stream.js";
-import { count, percent, spoken } from "./words.js";
+import { firstCopy } from "./lines.js";
+import { Operator } from "./operator.js";
+import { paintSummary, title } from "./summary.js";
+import { Tools } from "./tools.js";
+import { count, stateWord } from "./words.js";
 
 const MOST_JOBS = 200; // running jobs; the gateway's limit for one stream
+const MOST_CARDS = 5; // jobs that stand open; more are one line each
 const ANNOUNCED_SINGLY = 3; // jobs that end in one frame and are announced by name
 const CONNECTIONS = {
   idle: "",
@@ -20,44 +24,42 @@ const CONNECTIONS = {
   ended: "Ended",
   refused: "The gateway refuses these ids",
 };
+const AWAY = ["reconnecting", "busy"];
 
 const at = (id) => document.getElementById(id);
 const clock = new GatewayClock();
 const operator = new Operator();
-const cards = new Map(); // by job id, in display order
-
-const stream = new Stream(BASE, {
-  event(job, name, seq, state) {
-    clock.hear(state.at, Date.now());
-    job.take(name, seq, state);
-    changed(job);
-  },
-  lost(jobs) {
-    for (const job of jobs) {
-      job.lose();
-      changed(job);
-    }
-  },
-  connection,
+const board = new Board(clock, {
+  painted,
+  connected: (word, before) => isOperator() || connected(word, before),
+});
+const { cards } = board;
+const tools = new Tools(at("tools"), { changed: () => board.paintSoon() });
+const allJobs = new AllJobs(operator, clock, {
+  follow,
+  changed: () => cards.forEach((card) => card.look()),
+  connected: (word, before) => isOperator() && connected(word, before),
 });
 
 // Followed jobs
 
 /** Follow more jobs and add them to the page's address. Returns how many were beyond the limit and not added. */
 function follow(ids, { focus = false } = {}) {
-  const room = MOST_JOBS - running().length;
+  const room = MOST_JOBS - board.running.length;
   const added = ids.filter((id) => !cards.has(id));
   const taken = added.slice(0, Math.max(room, 0));
   const before = [...cards];
   cards.clear();
-  for (const id of taken) cards.set(id, new Card(new Job(id), operator, () => leave(id)));
+  for (const id of taken) cards.set(id, new Card(new Job(id), operator, { leave: () => leave(id) }));
   at("jobs").prepend(...[...cards.values()].map((card) => card.node));
   for (const [id, card] of before) cards.set(id, card);
+  if (isOperator()) history.pushState(null, "", address()); // the way back leads to the list
   if (taken.length > 0) settle();
+  turn();
   if (cards.size === 1) cards.values().next().value.open();
   if (taken.length > 1) announce(`Following ${count(taken.length, "copy", "copies")}`);
   if (focus) {
-    paint(); // a hidden element takes no focus
+    board.paint(); // a hidden element takes no focus
     cards.get(ids[0])?.title.focus();
   }
   return added.length - taken.length;
@@ -80,115 +82,93 @@ function drop(ids) {
 
 /** After the set of jobs changed: update the address, reopen the stream from each job's position, and render. */
 function settle() {
-  const fragment = toFragment([...cards.keys()]);
-  if (location.hash !== fragment) history.replaceState(null, "", fragment || location.pathname + location.search);
-  stream.open(running());
-  paintSoon(...cards.values());
+  at("to-jobs").href = toFragment([...cards.keys()]) || "#"; // without a fragment it would load the page anew
+  if (!isOperator() && location.hash !== toFragment([...cards.keys()])) history.replaceState(null, "", address());
+  for (const card of cards.values()) card.compact = cards.size > MOST_CARDS;
+  board.stream.open(board.running);
+  board.paintSoon(...cards.values());
 }
 
-function running() {
-  return [...cards.values()].map((card) => card.job).filter((job) => !job.ended);
+function address() {
+  return toFragment([...cards.keys()]) || location.pathname + location.search;
+}
+
+function isOperator() {
+  return location.hash === "#operator";
 }
 
 function fromAddress() {
+  turn();
+  if (isOperator()) return;
   const wanted = fromFragment(location.hash);
   drop([...cards.keys()].filter((id) => !wanted.includes(id)));
-  complain(wanted, follow(wanted), []);
+  complain(follow(wanted), []);
 }
 
-function complain(ids, excess, strange) {
-  const problems = [];
+/** Show the view that the address names. */
+function turn() {
+  const isAll = isOperator();
+  show(at("jobs-view"), !isAll);
+  show(at("operator-view"), isAll);
+  for (const [id, isHere] of [["to-jobs", !isAll], ["to-operator", isAll]]) {
+    if (isHere) at(id).setAttribute("aria-current", "page");
+    else at(id).removeAttribute("aria-current");
+  }
+  allJobs.shown = isAll;
+  const word = isAll ? allJobs.connection : board.connection;
+  connected(word, word);
+  board.paintSoon();
+}
+
+function complain(excess, words, ...problems) {
+  const strange = words.filter((word) => !isMonitor(word));
+  if (strange.length < words.length) {
+    problems.push(
+      "That is Graph’s own monitor URL, a secret that this page does not follow. Take the job’s URL from the gateway’s " +
+        "response, or have the operator watch the monitor URL.",
+    );
+  }
   if (strange.length > 0) {
     const some = strange.slice(0, 3).map((word) => `“${word.length > 40 ? `${word.slice(0, 40)}…` : word}”`);
     const others = strange.length > 3 ? " and others" : "";
     problems.push(`No job in ${some.join(", ")}${others}: a job’s URL ends in /jobs/ and its id.`);
   }
   if (excess > 0) problems.push(`One stream carries at most ${MOST_JOBS} running jobs; ${excess} not added.`);
-  if (ids.length === 0 && strange.length === 0) problems.push("Paste a job’s URL or its id first.");
   say(at("follow-problem"), problems.join(" "));
   at("follow").toggleAttribute("aria-invalid", problems.length > 0);
 }
 
-// Rendering: at most once a frame, and only the cards that changed
+// Rendering
 
-const dirty = new Set();
-const justEnded = [];
-let due = false;
-
-function changed(job) {
-  if (job.ended) justEnded.push(job);
-  paintSoon(cards.get(job.id));
-}
-
-function paintSoon(...some) {
-  for (const card of some) dirty.add(card);
-  if (due) return;
-  due = true;
-  if (document.hidden) setTimeout(paint, 250); // a hidden tab gets no frames, but its title still changes
-  else requestAnimationFrame(paint);
-}
-
-function paint() {
-  due = false;
-  const now = clock.now(Date.now());
-  for (const card of dirty) card?.paint(now);
-  dirty.clear();
-  if (justEnded.length > 0) {
-    const ended = justEnded.splice(0);
+function painted(ended) {
+  if (ended.length > 0) {
     if (ended.length > ANNOUNCED_SINGLY) announce(`${ended.length} copies ended`);
-    else announce(ended.map((job) => `Copy ${short(job.id)}: ${spoken(job.state?.status ?? "unknown")}`).join(". "));
-    if (running().length === 0) stop();
+    else announce(ended.map((job) => `${job.name}: ${stateWord(job)}`).join(". "));
+    if (board.running.length === 0) {
+      board.stream.close();
+      board.connect("ended");
+    }
   }
-  paintSummary();
-}
-
-function stop() {
-  stream.close();
-  connection("ended");
-}
-
-function paintSummary() {
-  const jobs = [...cards.values()].map((card) => card.job);
+  const { jobs } = board;
   show(at("welcome"), jobs.length === 0);
   show(at("jobs"), jobs.length > 0);
   show(at("summary"), jobs.length > 1);
-  if (jobs.length === 0) {
-    document.title = "Copy gateway";
-    connection("idle");
-    return;
-  }
-  const phases = Map.groupBy(jobs, (job) => job.phase);
-  const inPhase = (phase) => phases.get(phase)?.length ?? 0;
-  const percentages = jobs.map((job) => (job.ended ? 100 : (job.state?.percentageComplete ?? 0)));
-  const overall = percentages.reduce((sum, value) => sum + value, 0) / jobs.length;
-  const parts = [
-    [inPhase("running") + inPhase("unknown"), "running"],
-    [inPhase("completed"), "completed"],
-    [inPhase("failed"), "failed"],
-    [inPhase("gone"), "unknown"],
-  ].filter(([number]) => number > 0);
-  const counts = parts.map(([number, word]) => `${number} ${word}`).join(" · ");
-  say(at("summary-words"), `${count(jobs.length, "copy", "copies")}: ${counts}`);
-  at("summary-bar").value = overall;
+  show(at("tools"), jobs.length > MOST_CARDS);
+  if (jobs.length === 0) board.connect("idle");
+  else paintSummary(at("summary-words"), at("summary-bar"), jobs);
+  tools.arrange(at("jobs"), [...cards.values()], jobs.length > MOST_CARDS);
   show(at("summary-tidy"), jobs.some((job) => job.ended) && jobs.some((job) => !job.ended));
-  const title = jobs.every((job) => job.ended) ? outcome(jobs, counts) : percent(Math.round(overall));
-  document.title = `${title} · Copy gateway`;
+  const page = isOperator() ? "All jobs · " : jobs.length === 0 ? "" : `${title(jobs)} · `;
+  document.title = `${page}Copy gateway`;
 }
 
-function outcome(jobs, counts) {
-  if (jobs.length > 1) return counts;
-  return jobs[0].phase === "gone" ? "Unknown job" : spoken(jobs[0].state.status);
-}
-
-function connection(state) {
-  const words = CONNECTIONS[state];
-  if (at("connection").dataset.state === state) return;
-  const before = at("connection").dataset.state;
-  at("connection").dataset.state = state;
-  show(at("connection"), state !== "idle");
-  say(at("connection-words"), words);
-  if (["reconnecting", "busy", "refused"].includes(state)) announce(words);
-  else if (state === "live" && ["reconnecting", "busy"].includes(before)) announce("Live again");
+function connected(word, before) {
+  at("connection").dataset.state = word;
+  show(at("connection"), word !== "idle");
+  say(at("connection-words"), CONNECTIONS[word]);
+  if (word === before) return;
+  if ([...AWAY, "refused"].includes(word)) announce(CONNECTIONS[word]);
+  else if (word === "live" && AWAY.includes(before)) announce("Live again");
 }
 
 function announce(words) {
@@ -200,13 +180,14 @@ function announce(words) {
 at("first-copy").append(code(firstCopy(), "the command that starts a copy"));
 at("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the fragment holds the followed jobs
-  at("follow").focus();
+  (isOperator() ? at("operator-title") : at("follow")).focus();
 });
 at("follow-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const { ids, strange } = parse(at("follow").value);
-  complain(ids, follow(ids, { focus: ids.length === 1 }), strange);
-  if (strange.length === 0) at("follow").value = "";
+  const none = ids.length + strange.length === 0 ? ["Paste a job’s URL or its id first."] : [];
+  complain(follow(ids, { focus: ids.length === 1 }), strange, ...none);
+  if (strange.every(isMonitor)) at("follow").value = "";
   if (ids.length !== 1 || strange.length > 0) at("follow").focus();
 });
 at("follow").addEventListener("keydown", (event) => {
@@ -218,18 +199,10 @@ at("summary-tidy").addEventListener("click", () => {
   drop([...cards.values()].filter((card) => card.job.ended).map((card) => card.job.id));
   at("follow").focus();
 });
-new AllJobs(operator, {
-  follow,
-  changed: () => cards.forEach((card) => card.look()),
-});
+at("jobs").addEventListener("turned", (event) => board.paintSoon(cards.get(event.target.dataset.job)));
 
 addEventListener("hashchange", fromAddress);
-addEventListener("online", () => stream.reopen());
-addEventListener("pagehide", () => stream.close()); // a page in the back/forward cache holds no stream
 addEventListener("pageshow", (event) => event.persisted && settle());
-document.addEventListener("visibilitychange", () => due && paint());
-setInterval(() => {
-  if (!document.hidden) paintSoon(...[...cards.values()].filter((card) => card.job.phase === "running"));
-}, 1000);
-
+show(at("main"), true);
 if (location.hash.length > 1) fromAddress();
+else turn();

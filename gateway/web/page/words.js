@@ -52,14 +52,42 @@ export function duration(ms) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** The estimated time left, rounded to the precision of an estimate. */
-export function left(ms) {
+/** The estimated time left, rounded to the precision of an estimate; a range where the estimates lie apart. */
+export function left([least, most]) {
+  const [low, high] = [rounded(least), rounded(most)];
+  if (most < 5000) return "a few seconds left";
+  if (low === high || most < 1.25 * least) return `about ${rounded((least + most) / 2)} left`;
+  const [number, unit] = low.split(" ");
+  return high.endsWith(unit) ? `${number} to ${high} left` : `${low} to ${high} left`;
+}
+
+function rounded(ms) {
   const seconds = ms / 1000;
-  if (seconds < 5) return "a few seconds left";
-  if (seconds < 55) return `about ${Math.ceil(seconds / 5) * 5} s left`;
-  if (seconds < 3300) return `about ${Math.max(Math.round(seconds / 60), 1)} min left`;
+  if (seconds < 55) return `${Math.max(Math.ceil(seconds / 5) * 5, 5)} s`;
+  if (seconds < 3300) return `${Math.max(Math.round(seconds / 60), 1)} min`;
   const hours = Math.max(Math.round(seconds / 3600), 1);
-  return `about ${hours} ${hours === 1 ? "hour" : "hours"} left`;
+  return `${hours} ${hours === 1 ? "hour" : "hours"}`;
+}
+
+const TROUBLES = {
+  throttled: "Graph throttles",
+  unreachable: "Graph gives no usable answer",
+  doubted: "Graph says that it does not know this copy; the gateway makes sure",
+};
+
+/** Why nothing moves, and when the gateway looks again. */
+export function troubleWords({ code, retryAt }, now) {
+  if (code === "tokenRequired") return "Graph wants a token; polling rests until the caller hands in a fresh one";
+  const words = TROUBLES[code] ?? spoken(code);
+  const wait = retryAt ? Date.parse(retryAt) - now : 0;
+  return wait > 0 ? `${words}; next look in ${duration(Math.ceil(wait / 1000) * 1000)}` : words;
+}
+
+/** The word for a job: its status, or what the page knows besides. */
+export function stateWord({ phase, state }) {
+  if (phase === "gone") return "Unknown";
+  if (phase === "stopped") return "Stopped";
+  return state === null ? "Connecting" : spoken(state.status);
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });

@@ -1,0 +1,153 @@
+// What a job's line opens into: the outlook, the ending, the curve, the timeline, code, and callbacks.
+
+import { Callbacks } from "./callbacks.js";
+import { Curve } from "./curve.js";
+import { clipboard, code, element, foreign, say, show, tabs } from "./dom.js";
+import { browser, curl, jobUrl, python, read } from "./lines.js";
+import { verdict } from "./verdict.js";
+import { duration, moment, percent, spoken, troubleWords } from "./words.js";
+
+export class Details {
+  #folded = null;
+  #painted = {};
+
+  /** `id` is unique in the page, for elements that name each other. `actions` are nodes for the operator. */
+  constructor(job, operator, id, actions) {
+    this.job = job;
+    this.operator = operator;
+    this.id = id;
+    this.described = element("bdi");
+    this.facts = element("span");
+    this.note = element("p", { class: "note" }, this.described, this.facts);
+    this.trouble = element("p", { class: "trouble", hidden: true });
+    this.verdict = element("div", { class: "verdict", hidden: true });
+    this.curve = new Curve();
+    this.fold = element("details", { toggle: () => this.#unfold() }, element("summary", {}, "Timeline and code"));
+    const shownId = element("code", {}, job.id);
+    this.node = element(
+      "div",
+      { class: "body", id },
+      ...[this.note, this.trouble, this.verdict, this.curve.node, this.fold],
+      element(
+        "p",
+        { class: "meta tools" },
+        shownId,
+        clipboard(jobUrl(job.id), "the job’s URL", "URL to clipboard", shownId),
+        ...actions,
+      ),
+    );
+  }
+
+  unfold() {
+    this.fold.open = true;
+  }
+
+  /** Refresh the callbacks, if they are shown. An unknown job has none. */
+  look() {
+    if (this.job.phase !== "gone") this.#folded?.callbacks.look();
+  }
+
+  paint(now, away) {
+    const { job } = this;
+    const described = (!job.ended && job.state?.statusDescription) || "";
+    const facts = job.ended ? this.#ending() : this.#outlook(now);
+    say(this.described, described);
+    say(this.facts, [described && facts && " · ", facts].join(""));
+    show(this.note, described + facts !== "");
+    const trouble = job.ended ? "" : this.#trouble(now, away);
+    say(this.trouble, trouble);
+    show(this.trouble, trouble !== "");
+    if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
+    show(this.verdict, job.ended);
+    show(this.fold, job.phase !== "gone");
+    this.#painted.phase = job.phase;
+    this.curve.paint(job.points, job.ended ? Date.parse(job.state?.at) : now);
+    if (this.#folded !== null) this.#paintFolded();
+  }
+
+  #outlook(now) {
+    const { job } = this;
+    if (job.state === null) return "";
+    const change = now - Date.parse(job.state.at);
+    const facts = [];
+    if (job.age(now) !== null) facts.push(`running for ${seconds(job.age(now))}`);
+    if (change >= 1000) facts.push(`last change ${seconds(change)} ago`);
+    return facts.join(" · ");
+  }
+
+  #trouble(now, away) {
+    if (away !== null) return `Not connected since ${moment(away)}. The copy goes on; this is what was seen last.`;
+    return this.job.state?.trouble ? `${troubleWords(this.job.state.trouble, now)}.` : "";
+  }
+
+  #ending() {
+    const { job } = this;
+    if (job.state === null) return "";
+    const at = moment(Date.parse(job.state.at));
+    if (job.phase === "gone") return `${at} · last seen`;
+    return job.age(0) === null ? at : `${at} · took ${duration(job.age(0))}`;
+  }
+
+  #unfold() {
+    if (!this.fold.open || this.#folded !== null) return;
+    const { id } = this.job;
+    const timeline = element("ol", { class: "timeline" });
+    const callbacks = new Callbacks(id, this.operator);
+    const result = element("div", { class: "result", hidden: true });
+    this.#folded = { timeline, callbacks, result };
+    this.fold.append(
+      element(
+        "div",
+        { class: "details" },
+        element("section", {}, element("h4", {}, "Timeline"), timeline),
+        element(
+          "section",
+          { class: "same" },
+          element("h4", {}, "Follow this job in code"),
+          tabs(`${this.id}-lines`, "Language", [
+            ["curl", () => code(curl(id), "the curl command")],
+            ["JavaScript", () => code(browser(id), "the JavaScript code")],
+            ["Python", () => code(python(id), "the Python code")],
+          ]),
+          result,
+        ),
+        callbacks.node,
+      ),
+    );
+    this.#paintFolded();
+    this.look();
+  }
+
+  #paintFolded() {
+    const { changes, phase, state } = this.job;
+    const { result } = this.#folded;
+    if (result.hidden && phase === "completed" && state.resource) {
+      const line = code(read(state.resource), "the command that reads the new item");
+      result.append(element("h4", {}, "Read the new item"), line);
+      show(result, true);
+    }
+    if (this.#painted.changes === changes && this.#painted.length === changes.length) return;
+    this.#painted.changes = changes;
+    this.#painted.length = changes.length;
+    const rows = changes.map((change, place) =>
+      element(
+        "li",
+        { "data-status": change.status },
+        element("strong", {}, foreign(spoken(change.status))),
+        element("span", { class: "at" }, percent(change.percentage)),
+        element(
+          "time",
+          { datetime: new Date(change.at).toISOString() },
+          moment(change.at) + (place === 0 ? "" : `, after ${duration(change.at - changes[place - 1].at)}`),
+        ),
+      ),
+    );
+    this.#folded.timeline.replaceChildren(
+      ...(rows.length > 0 ? rows : [element("li", { class: "none" }, "No events yet.")]),
+    );
+  }
+}
+
+function seconds(ms) {
+  return duration(Math.floor(ms / 1000) * 1000);
+}
