@@ -268,7 +268,7 @@ class Gateway:
                 ),
                 CallbackRoutes(store, parts.callbacks, access, runtime),
                 ServiceRoutes(store, parts.tails, runtime.metrics, public_url),
-                Page(),
+                Page(is_simulated=settings.upstream_url.startswith("http:")),  # http is for loopback only
             )
         )
         runtime.metrics.know_routes(routes.names(self._starlette.routes))

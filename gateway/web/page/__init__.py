@@ -16,6 +16,7 @@ from gateway.core.errors import NOT_FOUND, GatewayError
 
 PAGE = "index.html"
 FOLLOW = "follow.js"
+SIMULATED = b'<body data-upstream="simulated">'
 TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 PARTS = (
     "alljobs.js",
@@ -23,6 +24,7 @@ PARTS = (
     "callbacks.js",
     "card.js",
     "curve.js",
+    "demo.js",
     "details.js",
     "dom.js",
     "icon.svg",
@@ -30,6 +32,7 @@ PARTS = (
     "job.js",
     "lines.js",
     "main.js",
+    "notify.js",
     "operator.js",
     "stream.js",
     "style.css",
@@ -52,9 +55,12 @@ _SHARED_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 
 
 class Page:
-    def __init__(self) -> None:
+    def __init__(self, *, is_simulated: bool) -> None:
+        """With `is_simulated` the page offers demo copies, which Graph itself would refuse."""
         folder = files(__name__)
         self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, FOLLOW, *PARTS)}
+        if is_simulated:
+            self._contents[PAGE] = self._contents[PAGE].replace(b"<body>", SIMULATED)
 
     async def page(self, _request: Request) -> Response:
         return self._answer(PAGE)

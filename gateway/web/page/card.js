@@ -4,7 +4,7 @@
 import { Details } from "./details.js";
 import { element, icon, say, show } from "./dom.js";
 import { timeLeft } from "./job.js";
-import { duration, left, percent, stateWord, troubleWords } from "./words.js";
+import { duration, left, moment, percent, stateWord, troubleWords } from "./words.js";
 
 const TONES = { unknown: "calm", completed: "good", failed: "bad", stopped: "calm", gone: "calm" };
 let made = 0;
@@ -71,7 +71,7 @@ export class Card {
       this.bar.value = 0;
     }
     const age = job.age(now);
-    say(this.age, age === null ? "" : duration(Math.floor(age / 1000) * 1000));
+    say(this.age, age === null ? this.#seen() : duration(Math.floor(age / 1000) * 1000));
     say(this.left, this.#outlook(now, away));
     if (this.#shown) this.#details.paint(now, away);
   }
@@ -124,6 +124,11 @@ export class Card {
     this.opener.setAttribute("aria-label", `Details of ${name}`);
   }
 
+  /** When the state was seen, of a job whose log was not read: a list has ended jobs without their start. */
+  #seen() {
+    return this.job.state === null ? "" : moment(Date.parse(this.job.state.at));
+  }
+
   /** The time left; on a closed line also why it failed or does not move. */
   #outlook(now, away) {
     const { state, phase, samples, ended } = this.job;
@@ -135,6 +140,6 @@ export class Card {
     if (state === null || ended) return "";
     if (state.percentageComplete === 100) return "all copied, waiting for the final status";
     const remaining = timeLeft(samples, now);
-    return remaining === null ? "" : left(remaining);
+    return remaining === null || remaining[1] === 0 ? "" : left(remaining); // overdue: nobody knows
   }
 }

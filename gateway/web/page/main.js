@@ -3,10 +3,12 @@
 import { AllJobs } from "./alljobs.js";
 import { Board } from "./board.js";
 import { Card } from "./card.js";
+import { offerDemo } from "./demo.js";
 import { code, say, show } from "./dom.js";
 import { fromFragment, isMonitor, parse, toFragment } from "./ids.js";
 import { GatewayClock, Job } from "./job.js";
 import { firstCopy } from "./lines.js";
+import { Notifier } from "./notify.js";
 import { Operator } from "./operator.js";
 import { paintSummary, title } from "./summary.js";
 import { Tools } from "./tools.js";
@@ -35,6 +37,7 @@ const board = new Board(clock, {
 });
 const { cards } = board;
 const tools = new Tools(at("tools"), { changed: () => board.paintSoon() });
+const notifier = new Notifier(at("notify"));
 const allJobs = new AllJobs(operator, clock, {
   follow,
   changed: () => cards.forEach((card) => card.look()),
@@ -142,6 +145,7 @@ function complain(excess, words, ...problems) {
 
 function painted(ended) {
   if (ended.length > 0) {
+    notifier.tell(ended);
     if (ended.length > ANNOUNCED_SINGLY) announce(`${ended.length} copies ended`);
     else announce(ended.map((job) => `${job.name}: ${stateWord(job)}`).join(". "));
     if (board.running.length === 0) {
@@ -154,6 +158,7 @@ function painted(ended) {
   show(at("jobs"), jobs.length > 0);
   show(at("summary"), jobs.length > 1);
   show(at("tools"), jobs.length > MOST_CARDS);
+  notifier.offer(board.running.length > 0);
   if (jobs.length === 0) board.connect("idle");
   else paintSummary(at("summary-words"), at("summary-bar"), jobs);
   tools.arrange(at("jobs"), [...cards.values()], jobs.length > MOST_CARDS);
@@ -178,6 +183,7 @@ function announce(words) {
 // Events of the user and the browser
 
 at("first-copy").append(code(firstCopy(), "the command that starts a copy"));
+if (document.body.dataset.upstream === "simulated") offerDemo(at("demo"), follow);
 at("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the fragment holds the followed jobs
   (isOperator() ? at("operator-title") : at("follow")).focus();
