@@ -222,9 +222,9 @@ export class AllJobs {
   #actions(job) {
     const problem = element("span", { class: "problem", role: "alert" });
     const press = () => this.#stop(job, stop, problem);
-    const stop = element("button", { type: "button", click: press }, "Stop watching");
+    const stop = element("button", { type: "button", class: "stop", click: press }, "Stop watching");
     const follow = () => this.follow([job.id], { focus: true });
-    return [element("button", { type: "button", click: follow }, "Follow"), job.ended ? "" : stop, problem];
+    return [element("button", { type: "button", click: follow }, "Follow"), stop, problem];
   }
 
   /** The first press asks, since there is no way back; the second stops. */

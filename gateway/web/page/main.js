@@ -209,6 +209,7 @@ at("jobs").addEventListener("turned", (event) => board.paintSoon(cards.get(event
 
 addEventListener("hashchange", fromAddress);
 addEventListener("pageshow", (event) => event.persisted && settle());
+show(at("unscripted"), false);
 show(at("main"), true);
 if (location.hash.length > 1) fromAddress();
 else turn();

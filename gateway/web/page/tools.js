@@ -29,8 +29,10 @@ export class Tools {
       element("option", { value, selected: value === sort }, name),
     );
     this.sort = element("select", { "aria-label": "Sort", change: changed }, ...sorts);
+    this.nothing = element("p", { class: "hint", role: "status" });
     if (filters) node.append(this.filters);
-    node.append(element("label", { for: id, class: "unseen" }, "Search by name or id"), this.search, this.sort);
+    const label = element("label", { for: id, class: "unseen" }, "Search by name or id");
+    node.append(label, this.search, this.sort, this.nothing);
   }
 
   /**
@@ -45,6 +47,8 @@ export class Tools {
       const isShown = !isOn || (found && (this.#group === "all" || group(job) === this.#group));
       show(node, isShown);
     }
+    const isEmpty = isOn && cards.length > 0 && cards.every(({ node }) => node.hidden);
+    say(this.nothing, isEmpty ? "No job here matches." : "");
     const [, compare] = SORTS[isOn ? this.sort.value : "added"];
     order(list, cards.toSorted((one, other) => compare(one.job, other.job)));
   }
