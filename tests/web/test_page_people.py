@@ -288,11 +288,19 @@ async def test_with_a_keyboard_alone(tmp_path: Path, browser: Browser) -> None:
         await expect(card(page, jobs[0]).get_by_role("heading", level=3)).to_be_focused()
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(NARROW, "light"), (WIDE, "dark")])
-async def test_it_is_accessible_and_fits(tmp_path: Path, browser: Browser, size: ViewportSize, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "scheme", "forced"), [(NARROW, "light", "none"), (WIDE, "dark", "none"), (WIDE, "light", "active")]
+)
+async def test_it_is_accessible_and_fits(
+    tmp_path: Path, browser: Browser, size: ViewportSize, scheme: str, forced: str
+) -> None:
     """No finding of axe, and nothing to scroll sideways: empty, with every kind of job, opened, and with the list."""
-    options = {"viewport": size, "color_scheme": scheme, "bypass_csp": True}  # the policy keeps axe out too
-    async with all_sorts(tmp_path) as (gateway, _, jobs), tab(browser, **options) as opened:
+    bypass = {"bypass_csp": True}  # the policy keeps axe out too
+    options = {"viewport": size, "color_scheme": scheme, "forced_colors": forced, **bypass}
+    async with (
+        all_sorts(tmp_path) as (gateway, _, jobs),
+        tab(browser, **options) as opened,
+    ):
         page = opened.page
 
         async def fits() -> None:
