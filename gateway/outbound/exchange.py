@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -127,7 +127,7 @@ class Client:
         Raises BodyLost, and whatever aiohttp or a hostile response raises.
         """
         if address.origin is None:
-            return self._ordinary(address.url, headers, seconds)
+            return self._ordinary("GET", address.url, headers, seconds)
         request = b"GET %b%b%b\r\n" % (address.path, address.origin.head, _lines(headers))
         return self._direct(address.origin, request, seconds)
 
@@ -142,13 +142,11 @@ class Client:
     ) -> Reply:
         """Send a request with a body once, within `seconds`, on a connection that the session does not keep.
 
-        Each character of `headers` goes out as one byte.
-
-        The body of a response is not waited for if its status and headers are enough. Raises Unsent, BodyLost, and
-        whatever aiohttp or a hostile response raises.
+        Each character of `headers` goes out as one byte. The body of a response is not waited for if its status and
+        headers are enough. Raises Unsent, BodyLost, and whatever aiohttp or a hostile response raises.
         """
         if address.origin is None:
-            return await self._send_ordinarily(method, address.url, headers, body, seconds, is_enough)
+            return await self._ordinary(method, address.url, headers, seconds, SentBody(body), is_enough)
         until = self._time() + seconds
         try:
             request = _head(method, address.path, address.origin, headers, len(body)) + body
@@ -157,53 +155,36 @@ class Client:
             raise Unsent from error
         return await self._exchange(*connected, request, until, is_enough)
 
-    async def _send_ordinarily(
+    async def _ordinary(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
         seconds: float,
-        is_enough: Callable[[int, Mapping[str, str]], bool],
+        body: SentBody | None = None,
+        is_enough: Callable[[int, Mapping[str, str]], bool] | None = None,
     ) -> Reply:
-        sent = SentBody(body)
+        response: aiohttp.ClientResponse | None = None
         try:
-            response = await self._session.request(
+            async with self._session.request(
                 method,
                 URL(url, encoded=True),
-                data=sent,
+                data=body,
                 headers=headers,
                 skip_auto_headers=("Content-Type",),  # a request without a body has none
                 allow_redirects=False,
                 timeout=ClientTimeout(total=seconds),
-            )
-        except Exception as error:
-            if sent.sent:
-                raise
-            raise Unsent from error
-        async with response:
-            if is_enough(response.status, response.headers):
-                response.close()
-                return Reply(response.status, response.headers, b"")
-            try:
-                return Reply(response.status, response.headers, await read_body(response))
-            except Exception as error:
-                raise BodyLost(Reply(response.status, response.headers, b"")) from error
-
-    async def _ordinary(self, url: str, headers: Mapping[str, str], seconds: float) -> Reply:
-        response: aiohttp.ClientResponse | None = None
-        try:
-            async with self._session.get(
-                URL(url, encoded=True),
-                headers=headers,
-                allow_redirects=False,
-                timeout=ClientTimeout(total=seconds),
             ) as response:
+                if is_enough is not None and is_enough(response.status, response.headers):
+                    response.close()
+                    return Reply(response.status, response.headers, b"")
                 return Reply(response.status, response.headers, await read_body(response))
         except Exception as error:
-            if response is None:
-                raise
-            raise BodyLost(Reply(response.status, response.headers, b"")) from error
+            if response is not None:
+                raise BodyLost(Reply(response.status, response.headers, b"")) from error
+            if body is not None and not body.sent:
+                raise Unsent from error
+            raise
 
     async def _direct(self, origin: _Origin, request: bytes, seconds: float) -> Reply:
         until = self._time() + seconds
@@ -288,8 +269,7 @@ def _head(method: str, path: bytes, origin: _Origin, headers: Mapping[str, str],
     """The head of a request with a body. Raises ValueError for a value with a control character."""
     fields = origin.headers | {name.lower(): (name, value) for name, value in headers.items()}
     lines = [f"{method} {path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.values())]
-    if any(map(_CONTROL.search, lines)):
-        raise ValueError("a header holds a control character")
+    _check(lines)
     return b"%b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (
         "\r\n".join(lines).encode("latin-1", "replace"),
         length,
@@ -301,6 +281,11 @@ def _lines(headers: Mapping[str, str]) -> bytes:
     if not headers:
         return b""
     lines = [f"{name}: {value}" for name, value in headers.items()]
+    _check(lines)
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _check(lines: Iterable[str]) -> None:
+    """Raises ValueError."""
     if any(map(_CONTROL.search, lines)):
         raise ValueError("a header holds a control character")
-    return "".join(f"{line}\r\n" for line in lines).encode()
