@@ -36,13 +36,12 @@ def callbacks(
     GATEWAY_JOB_KEY=… gateway callbacks JOB retry ID
     """
     import aiohttp
-    import anyio
 
     from gateway.cli.arguments import job_key, job_url, parsed
     from gateway.cli.calls import call
     from gateway.cli.display import stderr_line
     from gateway.cli.follow import RefusedError
-    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+    from gateway.cli.run import exit_status, until_done
 
     url = f"{parsed(lambda text: job_url(text, gateway), job, 'JOB')}/callbacks"
     if action is not None and callback is None:
@@ -51,7 +50,7 @@ def callbacks(
         url += f"/{parsed(_id, callback, 'ID')}/retry"
     key = job_key(job_key_file, operator_key_file)
 
-    async def run() -> bool:
+    async def run() -> None:
         async with aiohttp.ClientSession() as session:
             _headers, answer = await call(session, "GET" if callback is None else "POST", url, key)
         listed = answer.get("value") if callback is None else [answer]
@@ -61,9 +60,8 @@ def callbacks(
             print(json.dumps(found) if as_json else "\n".join(described(found)))
         if not listed:
             stderr_line("this job has no callbacks")
-        return True
 
-    raise typer.Exit(exit_status(lambda: COMPLETED if anyio.run(until_interrupted, run) else INTERRUPTED))
+    raise typer.Exit(exit_status(lambda: until_done(run)))
 
 
 def described(callback: dict[str, Any]) -> Iterator[str]:

@@ -218,11 +218,9 @@ def jobs(
 
     GATEWAY_OPERATOR_KEY=… gateway jobs --status failed
     """
-    import anyio
-
     from gateway.cli.arguments import operator_key, origin, parsed, status_word
     from gateway.cli.display import on_terminal
-    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+    from gateway.cli.run import COMPLETED, exit_status, until_done
 
     where = parsed(origin, gateway, "--gateway")
     wanted = status_word(status)
@@ -230,7 +228,7 @@ def jobs(
 
     live = on_terminal() and not (once or as_json)
 
-    async def run() -> bool:
+    async def run() -> None:
         if live:
             from gateway.cli.table import watch_jobs
 
@@ -239,11 +237,10 @@ def jobs(
             from gateway.cli.jobs import print_jobs
 
             await print_jobs(where, key, status=wanted, limit=limit, as_json=as_json)
-        return True
 
     def show() -> int:
-        to_its_end = anyio.run(until_interrupted, run)
-        return COMPLETED if live or to_its_end else INTERRUPTED
+        status = until_done(run)
+        return COMPLETED if live else status  # Ctrl-C is how a live table ends
 
     raise typer.Exit(exit_status(show))
 

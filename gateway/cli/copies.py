@@ -163,22 +163,20 @@ def stop(
 ) -> None:
     """Stop watching a job. The copy itself goes on: Graph cannot cancel it. A job that has ended stays as it is."""
     import aiohttp
-    import anyio
 
     from gateway.cli.arguments import job_key, job_url, parsed
     from gateway.cli.calls import call
-    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
+    from gateway.cli.run import exit_status, until_done
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB")
     key = job_key(job_key_file, operator_key_file)
 
-    async def run() -> bool:
+    async def run() -> None:
         async with aiohttp.ClientSession() as session:
             await call(session, "DELETE", url, key)
         print(f"The gateway does not watch {url} any more. The copy itself may go on.")
-        return True
 
-    raise typer.Exit(exit_status(lambda: COMPLETED if anyio.run(until_interrupted, run) else INTERRUPTED))
+    raise typer.Exit(exit_status(lambda: until_done(run)))
 
 
 @app.command(

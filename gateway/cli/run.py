@@ -49,6 +49,16 @@ async def until_interrupted(work: Callable[[], Awaitable[T]]) -> T | None:
     return result
 
 
+def until_done(work: Callable[[], Awaitable[None]]) -> int:
+    """Run `work`. Returns COMPLETED, or INTERRUPTED when a signal came first. Raises its errors."""
+
+    async def run() -> bool:
+        await work()
+        return True
+
+    return COMPLETED if anyio.run(until_interrupted, run) else INTERRUPTED
+
+
 def exit_status(run: Callable[[], int]) -> int:
     """Return the result of `run`, or the exit status of its error, which is printed as one line."""
     try:
