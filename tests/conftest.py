@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ hypothesis.settings.register_profile("thorough", deadline=None, derandomize=True
 
 LONGEST_FIRST = ("system", "web", "store", "cli")
 """Rooms of tests whose files take the longest."""
+MANY_TESTS = 70
 QUICK = ("core", "graph", "outbound", "simulator", "streams")
 
 REAL_TIME: tuple[str, dict[str, Any]] = ("asyncio", {})
@@ -50,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what was not asked for, and say which tests stay together when several run at a time.
 
     The longest come first, each by itself, so that no worker is left with them at the end; within their kind the order
-    stays random.
+    stays random. A file of many tests has short ones, and stays together: each group costs time whenever a test ends.
     """
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
@@ -60,8 +62,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
     rank = {room: place for place, room in enumerate(LONGEST_FIRST)}
     items[:] = sorted(kept, key=lambda item: rank.get(_room(item), len(rank)))
+    of_file = Counter(item.path for item in items)
     for item in items:
-        alone = _room(item) in LONGEST_FIRST and not _shares(item)
+        alone = _room(item) in LONGEST_FIRST and of_file[item.path] < MANY_TESTS and not _shares(item)
         item.add_marker(pytest.mark.xdist_group(item.nodeid.replace("@", " ") if alone else item.path.name))
 
 

@@ -18,7 +18,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, asyn
 from tests.support.node import FOLDER, node
 from tests.support.programs import program
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WITHOUT = (
     # Two pages of its own, which each context loads: a second of CPU.
     *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup"),
@@ -47,7 +47,7 @@ def _chromium(playwright: Playwright) -> str:
     own = playwright.chromium.executable_path
     if Path(own).exists():
         return own
-    return next(filter(None, map(shutil.which, NAMES)), None) or program("chromium", package="chromium")
+    return next(filter(None, map(shutil.which, NAMES)), None) or program("chromium", package="chromium-headless-shell")
 
 
 class Tab:
