@@ -28,8 +28,8 @@ from gateway.jobs.idempotency import Keys
 from gateway.jobs.loss import Patience
 from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
 from gateway.jobs.poller import Poller
+from gateway.jobs.polling import HUNG_AT_ONCE, PollContext
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import HUNG_AT_ONCE, PollContext
 from gateway.membership import Lease, Membership, Runtime
 from gateway.settings import Settings
 from gateway.store import SharedStore, Store
@@ -235,6 +235,7 @@ class Gateway:
                 callbacks.resume(await store.claim_callbacks())
             else:
                 shared.on_stop = poller.drop
+                shared.on_take = poller.leave_to
                 shared.on_callback_change = callbacks.drop
                 membership = Membership(shared, poller, callbacks, runtime)
                 await membership.begin()
@@ -263,6 +264,7 @@ class Gateway:
                     public_url,
                     runtime,
                     stop_watching=parts.poller.drop,
+                    hand_in=parts.poller.hand_in,
                     send_timeout=settings.send_timeout,
                     stream_max_age=settings.stream_max_age,
                 ),

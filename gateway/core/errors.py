@@ -86,6 +86,9 @@ REQUEST_IN_PROGRESS = ErrorKind(
     ends_copy=True,
 )
 TOO_MANY_CALLBACKS = ErrorKind(409, "tooManyCallbacks", "A job has at most 16 callbacks. Remove one first.")
+TOKEN_NOT_REQUIRED = ErrorKind(
+    409, "tokenNotRequired", "The job needs no token: its status asks for none, or it has ended. Nothing was done."
+)
 REQUEST_TOO_LARGE = ErrorKind(413, "requestTooLarge", "The body must be at most 65536 bytes.")
 URI_TOO_LONG = ErrorKind(414, "uriTooLong", "The first line of a request must be at most 16384 bytes.")
 UNSUPPORTED_MEDIA_TYPE = ErrorKind(415, "unsupportedMediaType", "The body must not be compressed. Send it as it is.")
@@ -151,6 +154,7 @@ KINDS = (
     REQUEST_TIMEOUT,
     REQUEST_IN_PROGRESS,
     TOO_MANY_CALLBACKS,
+    TOKEN_NOT_REQUIRED,
     REQUEST_TOO_LARGE,
     URI_TOO_LONG,
     UNSUPPORTED_MEDIA_TYPE,

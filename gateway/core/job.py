@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -32,12 +33,13 @@ COMPLETED = ("completed", *PARTIAL)
 FAILED = ("failed", "deleteFailed", "cancelled", "canceled", "submissionFailed", "invalid")
 STATUSES = (*RUNNING, *COMPLETED, *FAILED)
 
+_VERSION = re.compile(r"^/(v1\.0|beta)(?=/)")
 _SPELLINGS = {word.lower(): word for word in STATUSES} | {"succeeded": "completed"}
 
 Kind = Literal["progress", "completed", "failed"]
 _KINDS: dict[str, Kind] = {**dict.fromkeys(COMPLETED, "completed"), **dict.fromkeys(FAILED, "failed")}
 Origin = Literal["upstream", "gateway"]
-TroubleCode = Literal["throttled", "unreachable", "doubted"]
+TroubleCode = Literal["throttled", "unreachable", "doubted", "tokenRequired"]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -76,7 +78,8 @@ class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Why nothing moves: the monitor is `throttled`, `unreachable`, or `doubted` to know the job still.
+    """Why nothing moves: the monitor is `throttled`, `unreachable`, or `doubted` to know the job still, or it is not
+    asked until somebody hands in a token (`tokenRequired`).
 
     `since` is when the first such answer in a row came, `retryAt` from when upstream lets it be asked again; both in
     ISO 8601, UTC, as they were known when the trouble came.
@@ -114,9 +117,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the result of a copy can be read.
+    """What a job was started by, and where its result can be read.
 
-    `version` is the API version of the copy request. `drive_id` is the target drive, None if unknown. `prefix` is the
+    `action` is that of the request in the table of operations, None for a monitor URL that the caller had. `version` is
+    the API version of the request. `drive_id` is the target drive, None if unknown. `prefix` is the
     path of the source drive in the request. `trace` is the trace context of the request, None without tracing.
     `item_id` is the item of the request when the job changes that item itself, so that it is the result of a job whose
     monitor names none. `host` is the mark of the monitor's host, see `core.keys.host_mark`.
@@ -128,6 +132,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: str | None = None
     item_id: str | None = None
     host: str | None = None
+    action: str | None = None
 
     def resource(self, item_id: str, drive_id: str | None) -> str | None:
         """The path of an item, in `drive_id` if that is known; None when neither a drive nor the prefix is known."""
@@ -138,11 +143,16 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
             return f"/{self.version}/{self.prefix}/items/{_segment(item_id)}"
         return None
 
+    def located(self, path: str) -> str:
+        """The path of a result as upstream gave it, under the request's own version."""
+        return f"/{self.version}{_VERSION.sub('', path)}"
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A monitor's answer in the gateway's terms; None marks a missing member.
 
-    `percentage` is from 0 to 100, `retry_after` in seconds.
+    `percentage` is from 0 to 100, `retry_after` in seconds. `location` is the path of a result that is no item of a
+    drive.
     """
 
     status: str | None
@@ -151,6 +161,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     resource_id: str | None = None
     drive_id: str | None = None
+    location: str | None = None
     error: JobError | None = None
     retry_after: float | None = None
 
@@ -208,6 +219,8 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     resource = old.resource  # the drive of an earlier answer stays valid when a later answer omits it
     if resource_id and (resource_id != old.resource_id or answer.drive_id):
         resource = job.target.resource(resource_id, answer.drive_id)
+    if resource is None and answer.location is not None:
+        resource = job.target.located(answer.location)
     new = State(
         job_id=old.job_id,
         operation=answer.operation or old.operation,

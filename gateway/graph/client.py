@@ -1,4 +1,4 @@
-"""HTTP client of Microsoft Graph: start a copy or a sibling of it, read an item, poll a monitor.
+"""HTTP client of Microsoft Graph: start an operation, read an item, poll a monitor.
 
 No exception of aiohttp leaves this module: its message holds the whole URL, and a monitor URL is a credential. Only a
 poll follows redirects. Cookies are never kept, proxies never taken from the environment.
@@ -7,6 +7,7 @@ poll follows redirects. Cookies are never kept, proxies never taken from the env
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from yarl import URL
 
 from gateway.core.addresses import MonitorRule, origin, port_of, resolved, split
 from gateway.graph.dialects import NoAnswer, leads_elsewhere
+from gateway.graph.operations import COPY, GraphRequest, Operation
 from gateway.outbound.causes import cause
 from gateway.outbound.decoding import Undecodable, decoded
 from gateway.outbound.exchange import Address, BodyLost, Client, Unsent
@@ -29,7 +31,12 @@ from gateway.outbound.sessions import BODY_LIMIT, POLL_SECONDS, USER_AGENT, upst
 HOPS = 3
 """Most redirects that one poll follows."""
 
-_STATUS_URLS = ("Location", "Operation-Location", "Azure-AsyncOperation")
+_STATUS_URLS = ("Azure-AsyncOperation", "Operation-Location", "Location")
+"""The headers that may hold the URL of an operation, the one that counts first."""
+_VERSIONED = re.compile(r"/(v1\.0|beta)/")
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
+_OF_OPERATION = {"Prefer": "include-unknown-enum-members"}
+"""Graph then tells words that it has come to know later, instead of `unknownFutureValue`."""
 _BODY_HEADERS = ("Content-Type", "Content-Encoding")
 
 
@@ -46,12 +53,15 @@ class Broken(Unanswered):
 
 
 class Monitor(msgspec.Struct, frozen=True):
-    """How a job is polled. `host`, as `host:port`, is the host whose polling rate the job shares."""
+    """How a job is polled. `host`, as `host:port`, is the host whose polling rate the job shares. `is_own`: it is of
+    upstream's own origin, where a caller's token may go.
+    """
 
     url: str
     address: Address
     client: Any
     host: str
+    is_own: bool = False
 
 
 class ItemReply:
@@ -125,22 +135,35 @@ class Upstream:
             }
             yield upstream
 
-    def resolve(self, location: str) -> str | None:
-        """A `Location` header as an absolute URL; None when it is not a valid URL."""
+    def resolve(self, location: str, asked: GraphRequest) -> str | None:
+        """The status URL of an answer as an absolute URL; None when it is not a valid URL.
+
+        The path of an operation may lack the version, which is then that of the request.
+        """
+        if asked.operation.asks_for_token and not _ABSOLUTE.match(location):
+            path = f"/{location.lstrip('/')}"
+            location = path if _VERSIONED.match(path) else f"{self._base}/{asked.version}{path}"
         return resolved(self._base + "/", location)
 
-    def monitor(self, url: str) -> Monitor | None:
-        """The way to poll a monitor URL; None when the URL is not allowed."""
+    def monitor(self, url: str, operation: Operation = COPY) -> Monitor | None:
+        """The way to poll a monitor URL; None when the URL is not allowed. That of an operation must be upstream's own,
+        since it is asked for under a token.
+        """
+        found = self._monitor(url)
+        return None if found is None or (operation.asks_for_token and not found.is_own) else found
+
+    def _monitor(self, url: str) -> Monitor | None:
         kind = self._rule.judge(url)
         parts = split(url)
         if kind is None or parts is None:
             return None
         client = self._polls[kind]
-        return Monitor(url, client.address(url), client, f"{parts.hostname}:{port_of(parts)}")
+        is_own = origin(url) == self.origin
+        return Monitor(url, client.address(url), client, f"{parts.hostname}:{port_of(parts)}", is_own)
 
     def allows(self, url: str) -> bool:
         """Whether a URL is on a host that may be asked for a job's status."""
-        return self.monitor(url) is not None
+        return self._monitor(url) is not None
 
     async def start(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         """Send a request to a raw path with its query, once; `body` may be None. Raises NotSent or Broken.
@@ -177,26 +200,36 @@ class Upstream:
             location = resolved(url, response.headers.get("Location", "")) if 300 <= response.status < 400 else None
             yield ItemReply(response, location if location is not None and self.allows(location) else None)
 
-    async def poll(self, monitor: Monitor, headers: Mapping[str, str]) -> Reply | NoAnswer:
-        """GET a monitor once, without `Authorization`. Every failure is returned as NoAnswer.
+    async def poll(
+        self, monitor: Monitor, headers: Mapping[str, str], authorization: str | None = None
+    ) -> Reply | NoAnswer:
+        """GET a monitor once. Every failure is returned as NoAnswer.
 
         Redirects to allowed hosts are followed, `HOPS` at most and within the poll's time; another one is returned.
+        `authorization`, for the status of an operation, goes to upstream's own origin only.
         """
+        under = headers if authorization is None else {**headers, **_OF_OPERATION, "Authorization": authorization}
         now = asyncio.get_running_loop().time
         until = now() + POLL_SECONDS
         hops: list[str] = []
-        reply = await _polled(monitor, headers, POLL_SECONDS)
+        reply = await _polled(monitor, under if monitor.is_own else headers, POLL_SECONDS)
         for _ in range(HOPS):
             if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):
                 break
             url = resolved(monitor.url, reply.headers.get("Location", ""))
-            there = None if url is None else self.monitor(url)
+            there = None if url is None else self._monitor(url)
             if there is None:
                 break
             monitor = there
             hops.append(monitor.url)
-            reply = await _polled(monitor, headers, max(until - now(), 0.001))
+            reply = await _polled(monitor, under if monitor.is_own else headers, max(until - now(), 0.001))
         return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
+
+
+def status_url(operation: Operation, headers: Mapping[str, str]) -> str | None:
+    """The URL of a job's status, as the answer to its start has it."""
+    names = _STATUS_URLS if operation.asks_for_token else ("Location",)
+    return next(filter(None, map(headers.get, names)), None)
 
 
 def _has_status_url(code: int, headers: Mapping[str, str]) -> bool:

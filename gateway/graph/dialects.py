@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from gateway.core.addresses import resolved
+from gateway.core.addresses import origin, resolved
 from gateway.core.job import PARTIAL, Answer, kind_of, known_status
 from gateway.graph.documents import BROKEN, TEXT_LIMIT, WORD_LIMIT, Urls, document, identity, text
 from gateway.graph.failures import error_codes, job_error
@@ -64,6 +64,12 @@ class Throttled(msgspec.Struct, frozen=True):
     retry_after: float | None = None
 
 
+class TokenRefused(msgspec.Struct, frozen=True):
+    """The status of an operation is not told under the token that was sent; `retry_after` is in seconds."""
+
+    retry_after: float | None = None
+
+
 class NoAnswer(msgspec.Struct, frozen=True):
     """No usable response. `hung` means that the poll timed out; `retry_after` is in seconds."""
 
@@ -72,20 +78,29 @@ class NoAnswer(msgspec.Struct, frozen=True):
     hung: bool = False
 
 
-Observation = Answer | Lost | Throttled | NoAnswer
+Observation = Answer | Lost | Throttled | TokenRefused | NoAnswer
 
 
-def interpret(reply: Reply, monitor_url: str, now: float, *, allowed: Callable[[str], bool]) -> Observation:
+def interpret(
+    reply: Reply,
+    monitor_url: str,
+    now: float,
+    *,
+    allowed: Callable[[str], bool],
+    under_token: bool = False,
+) -> Observation:
     """The observation for a reply.
 
     `now`, in seconds since 1970, is used when `Retry-After` is a date. `allowed` says whether a URL is on a host that
-    may be asked.
+    may be asked. `under_token`: the reply is of an operation, which asks for a token.
     """
     code = reply.code
     wait = retry_after(reply.headers, now)
     urls = (monitor_url, *reply.hops)
     if code == 429:
         return Throttled(wait)
+    if code == 401 and under_token:
+        return TokenRefused(wait)
     doc = document(reply)
     if code in _LOST:
         return Lost(_LOST[code], code == 410 or not _PLAIN.isdisjoint(error_codes(doc)), wait)
@@ -99,9 +114,13 @@ def interpret(reply: Reply, monitor_url: str, now: float, *, allowed: Callable[[
         if reason is not None:
             return NoAnswer(reason, wait)
         status = "completed"
+    answer: Answer | None
     if status is not None:
-        return _answer(doc, status, reply, urls, wait)
-    answer = _without_known_status(doc, reply, urls, wait) if 200 <= code < 300 else None
+        answer = _answer(doc, status, reply, urls, wait)
+    else:
+        answer = _without_known_status(doc, reply, urls, wait) if 200 <= code < 300 else None
+    if answer is not None and under_token:
+        return msgspec.structs.replace(answer, location=_location(doc, monitor_url))
     return answer or NoAnswer(f"HTTP {code} without a usable status", wait)
 
 
@@ -223,6 +242,16 @@ def _answer(doc: dict[str, Any], status: str | None, reply: Reply, urls: Urls, w
         error=job_error(doc, status, urls) if status is not None and told else None,
         retry_after=wait,
     )
+
+
+def _location(doc: dict[str, Any], monitor_url: str) -> str | None:
+    """The path of an operation's result at upstream; None when it is elsewhere, or is too long to be shown."""
+    for name in ("targetResourceLocation", "resourceLocation"):
+        place = text(doc.get(name), TEXT_LIMIT + 1, (monitor_url,))
+        url = None if place is None or len(place) > TEXT_LIMIT else resolved(monitor_url, place)
+        if url is not None and origin(url) == origin(monitor_url):
+            return urlsplit(url).path
+    return None
 
 
 def _finished_item(item: dict[str, Any], urls: Urls, wait: float | None) -> Answer:

@@ -1,9 +1,8 @@
-"""The start of a copy or of a sibling (move, archive, …): the rules around the one request that must never be repeated
-blindly.
+"""The start of a copy or of another operation: the rules around the one request that must never be repeated blindly.
 
 The caller gets one of three answers: the copy was refused and does not run; it runs, and this is its job; or its
-outcome is unknown (`outcomeUnknown`), and then neither the gateway nor an SDK may repeat the request by itself. A
-sibling may also be done at once: upstream's answer is then passed back, and there is no job.
+outcome is unknown (`outcomeUnknown`), and then neither the gateway nor an SDK may repeat the request by itself. What is
+no copy may also be done at once: upstream's answer is then passed back, and there is no job.
 """
 
 from __future__ import annotations
@@ -33,12 +32,13 @@ from gateway.core.errors import (
 )
 from gateway.core.job import Event, Job, Target, advance, reference
 from gateway.core.keys import host_mark, idempotency_id, new_callback_id, new_job_id
-from gateway.graph.client import Broken, Monitor, NotSent, Unanswered, Upstream
+from gateway.graph.client import Broken, Monitor, NotSent, Unanswered, Upstream, status_url
 from gateway.graph.dialects import finished_item
-from gateway.graph.items import OPERATIONS
+from gateway.graph.operations import COPY
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
 from gateway.jobs.request import CopyRequest
+from gateway.jobs.tokens import token_of
 from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
@@ -56,8 +56,8 @@ log = EventLog("gateway.copies")
 
 
 class Answered(Exception):
-    """Upstream answered without a job: it refused the request, or a sibling of a copy was done at once. Its reply goes
-    to the caller under `status`.
+    """Upstream answered without a job: it refused the request, or did at once what is no copy. Its reply goes to the
+    caller under `status`.
 
     After a 500 or a 504 the copy `may_run`. Those come back as 502, since SDKs repeat a POST after them by themselves.
     """
@@ -251,7 +251,7 @@ class Copies:
             self._none_left.set()
 
     async def _post(self, request: CopyRequest, key: bytes | None) -> Started:
-        calling, template = self._tracing.calling, request.item.template
+        calling, template = self._tracing.calling, request.asked.operation.path
         with calling(request.method, template, under=request.trace, server=self._upstream.origin) as span:
             try:
                 headers = span.along(request.headers)
@@ -261,7 +261,9 @@ class Copies:
             except Broken as failure:
                 raise GatewayError(OUTCOME_UNKNOWN) from failure
             span.answered(reply.code)
-        if reply.code >= 400 or (request.item.action != "copy" and reply.code != 202):
+        operation = request.asked.operation
+        is_told = not operation.asks_for_token or status_url(operation, reply.headers) is not None
+        if reply.code >= 400 or (operation is not COPY and not (reply.code == 202 and is_told)):
             raise Answered(reply)
         try:
             return await self._take_on(request, key, reply)
@@ -270,7 +272,7 @@ class Copies:
             raise
 
     async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply) -> Started:
-        location = reply.headers.get("Location")
+        location = status_url(request.asked.operation, reply.headers)
         if reply.code != 202 or not location:
             raise not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
         job, events, monitor = self._accept(request, location)
@@ -279,7 +281,9 @@ class Copies:
             now = self._clock()
             callback = new_callback(request.callback, job.id, new_callback_id(), now, with_copy=True)
         await self._store_job(job, events, key, callback)
-        self._poller.watch(job, monitor)
+        asks = request.asked.operation.asks_for_token
+        token = token_of(request.headers.get("Authorization", ""), job.created) if asks else None
+        self._poller.watch(job, monitor, token)
         if callback is not None:
             self._callbacks.take(callback)
         log.info(
@@ -294,10 +298,12 @@ class Copies:
 
     def _accept(self, request: CopyRequest, location: str) -> tuple[Job, Sequence[Event], Monitor | None]:
         now = self._clock()
-        url = self._upstream.resolve(location)
+        asked = request.asked
+        url = self._upstream.resolve(location, asked)
         if url is None:
             raise not_a_job("Upstream's Location is no URL.")
-        finished, monitor = finished_item(url), self._upstream.monitor(url)
+        finished = None if asked.operation.asks_for_token else finished_item(url)
+        monitor = self._upstream.monitor(url, asked.operation)
         if finished is None and monitor is None:
             raise GatewayError(MONITOR_HOST_NOT_ALLOWED)
         job, events = jobs.accepted(
@@ -305,7 +311,7 @@ class Copies:
             monitor=url,
             target=self._marked(request.target(), monitor),
             now=now,
-            operation=OPERATIONS[request.item.action],
+            operation=asked.operation.name,
             label=request.shown_label(),
         )
         if finished is not None:

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 import anyio
 
 from gateway.core.job import Job
+from gateway.graph import operations
 from gateway.graph.client import Monitor
 from gateway.jobs.host import Host
-from gateway.jobs.schedule import UNSEEN, next_wait
-from gateway.jobs.watch import PollContext, Watch
+from gateway.jobs.polling import PollContext
+from gateway.jobs.schedule import UNSEEN, bounds_of, next_wait
+from gateway.jobs.tokens import Token
+from gateway.jobs.watch import Watch
 
 STOP_GRACE = 1.0
 """Seconds in which polls in flight may finish when the gateway stops."""
@@ -71,22 +74,34 @@ class Poller:
         """
         context = self._context
         for job in unfinished:
+            operation = operations.of(job.target)
             wait = next_wait(
                 age=job.age(context.clock()),
                 progress=UNSEEN,
                 now=0.0,
                 failures=0,
                 retry_after=None,
-                bounds=context.bounds,
+                bounds=bounds_of(operation, context.bounds),
                 rng=context.rng,
             )
-            monitor = context.upstream.monitor(job.monitor or "")
+            monitor = context.upstream.monitor(job.monitor or "", operation)
             self._begin(job, monitor, context.rng.uniform(0, max(wait - waited, 0.0)))
 
-    def watch(self, job: Job, monitor: Monitor | None) -> None:
-        """Start polling a new job at its monitor."""
+    def watch(self, job: Job, monitor: Monitor | None, token: Token | None = None) -> None:
+        """Start polling a new job at its monitor; `token` is its caller's, for an operation that asks for one."""
         if not job.state.ended:
-            self._begin(job, monitor, self._context.bounds.shortest)
+            self._begin(job, monitor, bounds_of(operations.of(job.target), self._context.bounds).shortest, token)
+
+    async def hand_in(self, job_id: str, token: Token) -> Job | None:
+        """Go on polling a job under this token, whichever gateway polled it before.
+
+        Returns the job under its new epoch; None when it has ended or is unknown. Raises StoreUnavailable.
+        """
+        job = await self._context.store.take(job_id)
+        if job is not None:
+            monitor = self._context.upstream.monitor(job.monitor or "", operations.of(job.target))
+            self._begin(job, monitor, 0.0, token)
+        return job
 
     def held(self) -> set[str]:
         """The ids of the jobs that this process polls."""
@@ -100,9 +115,18 @@ class Poller:
             self._leave(watch)
             watch.cancel()
 
+    def leave_to(self, job_id: str, epoch: int) -> None:
+        """Stop polling a job that another gateway polls under this epoch."""
+        watch = self._watches.get(job_id)
+        if watch is not None and watch.epoch < epoch:
+            self.drop(job_id)
+
     def give_up(self, most: int) -> list[str]:
-        """Stop polling up to `most` jobs and return their ids; jobs with a poll in flight are kept."""
-        idle = [job_id for job_id, watch in self._watches.items() if not watch.polling]
+        """Stop polling up to `most` jobs and return their ids.
+
+        Jobs with a poll in flight are kept, and jobs with a token, which no other gateway has.
+        """
+        idle = [job_id for job_id, watch in self._watches.items() if not watch.polling and not watch.has_token]
         for job_id in idle[:most]:
             self.drop(job_id)
         return idle[:most]
@@ -119,7 +143,7 @@ class Poller:
         for watch in list(self._watches.values()):
             watch.cancel()
 
-    def _begin(self, job: Job, monitor: Monitor | None, wait: float) -> None:
+    def _begin(self, job: Job, monitor: Monitor | None, wait: float, token: Token | None = None) -> None:
         if self._stopping:
             return  # stays in the store, for the next start or another gateway
         old = self._watches.get(job.id)
@@ -132,7 +156,7 @@ class Poller:
         if host is None:
             host = self._hosts[name] = Host(name, self._rate, self._context.metrics)
         host.join(job.id)
-        watch = self._watches[job.id] = Watch(job, monitor, host, self._context)
+        watch = self._watches[job.id] = Watch(job, monitor, host, self._context, token)
         self._tasks.start_soon(self._run, watch, wait)
 
     async def _run(self, watch: Watch, wait: float) -> None:

@@ -1,4 +1,4 @@
-"""A checked request for a copy or a sibling of it (move, archive, …): what goes upstream, what its job is made of."""
+"""A checked request that may start a job: what goes upstream, what its job is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.core.callback import CallbackRequest
 from gateway.core.job import Target
 from gateway.core.keys import fingerprint
 from gateway.graph.dialects import drive_of_path
-from gateway.graph.items import ItemRequest
+from gateway.graph.operations import COPY, GraphRequest
 
 LONGEST_LABEL = 128
 """Most characters of a job's label."""
@@ -23,15 +23,15 @@ def is_label(text: str) -> bool:
 
 
 class CopyRequest(msgspec.Struct, frozen=True):
-    """A checked request for a copy or a sibling of it.
+    """A checked request that may start a job.
 
-    `item` is the parsed path, `path` the raw path to send, with its query. `body` goes upstream as it is, and may be
-    None; `content` is the JSON object in it. `headers` go upstream unchanged, except for the trace context. `label` is
-    the value of `Gateway-Label`. `trace` is the trace context of the request itself; None while tracing is off.
+    `asked` is the parsed request, `path` the raw path to send, with its query. `body` goes upstream as it is, and may
+    be None; `content` is the JSON object in it. `headers` go upstream unchanged, except for the trace context. `label`
+    is the value of `Gateway-Label`. `trace` is the trace context of the request itself; None while tracing is off.
     """
 
     method: str
-    item: ItemRequest
+    asked: GraphRequest
     path: str
     body: bytes | None
     content: Mapping[str, Any]
@@ -46,10 +46,10 @@ class CopyRequest(msgspec.Struct, frozen=True):
 
         A plain POST has no part for its method or label, so that a key which an earlier version stored stays good.
         """
-        asked = self.callback
-        also = [] if asked is None else [asked.url, ",".join(asked.events)]
-        if asked is not None and asked.own_secret:
-            also.append(f"Gateway-Callback-Secret: {asked.secret}")
+        callback = self.callback
+        also = [] if callback is None else [callback.url, ",".join(callback.events)]
+        if callback is not None and callback.own_secret:
+            also.append(f"Gateway-Callback-Secret: {callback.secret}")
         if self.method != "POST":
             also.append(f"method {self.method}")
         if self.label is not None:
@@ -60,18 +60,27 @@ class CopyRequest(msgspec.Struct, frozen=True):
         """The job's label: the caller's, else the new item's name as far as it is printable."""
         if self.label is not None:
             return self.label
-        name = self.content.get("name")
+        name = self.content.get(self.asked.operation.label)
         cut = name[:LONGEST_LABEL] if isinstance(name, str) else ""
         return cut if is_label(cut) else None
 
     def target(self) -> Target:
-        """The place of the result: for a copy the drive that the body names, else the drive of the request."""
-        item, drive = self.item, None
-        if item.action == "copy":
+        """What is started, and the place of the result: for a copy the drive that the body names, else the drive of the
+        request.
+        """
+        asked, drive = self.asked, None
+        operation = asked.operation
+        if operation is COPY:
             parent = self.content.get("parentReference")
             named = parent if isinstance(parent, dict) else {}
             drive = named.get("driveId")
             if not isinstance(drive, str) or not drive:
                 drive = drive_of_path(named.get("path"))
-        changed = None if item.action in ("copy", "move") else item.item_id
-        return Target(version=item.version, drive_id=drive, prefix=item.prefix, trace=self.trace, item_id=changed)
+        return Target(
+            version=asked.version,
+            drive_id=drive,
+            prefix=None if operation.asks_for_token else asked.prefix,
+            trace=self.trace,
+            item_id=asked.item_id if operation.changes_item else None,
+            action=operation.action,
+        )

@@ -15,6 +15,8 @@ import random
 
 import msgspec
 
+from gateway.graph.operations import Operation
+
 LENGTH_SHARE = 0.0285
 """Share of the job's known length that a wait may take."""
 JITTER = 0.03
@@ -46,6 +48,14 @@ class Bounds(msgspec.Struct, frozen=True):
 
     shortest: float
     longest: float
+
+
+def bounds_of(operation: Operation, own: Bounds) -> Bounds:
+    """The bounds for the jobs of an operation, which may want longer waits than the gateway's own."""
+    if operation.longest is None and operation.shortest <= own.shortest:
+        return own
+    shortest = max(operation.shortest, own.shortest)
+    return Bounds(shortest, max(shortest, operation.longest or own.longest))
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import msgspec
 
 from gateway.core.errors import StoreUnavailable, error_text
-from gateway.core.job import Answer, Event, Job, advance, kind_of, lose_track, reference, troubled
-from gateway.graph.client import Monitor, Upstream
-from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, interpret
+from gateway.core.job import Answer, Event, Job, Trouble, advance, iso, kind_of, lose_track, reference, troubled
+from gateway.graph import operations
+from gateway.graph.client import Monitor
+from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused
 from gateway.jobs.host import ASK_AGAIN, MOST_AT_LEAST, Host, well_elsewhere_at
 from gateway.jobs.loss import (
     UNSEEN_MONITOR,
     WELL,
-    Patience,
     judge,
     trouble_told,
     update,
     with_requested_wait,
 )
-from gateway.jobs.pacing import TICK, HungLane, StartQueue
-from gateway.jobs.schedule import Bounds, Progress, next_wait
-from gateway.membership import Runtime
-from gateway.outbound.reply import Reply
-from gateway.store import Store
+from gateway.jobs.pacing import TICK
+from gateway.jobs.polling import PollContext, poll
+from gateway.jobs.schedule import Progress, bounds_of, next_wait
+from gateway.jobs.tokens import Token
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 
-_OUTCOMES: dict[type[Observation], str] = {
-    Answer: "answered",
-    Lost: "lost",
-    Throttled: "throttled",
-    NoAnswer: "no_answer",
-}
-
-HUNG_AT_ONCE = 2000
-"""Most polls in flight for jobs whose last polls ran into their time limit: with 3,600 such jobs none waits for it."""
 TOGETHER = 0.005
 """Seconds: the polls that fall due within them are sent in one turn of the event loop, at their end. A change costs 9 %
 less than with a turn for each, at 1,000 a second."""
@@ -51,30 +41,13 @@ FREE_RETRIES = 2
 log = EventLog("gateway.watch")
 
 
-class PollContext(Runtime, frozen=True, kw_only=True):
-    """The runtime, and the rest of the context that all watches of a process share.
-
-    `deadline` is the longest life of a job in seconds; `rate` is the limit in polls a second, of the process and of
-    each host. `troubled` is the store's, None when no other gateway shares it.
-    """
-
-    store: Store
-    upstream: Upstream
-    bounds: Bounds
-    patience: Patience
-    deadline: float
-    rate: float
-    start_queue: StartQueue
-    hung_lane: HungLane
-    troubled: Callable[[str], Awaitable[tuple[int, int]]] | None = None
-
-
 class Watch:
     """The watch of one job. `cancel` ends it at once, `stop` after the poll in flight."""
 
     __slots__ = (
         "_awaiting",
         "_born",
+        "_bounds",
         "_cancelled",
         "_context",
         "_due",
@@ -84,17 +57,21 @@ class Watch:
         "_loss",
         "_monitor",
         "_now",
+        "_operation",
         "_overdue",
         "_progress",
         "_scope",
         "_stopping",
+        "_token",
         "_troubles",
         "_verdict",
         "host",
         "polling",
     )
 
-    def __init__(self, job: Job, monitor: Monitor | None, host: Host, context: PollContext) -> None:
+    def __init__(
+        self, job: Job, monitor: Monitor | None, host: Host, context: PollContext, token: Token | None = None
+    ) -> None:
         self._scope = anyio.CancelScope()
         self.polling = False
         self._stopping = False
@@ -106,6 +83,10 @@ class Watch:
         self._monitor = monitor
         self.host = host
         self._context = context
+        self._operation = operation = operations.of(job.target)
+        self._bounds = bounds_of(operation, context.bounds)
+        self._token = token
+        """For this job alone; it goes with this watch."""
         done = job.state.percentage_complete
         self._loss = WELL if done > 0 or job.state.status != "notStarted" else UNSEEN_MONITOR
         self._hangs = 0
@@ -128,6 +109,11 @@ class Watch:
         """The epoch under which this process polls the job."""
         return self._job.epoch
 
+    @property
+    def has_token(self) -> bool:
+        """Whether somebody's token is kept for the job, which ends with this watch."""
+        return self._token is not None and self._token.lasts
+
     def stop(self) -> None:
         self._stopping = True
         if not self.polling or self._verdict is not None:
@@ -138,7 +124,12 @@ class Watch:
         self._scope.cancel()
 
     async def run(self, wait: float) -> None:
-        """Watch until the job has ended or belongs to another gateway. The first poll is after `wait` seconds."""
+        """Watch until the job has ended or belongs to another gateway. The first poll is after `wait` seconds.
+
+        An operation whose token is missing is not polled, which is told at once.
+        """
+        if self._operation.asks_for_token and not self.has_token:
+            wait = 0.0
         # One timer for the whole watch: a scope with a deadline around each poll would cost 15 us a poll.
         deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
         try:
@@ -180,6 +171,11 @@ class Watch:
             if self._now() + TICK >= self._ends:  # a timer may fire early by that much
                 await self._conclude()
                 return
+            if self._operation.asks_for_token and not self.has_token:
+                if not await self._require_token():
+                    return
+                wait = self._ends - self._now()
+                continue
             self._awaiting = True
             polled = await self._poll_in_turn()
             self._awaiting, self.polling = False, True
@@ -190,6 +186,19 @@ class Watch:
                 return
             wait = next_wait_
             self.polling = False
+
+    async def _require_token(self) -> bool:
+        """Tell that the polls rest until somebody hands in a token, for which another watch begins; False when the job
+        has ended or belongs to another epoch.
+        """
+        self._token = None
+        clock = self._context.clock()
+        told = self._job.state.trouble
+        if told is None or told.code != "tokenRequired":
+            log.info("token_required", job=self._reference)
+            told = Trouble(code="tokenRequired", since=iso(clock))
+        job, events = troubled(self._job, told, clock)
+        return not events or await self._append(job, events)
 
     async def _poll_in_turn(self) -> tuple[float, Observation]:
         """Poll once; the time of sending and the observation."""
@@ -208,37 +217,22 @@ class Watch:
             context.hung_lane.leave()
 
     async def _poll(self, monitor: Monitor) -> tuple[float, Observation]:
-        context, host = self._context, self.host
+        context = self._context
         if not context.lease.holds:  # the lease may have ended in the queue
             await context.lease.held()
         self.polling = True
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
-        with context.tracing.calling("GET", "{monitor}", under=self._job.target.trace) as span:
-            reply = await context.upstream.poll(monitor, span.along({}))
-            observed = reply if isinstance(reply, NoAnswer) else self._interpreted(reply, monitor.url)
-            outcome = _outcome(observed)
-            span.of_job(self._job.id)
-            span.set_attributes(host=host.kind, outcome=outcome)
-            if isinstance(reply, NoAnswer):
-                span.fail(outcome)
-            else:
-                span.answered(reply.code)
-        host.poll_duration.observe(self._now() - sent)
-        host.polls[outcome].inc()
-        return sent, observed
-
-    def _interpreted(self, reply: Reply, url: str) -> Observation:
-        try:
-            return interpret(reply, url, self._context.clock(), allowed=self._context.upstream.allows)
-        except Exception as error:  # noqa: BLE001 - the answer to one job must not end the process
-            # Without a traceback, which may contain the monitor URL.
-            log.error("answer_unreadable", job=self._reference, status=reply.code, error=type(error).__name__)  # noqa: TRY400
-            return NoAnswer("it cannot be read")
+        return sent, await poll(self._job, monitor, self.host, context, self._token)
 
     async def _apply(self, sent: float, heard: Observation) -> float | None:
         """Store the consequences of an observation; the seconds until the next poll, None if there is none."""
         context, now = self._context, self._now()
+        if isinstance(heard, TokenRefused):
+            self._token = None
+            self.host.rate.answered(self._job.id, now)
+            self.host.start_queue.look()
+            return 0.0
         self._hangs = self._hangs + 1 if isinstance(heard, NoAnswer) and heard.hung else 0
         self._loss = update(self._loss, heard, sent, now)
         self.host.heard(self._job.id, heard, now)
@@ -281,6 +275,8 @@ class Watch:
     def _lacks_id(self, answer: Answer) -> bool:
         """Whether an answer is a completion of which no item's id is known."""
         job = self._job
+        if self._operation.asks_for_token:
+            return False  # its result may be anything
         known = answer.resource_id or job.state.resource_id or job.target.item_id
         return not known and kind_of(answer.status or "") == "completed"
 
@@ -294,7 +290,7 @@ class Watch:
             return answer
         self._verdict = answer
         with anyio.move_on_after(SECOND_LOOK):
-            wait = min(self._context.bounds.shortest, SECOND_LOOK / 2)
+            wait = min(self._bounds.shortest, SECOND_LOOK / 2)
             self._due = self._now() + wait
             await asyncio.sleep(wait)
             _, second = await self._poll(monitor)
@@ -312,7 +308,7 @@ class Watch:
             failures=self._loss.failures,
             hung=self._hangs > 0,
             retry_after=observed.retry_after,
-            bounds=context.bounds,
+            bounds=self._bounds,
             rng=context.rng,
         )
         if isinstance(observed, Throttled):
@@ -322,7 +318,7 @@ class Watch:
             self.host.rate.answered(self._job.id, now)
         self.host.start_queue.look()
         if observed.retry_after is None:
-            return max(context.bounds.shortest, min(wait, due))
+            return max(self._bounds.shortest, min(wait, due))
         self._loss = with_requested_wait(self._loss, wait)
         return wait
 
@@ -378,9 +374,3 @@ class Watch:
             if job.state.ended:
                 metrics.report_end(job)
         return mine
-
-
-def _outcome(observed: Observation) -> str:
-    if isinstance(observed, NoAnswer) and observed.hung:
-        return "timed_out"
-    return _OUTCOMES[type(observed)]

@@ -98,6 +98,9 @@ class Store(Protocol):
         Returns the resulting job, or None for an unknown id.
         """
 
+    async def take(self, job_id: str) -> Job | None:
+        """Take over one job, under a new epoch, whoever owns it; None for one that has ended, and for an unknown id."""
+
     async def get(self, job_id: str) -> Job | None: ...
 
     async def read(self, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
@@ -168,6 +171,8 @@ class SharedStore(Store, Protocol):
 
     on_stop: Callable[[str], None]
     """Called in the event loop with a job's id when another gateway has ended it."""
+    on_take: Callable[[str, int], None]
+    """Called in the event loop with a job's id and its new epoch when another gateway has taken it over."""
     on_callback_change: Callable[[str], None]
     """Called in the event loop with a callback's id when another gateway has removed or revived it."""
 

@@ -46,7 +46,7 @@ _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLEAN = re.compile(r"[\x20-\x7e\t]{0,8192}")
 """What may come back of upstream's header values. No server or proxy between here and the caller refuses one."""
 
-METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 """The methods of all routes."""
 
 EXPOSED_HEADERS = ("Location", "Retry-After", "ETag", "request-id", "client-request-id")
@@ -64,6 +64,7 @@ log = EventLog("gateway.requests")
 _PASSED_BACK = (
     "Content-Type",
     "Content-Encoding",
+    "Content-Location",
     "Retry-After",
     "WWW-Authenticate",
     "ETag",
@@ -294,7 +295,7 @@ async def on_fault(request: Request, _error: Exception) -> Response:
 
 def passed_back(reply: Reply, status: int) -> Response:
     """Upstream's answer with its body and some of its headers; `status` may differ from upstream's."""
-    return Response(reply.body, status, _kept(reply.headers, _PASSED_BACK))
+    return Response(reply.body, status, clean(reply.headers, _PASSED_BACK) | _SANDBOX)
 
 
 class PassedOn(Response):
@@ -314,8 +315,8 @@ class PassedOn(Response):
             raise GatewayError(UPSTREAM_UNREACHABLE, f"Upstream {what}. Try again.") from None
 
     async def _pass_on(self, reply: ItemReply, scope: Scope, send: Send) -> None:
-        location = _kept({} if reply.location is None else {"Location": reply.location}, ("Location",))
-        self.init_headers(_kept(reply.headers, _PASSED_BACK) | location)
+        location = clean({} if reply.location is None else {"Location": reply.location}, ("Location",))
+        self.init_headers(clean(reply.headers, _PASSED_BACK) | _SANDBOX | location)
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": reply.code, "headers": headers})
         try:
@@ -328,12 +329,11 @@ class PassedOn(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _kept(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """The named headers with clean values, and a sandbox policy for browsers. Of several with a name, the first."""
+def clean(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    """The named headers of upstream's whose values are clean. Of several with a name, the first."""
     found = {name: headers[name] for name in names if name in headers}
-    kept = {name: value for name, value in found.items() if _clean(name).fullmatch(value)}
-    return kept | _SANDBOX
+    return {name: value for name, value in found.items() if _pattern(name).fullmatch(value)}
 
 
-def _clean(name: str) -> re.Pattern[str]:
+def _pattern(name: str) -> re.Pattern[str]:
     return _CLIENT_ID if name.endswith("request-id") else _CLEAN

@@ -1,5 +1,5 @@
-"""Graph's own requests, forwarded: start a copy or a sibling of it (move, archive, …), read an item. And the watch of a
-monitor URL that the caller has.
+"""Graph's own requests, forwarded: start a copy or another operation, read an item. And the watch of a monitor URL that
+the caller has.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -17,21 +18,20 @@ from gateway.core.callback import as_registered, callback_request_from_headers
 from gateway.core.errors import invalid
 from gateway.core.job import Job, Target
 from gateway.core.keys import job_key
-from gateway.graph import items
-from gateway.graph.items import ItemRequest
+from gateway.graph import operations
+from gateway.graph.operations import COPY, MOVE, OPERATIONS, READ, GraphRequest
 from gateway.jobs.copies import Answered, Copies, Started, request_ids
 from gateway.jobs.request import LONGEST_LABEL, CopyRequest, is_label
 from gateway.jobs.schedule import retry_hint
-from gateway.web.answers import PassedOn, json_answer, passed_back
+from gateway.web.answers import PassedOn, clean, json_answer, passed_back
 from gateway.web.requests import Access, PublicUrl, body_of, json_object
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _UPSTREAM_HEADERS = ("Authorization", "Accept-Language", "Prefer", "client-request-id", "traceparent", "tracestate")
 _CALLBACK_HEADERS = ("Gateway-Callback-Url", "Gateway-Callback-Events", "Gateway-Callback-Secret")
 _READ_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-None-Match")
-_SIBLING_HEADERS = (*_UPSTREAM_HEADERS, "Accept", "If-Match")
-_WITHOUT_BODY = ("archive", "unarchive")
-FORWARDED = tuple(f"/{version}/{items.template(action)}" for version in ("v1.0", "beta") for action in items.OPERATIONS)
+_HEADERS_OF_OTHERS = (*_UPSTREAM_HEADERS, "Accept", "If-Match")
+FORWARDED = tuple(f"/{version}/{operation.path}" for version in ("v1.0", "beta") for operation in OPERATIONS)
 """The route names of Graph's requests in metrics and logs."""
 
 
@@ -54,13 +54,13 @@ class CopyRoutes:
         self._secret = secret
 
     async def graph(self, request: Request) -> Response:
-        """Start a copy or a sibling of it, or read an item. Raises GatewayError."""
+        """Start a copy or another operation, or read an item. Raises GatewayError."""
         path = request.scope["raw_path"].decode("latin-1")
-        asked = items.parse(request.method, path)
-        request.scope["gateway.route"] = f"/{asked.version}/{asked.template}"
+        asked = operations.parse(request.method, path)
+        request.scope["gateway.route"] = f"/{asked.version}/{asked.operation.path}"
         query = request.scope["query_string"].decode("latin-1")
         path = f"{asked.path}?{query}" if query else asked.path
-        if asked.action == "read":
+        if asked.operation is READ:
             return PassedOn(self._read_item(path, _taken(request, _READ_HEADERS)))
         try:
             started = await self._copies.start(await _checked(request, asked, path))
@@ -90,6 +90,8 @@ class CopyRoutes:
             "events": f"{location}/events",
             "jobKey": job_key(self._secret, job.id),
         }
+        if job.monitor is not None and operations.of(job.target).asks_for_token:
+            content["operationLocation"] = urlsplit(job.monitor)._replace(scheme="", netloc="").geturl()
         if started.callback is not None:
             content["callback"] = as_registered(started.callback)
         request.scope["gateway.span"].of_job(job.id)
@@ -99,22 +101,24 @@ class CopyRoutes:
         else:
             answer = json_answer(content, 202, headers | {"Retry-After": str(retry_hint(started.age))})
         answer.headers.update(request_ids(started.upstream))
+        answer.headers.update(clean(started.upstream, ("Content-Location",)))
         return answer
 
 
-async def _checked(request: Request, asked: ItemRequest, path: str) -> CopyRequest:
-    """The request for a copy or a sibling of it. Raises GatewayError."""
+async def _checked(request: Request, asked: GraphRequest, path: str) -> CopyRequest:
+    """The request for a copy or another operation. Raises GatewayError."""
     callback = callback_request_from_headers(
         *(_taken(request, _CALLBACK_HEADERS).get(name) for name in _CALLBACK_HEADERS)
     )
     body: bytes | None = await body_of(request)
-    if not body and asked.action in _WITHOUT_BODY:
+    operation = asked.operation
+    if not body and not operation.needs_body:
         body, content = None, {}
     else:
         content = json_object(body or b"")
-    if asked.action == "move" and not isinstance(content.get("parentReference"), dict):
-        raise items.not_forwarded("PATCH without a parentReference in its body")
-    headers = _taken(request, _UPSTREAM_HEADERS if asked.action == "copy" else _SIBLING_HEADERS)
+    if operation is MOVE and not isinstance(content.get("parentReference"), dict):
+        raise operations.not_forwarded("PATCH without a parentReference in its body")
+    headers = _taken(request, _UPSTREAM_HEADERS if operation is COPY else _HEADERS_OF_OTHERS)
     kind = request.headers.get("Content-Type", None if body is None else "application/json")
     if kind is not None:
         headers["Content-Type"] = kind
@@ -123,7 +127,7 @@ async def _checked(request: Request, asked: ItemRequest, path: str) -> CopyReque
         raise invalid("Idempotency-Key must be 1 to 255 visible ASCII characters. Nothing was started.")
     return CopyRequest(
         method=request.method,
-        item=asked,
+        asked=asked,
         path=path,
         body=body,
         content=content,

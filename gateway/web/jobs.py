@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.core.errors import JOB_NOT_FOUND, GatewayError, StoreUnavailable, invalid, unavailable
-from gateway.core.job import Event, kind_of, known_status
+from gateway.core.errors import JOB_NOT_FOUND, TOKEN_NOT_REQUIRED, GatewayError, StoreUnavailable, invalid, unavailable
+from gateway.core.job import Event, Job, kind_of, known_status, reference
+from gateway.graph import operations
 from gateway.jobs.schedule import retry_hint
+from gateway.jobs.tokens import Token, handed_in
 from gateway.membership import Runtime
 from gateway.store import Store
 from gateway.streams import cursor
@@ -25,7 +27,7 @@ from gateway.telemetry.logs import EventLog
 from gateway.web import polls
 from gateway.web.answers import json_answer
 from gateway.web.polls import Poll
-from gateway.web.requests import Access, PublicUrl, path_id, storable
+from gateway.web.requests import Access, PublicUrl, body_of, json_object, path_id, storable
 
 MOST_JOBS = 200
 
@@ -33,7 +35,9 @@ log = EventLog("gateway.routes")
 
 
 class JobRoutes:
-    """`send_timeout` and `stream_max_age` are in seconds; `stop_watching` ends the poller of a job id."""
+    """`send_timeout` and `stream_max_age` are in seconds; `stop_watching` ends the polling of a job id, `hand_in` goes
+    on with it under a token.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class JobRoutes:
         runtime: Runtime,
         *,
         stop_watching: Callable[[str], None],
+        hand_in: Callable[[str, Token], Awaitable[Job | None]],
         send_timeout: float,
         stream_max_age: float,
     ) -> None:
@@ -55,6 +60,7 @@ class JobRoutes:
         self._access = access
         self._public_url = public_url
         self._stop_watching = stop_watching
+        self._hand_in = hand_in
         self._send_timeout = send_timeout
         self._stream_max_age = stream_max_age
 
@@ -113,6 +119,21 @@ class JobRoutes:
         self._stop_watching(job_id)
         if job.ended == now:  # this request ended it
             self._metrics.report_end(job)
+        return Response(status_code=204)
+
+    async def token(self, request: Request) -> Response:
+        """Hand in a token for a job whose status asks for one, and poll it here from now on."""
+        job_id = path_id(request, "job")
+        self._access.check(request, job_id)
+        token = handed_in(json_object(await body_of(request)), self._clock())
+        job = await self._store.get(job_id)
+        if job is None:
+            raise GatewayError(JOB_NOT_FOUND)
+        if self._tails.draining:
+            raise unavailable("The gateway is shutting down, so the token was not kept. Hand it in again.", 1)
+        if not operations.of(job.target).asks_for_token or await self._hand_in(job_id, token) is None:
+            raise GatewayError(TOKEN_NOT_REQUIRED)
+        log.info("token_handed_in", job=reference(job_id))
         return Response(status_code=204)
 
     async def job_events(self, request: Request) -> Response:

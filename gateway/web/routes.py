@@ -25,6 +25,7 @@ def table(
         Route("/jobs", copies.watch, methods=["POST"]),
         Route("/jobs/{job}", jobs.job),
         Route("/jobs/{job}", jobs.stop, methods=["DELETE"]),
+        Route("/jobs/{job}/token", jobs.token, methods=["PUT"]),
         Route("/jobs/{job}/events", jobs.job_events),
         Route("/events", jobs.events),
         Route("/jobs/{job}/callbacks", callbacks.list),

@@ -31,7 +31,7 @@ from gateway.core.job import (
     lose_track,
     reference,
 )
-from gateway.graph.items import parse
+from gateway.graph.operations import parse
 
 NOW = 1_790_000_000.5
 LOST: tuple[LostCode, ...] = (

@@ -13,6 +13,7 @@ import trustme
 
 from gateway.core.addresses import HostPattern, MonitorRule
 from gateway.graph.client import Broken, NotSent, Upstream
+from gateway.graph.operations import parse
 from gateway.outbound.reply import Reply
 from gateway.outbound.sessions import BODY_LIMIT
 from tests.support.fake_receiver import Serve, raw, silent
@@ -366,7 +367,7 @@ async def test_a_location_in_any_bytes(location: bytes, url: str | None) -> None
     async with reaching(Host(answer(b"", "202 Accepted", b"Location: " + location))) as upstream:
         reply = await upstream.start("POST", PATH, b"{}", {})
         expected = url and url.replace("{base}", upstream.origin)
-        assert upstream.resolve(reply.headers["Location"]) == expected
+        assert upstream.resolve(reply.headers["Location"], parse("POST", PATH)) == expected
 
 
 async def test_which_urls_are_allowed() -> None:

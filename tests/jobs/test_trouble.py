@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +281,7 @@ class Scripted:
     def allows(self, _url: str) -> bool:
         return False
 
-    async def poll(self, _monitor: Monitor, _headers: Mapping[str, str]) -> Reply:
+    async def poll(self, *_: object) -> Reply:
         self.polls += 1
         return self._reply
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Late:
     def allows(self, _url: str) -> bool:
         return False
 
-    async def poll(self, _monitor: Monitor, _headers: Mapping[str, str]) -> Reply:
+    async def poll(self, *_: object) -> Reply:
         self.polls += 1
         await anyio.sleep_until(self._at)
         self.as_it_comes()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -51,9 +52,15 @@ class FakeUpstream:
         return sum(path.startswith("/monitor/") for _, path, *_ in self.asked)
 
 
+F = TypeVar("F", bound=FakeUpstream)
+
+
+def faking() -> AbstractAsyncContextManager[FakeUpstream]:
+    return serving_fake(FakeUpstream())
+
+
 @asynccontextmanager
-async def faking() -> AsyncIterator[FakeUpstream]:
-    fake = FakeUpstream()
+async def serving_fake(fake: F) -> AsyncIterator[F]:
     app = web.Application(client_max_size=1 << 22)
     app.router.add_route("*", "/{rest:.*}", fake.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
@@ -81,4 +88,4 @@ async def reset(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-__all__ = ["TOKEN", "Answer", "FakeUpstream", "answering", "faking", "reset"]
+__all__ = ["TOKEN", "Answer", "FakeUpstream", "answering", "faking", "reset", "serving_fake"]

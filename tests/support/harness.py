@@ -24,8 +24,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from gateway.app import Gateway, open_source
 from gateway.jobs.loss import Patience
 from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
+from gateway.jobs.polling import PollContext
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.watch import PollContext
 from gateway.membership import Lease, Runtime
 from gateway.server.connection import configured
 from gateway.server.server import KEEP_ALIVE, Server

@@ -34,7 +34,7 @@ from gateway.store.rows import JOB
 JOIN_TRIES = 3
 _AGAIN = 0.5
 _DELETE_AT_ONCE = 500
-_GROWN, _STOPPED, _CALLBACK = "j", "s", "c"
+_GROWN, _STOPPED, _TAKEN, _CALLBACK = "j", "s", "t", "c"
 
 _Append = tuple[Job, Sequence[Event]]
 _Wanted = tuple[str, int, int]
@@ -55,6 +55,7 @@ class PostgresStore(Ownership):
         self.secret = database.secret
         self.on_change: OnChange = ignore_change
         self.on_stop: Callable[[str], None] = lambda _job_id: None
+        self.on_take: Callable[[str, int], None] = lambda _job_id, _epoch: None
         self.on_callback_change: Callable[[str], None] = lambda _callback_id: None
         self._appends: Batches[_Append, bool] = Batches(self._append_all)
         self._reads: Batches[_Wanted, Slice | None] = Batches(self._read_all)
@@ -143,6 +144,12 @@ class PostgresStore(Ownership):
         if just_now:
             self._changed(job_id, ())
             self._wakeups.notify(_STOPPED, job_id)
+        return job
+
+    async def take(self, job_id: str) -> Job | None:
+        job = await self._take(job_id)
+        if job is not None:
+            self._wakeups.notify(_TAKEN, f"{job_id} {job.epoch}")
         return job
 
     async def get(self, job_id: str) -> Job | None:
@@ -265,6 +272,9 @@ class PostgresStore(Ownership):
             self.on_change(row_id, ())
         elif kind == _STOPPED:
             self.on_stop(row_id)
+        elif kind == _TAKEN:
+            job_id, _, epoch = row_id.partition(" ")
+            self.on_take(job_id, int(epoch))
         elif kind == _CALLBACK:
             self.on_callback_change(row_id)
 

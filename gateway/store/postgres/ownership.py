@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from gateway.core.callback import Callback
+from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Job
 from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
@@ -36,6 +37,9 @@ LEAVING = -1
 _JOBS = Owned("jobs", "ended IS NULL", JOB)
 _CALLBACKS = Owned("callbacks", "state = 'active'", CALLBACK)
 _TABLES: dict[Literal["jobs", "callbacks"], Owned] = {"jobs": _JOBS, "callbacks": _CALLBACKS}
+
+_ALIVE = "SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0 FOR UPDATE"
+"""Locks the own membership, before any row: a gateway that is removed as dead, or leaves, must not own a row anew."""
 
 log = EventLog("gateway.store")
 
@@ -117,6 +121,21 @@ class Ownership:
     async def claim_callbacks(self, most: int = PORTION) -> list[Callback]:
         return await self._claim("callbacks", most, self._rows.callback)
 
+    async def _take(self, job_id: str) -> Job | None:
+        """Own one job under a new epoch, as long as this gateway is alive for the others."""
+
+        async def work(connection: Connection) -> Any:
+            if await connection.fetchval(_ALIVE, self.me) is None:
+                raise StoreUnavailable("this gateway takes no jobs: it leaves, or was considered dead")
+            return await connection.fetchrow(
+                f"UPDATE jobs SET owner = $1, epoch = epoch + 1 WHERE id = $2 AND ended IS NULL RETURNING {JOB}",
+                self.me,
+                job_id,
+            )
+
+        row = await self._pool.transaction(work)
+        return None if row is None else self._rows.job(row)
+
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
         for first in range(0, len(ids), PORTION):
             await self._pool.execute(_TABLES[table].release, self.me, ids[first : first + PORTION])
@@ -151,9 +170,7 @@ class Ownership:
 
     async def _claim(self, table: Literal["jobs", "callbacks"], most: int, read: Callable[[Any], T]) -> list[T]:
         async def work(connection: Connection) -> Sequence[Any]:
-            # Lock the own membership first: a gateway that is being removed as dead, or leaves, must not claim rows.
-            alive = await connection.fetchval("SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0 FOR UPDATE", self.me)
-            if alive is None:
+            if await connection.fetchval(_ALIVE, self.me) is None:
                 return []
             claimed = await connection.fetch(_TABLES[table].claim, self.me, min(most, PORTION))
             await connection.execute(f"UPDATE gateways SET {table} = {table} + $2 WHERE id = $1", self.me, len(claimed))

@@ -87,6 +87,14 @@ class SQLiteStore:
 
         return await self._promise(work, lambda _: self.on_change(job_id, ()))
 
+    async def take(self, job_id: str) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE id = ? AND ended IS NULL", (job_id,))
+            row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ? AND ended IS NULL", (job_id,)).fetchone()
+            return None if row is None else self._rows.job(row)
+
+        return await self._promise(work)
+
     async def get(self, job_id: str) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
             row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()

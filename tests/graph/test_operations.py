@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import GatewayError
-from gateway.graph.items import ItemRequest, parse
+from gateway.graph.operations import MOVE, READ, GraphRequest, Operation, parse
 
 DRIVES = [
     "me/drive",
@@ -47,18 +46,18 @@ def test_every_form_of_an_action(version: str, drive: str, item: str, end: str) 
         for spelling in (action, f"microsoft.graph.{action}"):
             path = f"/{version}/{drive}/{item}/{spelling}"
             found = parse("POST", path + end)
-            assert (found.action, found.version, found.prefix) == (action, version, drive)
+            assert (found.operation.action, found.version, found.prefix) == (action, version, drive)
             assert (found.path, found.item_id) == (path, ITEMS[item])
 
 
 @pytest.mark.parametrize("drive", DRIVES)
 @pytest.mark.parametrize("item", [*ITEMS, "root:/a/b", "items/01A:/x", "root:/a.docx"])
 @pytest.mark.parametrize("end", ["", "/"])
-@pytest.mark.parametrize(("method", "action"), [("GET", "read"), ("HEAD", "read"), ("PATCH", "move")])
-def test_every_form_of_an_item(drive: str, item: str, end: str, method: str, action: Any) -> None:
+@pytest.mark.parametrize(("method", "operation"), [("GET", READ), ("HEAD", READ), ("PATCH", MOVE)])
+def test_every_form_of_an_item(drive: str, item: str, end: str, method: str, operation: Operation) -> None:
     """Where nothing follows the item, the last colon of a path is optional; a slash at the end is dropped."""
     path = f"/v1.0/{drive}/{item}"
-    assert parse(method, path + end) == ItemRequest(action, "v1.0", drive, path, ITEMS.get(item))
+    assert parse(method, path + end) == GraphRequest(operation, "v1.0", drive, path, ITEMS.get(item))
 
 
 def test_an_id_that_is_too_long_for_a_state_is_none() -> None:
@@ -217,7 +216,7 @@ def test_any_path_is_forwarded_404_or_400(method: str, segments: list[str]) -> N
     assert path.startswith(f"/{found.version}/{found.prefix}/")
     rest = found.path.removeprefix(f"/{found.version}/{found.prefix}/").split("/")
     if method == "POST":
-        assert rest.pop().removeprefix("microsoft.graph.") == found.action
+        assert rest.pop().removeprefix("microsoft.graph.") == found.operation.action
     else:
-        assert (found.action, method) in (("read", "GET"), ("read", "HEAD"), ("move", "PATCH"))
+        assert (found.operation.action, method) in (("read", "GET"), ("read", "HEAD"), ("move", "PATCH"))
     assert is_item(rest, whole=method != "POST")
