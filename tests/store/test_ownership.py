@@ -130,6 +130,30 @@ async def test_a_stop_at_any_gateway(lives: PostgresLives) -> None:
     assert await log(two) == [1, 2]
 
 
+async def test_a_job_that_is_taken_over_at_any_gateway(lives: PostgresLives) -> None:
+    """Its owner hears of it, with the epoch: late word ends no newer watch. A gateway that leaves takes none."""
+    one, two = lives.store, await lives.join()
+    taken: list[tuple[str, int]] = []
+    heard = anyio.Event()
+
+    def on_take(job_id: str, epoch: int) -> None:
+        taken.append((job_id, epoch))
+        heard.set()
+
+    one.on_take = on_take
+    job = await made(one)
+    found = await two.take("j")
+    assert found is not None
+    with anyio.fail_after(5):
+        await heard.wait()
+    assert taken == [("j", job.epoch + 1)]
+    assert (await one.holdings("jobs"), await two.holdings("jobs")) == (set(), {"j"})
+    await two.release_all()
+    with pytest.raises(StoreUnavailable):
+        await two.take("j")
+    assert await two.holdings("jobs") == set()
+
+
 async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: PostgresLives) -> None:
     """Whoever delivers it must not go on."""
     one, two = lives.store, await lives.join()

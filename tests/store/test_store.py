@@ -90,6 +90,18 @@ async def test_a_job_that_changed_hands_cannot_be_written_under_its_old_epoch(li
     await moved(store, claimed, "completed")
 
 
+async def test_taking_a_job_over(store: Store) -> None:
+    """Under a new epoch, whoever polls it; one that has ended or is unknown cannot be taken."""
+    old = await made(store)
+    taken = await store.take("j")
+    assert taken == msgspec.structs.replace(old, epoch=old.epoch + 1)
+    job, events = advance(old, Answer(status="completed"), NOW)
+    assert not await store.append(job, events)
+    await moved(store, taken, "completed")
+    assert await store.take("j") is None
+    assert await store.take("nobody") is None
+
+
 async def test_stopping(store: Store) -> None:
     """DELETE ends a job as watchStopped, once; its poller can write no more; an ended or unknown one stays as it is."""
     job = await made(store)

@@ -14,8 +14,9 @@ import anyio
 import pytest
 from aiohttp import web
 
+from tests.jobs.test_operations import Operations
 from tests.support.fake_receiver import ALLOWED, going, receiving
-from tests.support.fake_upstream import faking
+from tests.support.fake_upstream import faking, serving_fake
 from tests.support.fleet import Copies, Fleet, Storm, check, fleet, storm
 from tests.support.harness import FOLDER, OPERATOR, TOKEN, events, tail
 from tests.support.scraping import series, value
@@ -84,6 +85,49 @@ async def test_a_stop_at_another_gateway(database_url: str, tmp_path: Path) -> N
         polls = upstream.polls()
         assert sum(await ships.running()) == 0
         assert upstream.polls() <= polls + 1
+
+
+async def test_a_token_at_another_gateway(database_url: str, tmp_path: Path) -> None:
+    """Whichever gets it goes on with the job; when that one is killed, the job asks for another, and its stream goes
+    on; it ends once.
+    """
+    fake = Operations()
+    fake.told = [{"status": "inProgress"}]
+    async with serving_fake(fake) as upstream, fleet(database_url, upstream.url, tmp_path, 2, lease=LEASE) as ships:
+        start = f"{ships.gateways[0].url}/v1.0/me/onenote/notebooks/1/copyNotebook"
+        async with ships.session.post(start, json={}, headers=TOKEN) as response:
+            job = await response.json()
+
+        async def hand_in(number: int, token: str) -> None:
+            upstream.good = {f"Bearer {token}"}
+            url = f"{ships.gateways[number].url}/jobs/{job['jobId']}/token"
+            headers = {"Authorization": f"Bearer {job['jobKey']}"}
+            async with ships.session.put(url, json={"token": token}, headers=headers) as answer:
+                assert answer.status == 204
+            with anyio.fail_after(20):
+                while upstream.tokens()[-1:] != [f"Bearer {token}"]:  # noqa: ASYNC110 - until it is asked for under it
+                    await anyio.sleep(0.05)
+
+        async with ships.session.get(ships.gateways[0].url + path_of(job)) as response:
+            stream = events(response)
+            with anyio.fail_after(20):
+                while not upstream.tokens():  # noqa: ASYNC110 - until it is asked for under the first
+                    await anyio.sleep(0.05)
+            await hand_in(1, "second")
+            assert (await ships.running())[1] == 1
+            await hand_in(0, "third")
+            await hand_in(1, "fourth")
+            ships.gateways[1].kill()
+            with anyio.fail_after(20):
+                while (await anext(stream)).data.get("trouble", {}).get("code") != "tokenRequired":
+                    pass
+            upstream.told = [{"status": "succeeded"}]
+            await hand_in(0, "fifth")
+            assert [event.name async for event in stream].count("completed") == 1
+    assert list(dict.fromkeys(upstream.tokens())) == [
+        TOKEN["Authorization"],
+        *(f"Bearer {token}" for token in ("second", "third", "fourth", "fifth")),
+    ]
 
 
 async def test_a_wait_outlives_another_gateway(database_url: str, tmp_path: Path) -> None:
