@@ -218,6 +218,8 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._read()
             self._hold_back()
+        if not (self._is_answering or self._is_in_body):
+            self._drop_references()  # also the caller's token: an idle connection must not keep it
         self._close_if_ended()
 
     @property

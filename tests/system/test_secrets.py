@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -16,8 +20,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.simulator import SCENARIOS, Simulator, running
 from gateway.telemetry.logs import JSONFormatter, TextFormatter
 from gateway.telemetry.opentelemetry import OpenTelemetry
+from tests.jobs.test_operations import Operations, hand_in
 from tests.support.fake_receiver import ALLOWED, SECRET, ask, going, in_turn, receiving, register, saying, shown
-from tests.support.fake_upstream import answering, faking, reset
+from tests.support.fake_upstream import answering, faking, reset, serving_fake
 from tests.support.harness import OPERATOR, TOKEN, serving, tail
 
 pytestmark = pytest.mark.virtual_time
@@ -95,6 +100,100 @@ async def test_no_secret_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert "poll_failing" in said
         assert not any(asked.authorized for asked in upstream.polls())
         assert not upstream.asked("foreign")
+
+
+def holders(secret: str) -> set[str]:
+    """The classes of the gateway's objects, one by one, that hold a text with the secret."""
+    encoded = secret.encode()
+
+    def holds(value: object, depth: int) -> bool:
+        if isinstance(value, str | bytes | bytearray):
+            return secret in value if isinstance(value, str) else encoded in value
+        if depth == 0:
+            return False
+        if isinstance(value, Mapping):
+            return any(holds(one, depth - 1) for pair in value.items() for one in pair)
+        return isinstance(value, list | tuple | set | frozenset | deque) and any(holds(one, depth - 1) for one in value)
+
+    def values(one: object) -> list[object]:
+        slots = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
+        return [*vars(one).values()] if hasattr(one, "__dict__") else [getattr(one, name, None) for name in slots]
+
+    gc.collect()
+    found = [one for one in gc.get_objects() if type(one).__module__.startswith("gateway.")]
+    assert len(found) > 10
+    return {type(one).__name__ for one in found if any(holds(value, 4) for value in values(one))}
+
+
+async def test_no_token_of_an_operation_gets_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, traced: Traced
+) -> None:
+    """Refused, ended, replaced, redirected elsewhere, with answers that break off: not in a log line, an answer, an
+    event, a callback, a metric, a span or the store; of the process, in the one place of its own job, until its end.
+    """
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "gateway")  # last: it is also what the fixture's handler lets through
+    tokens = [f"hidden-{number}-token" for number in range(5)]
+    told: list[str] = []
+    fake = Operations()
+    async with (
+        serving_fake(fake) as upstream,
+        faking() as foreign,
+        receiving() as receiver,
+        serving(upstream.url, tmp_path, tracing=traced.tracing, secret_key=None, **ALLOWED) as gateway,
+    ):
+        fake.good = {f"Bearer {token}" for token in (tokens[0], tokens[2])}
+        fake.told = [{"status": "inProgress"}]
+        start = "/v1.0/me/onenote/notebooks/1/copyNotebook"
+
+        async def begun(token: str) -> dict[str, Any]:
+            headers = {"Authorization": f"Bearer {token}", "Gateway-Callback-Url": receiver.url, "Idempotency-Key": "k"}
+            async with gateway.session.post(gateway.url + start, json={}, headers=headers) as response:
+                told.append(await response.text() + str(dict(response.headers)))
+                assert response.status == 202
+                job: dict[str, Any] = await response.json()
+                return job
+
+        one = await begun(tokens[0])
+        other = await begun(tokens[1])
+        await anyio.sleep(10)
+        assert holders(tokens[0]) == {"Token"}
+        assert holders(tokens[1]) == set()
+        for number, job in ((2, other), (3, other), (4, one)):
+            status = await hand_in(gateway, job, tokens[number])
+            assert status == 204
+            await anyio.sleep(5)
+        assert await hand_in(gateway, one, f"{tokens[2]} {tokens[3]}") == 400
+        assert holders("hidden-") == set()
+        fake.good.add(f"Bearer {tokens[4]}")
+        for answer in (
+            reset,
+            answering(lambda: web.Response(status=302, headers={"Location": f"{foreign.url}/v1.0/elsewhere"})),
+            answering(lambda: web.Response(status=500, text=f"you sent {tokens[4]}")),
+            fake.status,
+        ):
+            fake.on_item = answer
+            assert await hand_in(gateway, one, tokens[4]) == 204
+            await anyio.sleep(20)
+            assert holders("hidden-") == {"Token"}
+        fake.told = [{"status": "failed", "error": {"code": "no", "message": "over"}}]
+        told.extend(str(event.data) for event in await tail(gateway.session, one["events"]))
+        assert holders("hidden-") == set()
+        assert await hand_in(gateway, one, tokens[4]) == 409
+        await anyio.sleep(10)
+        for what in ("/jobs", "/metrics", f"/jobs/{one['jobId']}", f"/jobs/{other['jobId']}/callbacks"):
+            async with gateway.session.get(gateway.url + what, headers=OPERATOR) as response:
+                told.append(await response.text() + str(dict(response.headers)))
+        assert b"hidden-" not in kept_in(tmp_path)
+        assert len(foreign.asked) > 0
+        assert "hidden-" not in str(foreign.asked)
+        assert len(receiver.posts) > 0
+        assert not [post for post in receiver.posts if "hidden-" in f"{post.headers}{post.body!r}"]
+        assert set(fake.tokens()) == {f"Bearer {token}" for token in tokens}
+    said, spans = lines(caplog), traced.text()
+    assert said.count("token_required") >= 3
+    for text in ("\n".join(told), said, spans):
+        assert "hidden-" not in text
 
 
 def kept_in(folder: Path) -> bytes:
