@@ -6,7 +6,7 @@ import gc
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
-from gateway.core.addresses import MonitorRule
+from gateway.core.addresses import MonitorRule, origin
 from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.job import Event
 from gateway.core.keys import hashed, key_list
 from gateway.graph.client import Upstream
 from gateway.jobs.copies import Copies
 from gateway.jobs.idempotency import Keys
+from gateway.jobs.identity import Identity
 from gateway.jobs.loss import Patience
 from gateway.jobs.pacing import HungLane, RateLimit, StartQueue
 from gateway.jobs.poller import Poller
@@ -194,9 +195,11 @@ class Gateway:
             user_agent=settings.user_agent.replace("{version}", VERSION),
             proxy=settings.upstream_proxy,
         )
+        own_identity = nullcontext() if settings.poll_identity is None else Identity.open(origin(settings.upstream_url))
         async with (
             self._opened_store() as (store, shared, clock),
             opening as upstream,
+            own_identity as identity,
             Receivers.open(settings.callback_networks, proxy=settings.callback_proxy) as receivers,
             anyio.create_task_group() as tasks,
         ):
@@ -218,6 +221,7 @@ class Gateway:
                     rate=settings.poll_rate,
                     start_queue=StartQueue(RateLimit(settings.poll_rate)),
                     hung_lane=HungLane(HUNG_AT_ONCE),
+                    identity=identity,
                     troubled=None if shared is None else shared.troubled,
                 )
             )

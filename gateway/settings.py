@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -62,6 +63,16 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+_NETWORK = "a network, without bits set beyond its length, such as 10.0.0.0/8"
+_ENTRIES: dict[str, tuple[Callable[[str], object], str]] = {
+    "monitor_hosts": (host_pattern, "host or *.host, either with :port, such as *.sharepoint.com"),
+    "cors_origins": (browser_origin, "an origin, without a path, such as https://app.example.com"),
+    "callback_allow": (ip_network, _NETWORK),
+    "monitor_allow": (ip_network, _NETWORK),
+}
+"""What reads the entries of a list, and what they must be."""
 
 
 class Settings(BaseSettings):
@@ -134,6 +145,9 @@ class Settings(BaseSettings):
     )
     user_agent: str = Field(
         "NONISV|copy-gateway|CopyGateway/{version}", description="User-Agent that upstream and monitors see"
+    )
+    poll_identity: Literal["default"] | None = Field(
+        None, description="default: azure-identity's credential, for statuses that ask for a token and have none"
     )
     lease: Annotated[float, UNIT] = Field(
         10, ge=1, le=3600, description="time after which others have taken over the jobs of a silent gateway"
@@ -223,15 +237,10 @@ class Settings(BaseSettings):
             raise ValueError("must be postgresql://user:password@host/database, PostgreSQL itself and no pooler")
         return value and _checked_database(value)
 
-    @field_validator("monitor_hosts")
+    @field_validator(*_ENTRIES)
     @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return each(value, host_pattern, "host or *.host, either with :port, such as *.sharepoint.com")
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return each(value, browser_origin, "an origin, without a path, such as https://app.example.com")
+    def _lists(cls, value: tuple[str, ...], field: ValidationInfo) -> tuple[str, ...]:
+        return each(value, *_ENTRIES[field.field_name or ""])
 
     @field_validator("operator_key", "secret_key")
     @classmethod
@@ -252,15 +261,8 @@ class Settings(BaseSettings):
     def _user_agent(cls, value: str) -> str:
         value = value.strip()
         if not _USER_AGENT.fullmatch(value):
-            raise ValueError(
-                "must be 1 to 256 printable ASCII characters; {version} in it stands for the gateway's own"
-            )
+            raise ValueError("must be 1 to 256 printable ASCII characters; {version} in it becomes the gateway's own")
         return value
-
-    @field_validator("callback_allow", "monitor_allow")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return each(value, ip_network, "a network, without bits set beyond its length, such as 10.0.0.0/8")
 
     @property
     def monitor_patterns(self) -> tuple[HostPattern, ...]:
@@ -329,6 +331,8 @@ def _conflicts(given: Mapping[str, Any]) -> dict[str, str]:
     host = str(given.get("host", Settings.model_fields["host"].default))
     shared = str(given.get("store_url", "")).startswith(POSTGRES)
     problems = {}
+    if given.get("poll_identity") and not (find_spec("azure") and find_spec("azure.identity")):
+        problems["poll_identity"] = "needs an extra that is not installed: pip install 'copy-gateway[identity]'"
     if given.get("public_url") is None and not is_loopback(host):
         problems["public_url"] = (
             f"must be set when {PREFIX}HOST ({safe_repr(host)}) is not a loopback address: to the URL that callers "

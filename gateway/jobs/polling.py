@@ -10,10 +10,10 @@ from gateway.graph import operations
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused, interpret
 from gateway.jobs.host import Host
+from gateway.jobs.identity import Identity
 from gateway.jobs.loss import Patience
 from gateway.jobs.pacing import HungLane, StartQueue
 from gateway.jobs.schedule import Bounds
-from gateway.jobs.tokens import Token
 from gateway.membership import Runtime
 from gateway.outbound.reply import Reply
 from gateway.store import Store
@@ -37,7 +37,8 @@ class PollContext(Runtime, frozen=True, kw_only=True):
     """The runtime, and the rest of the context that all watches of a process share.
 
     `deadline` is the longest life of a job in seconds; `rate` is the limit in polls a second, of the process and of
-    each host. `troubled` is the store's, None when no other gateway shares it.
+    each host. `identity` is the gateway's own at upstream, if it has one. `troubled` is the store's, None when no other
+    gateway shares it.
     """
 
     store: Store
@@ -48,15 +49,18 @@ class PollContext(Runtime, frozen=True, kw_only=True):
     rate: float
     start_queue: StartQueue
     hung_lane: HungLane
+    identity: Identity | None = None
     troubled: Callable[[str], Awaitable[tuple[int, int]]] | None = None
 
 
-async def poll(job: Job, monitor: Monitor, host: Host, context: PollContext, token: Token | None) -> Observation:
-    """Ask a job's monitor once, under its token if it has one; count and trace it."""
+async def poll(
+    job: Job, monitor: Monitor, host: Host, context: PollContext, authorization: str | None = None
+) -> Observation:
+    """Ask a job's monitor once; count and trace it. `authorization` is for an operation's own status."""
     now = asyncio.get_running_loop().time
     sent = now()
     with context.tracing.calling("GET", "{monitor}", under=job.target.trace) as span:
-        reply = await context.upstream.poll(monitor, span.along({}), None if token is None else token.authorization)
+        reply = await context.upstream.poll(monitor, span.along({}), authorization)
         observed = reply if isinstance(reply, NoAnswer) else _interpreted(reply, job, monitor, context)
         outcome = "timed_out" if isinstance(observed, NoAnswer) and observed.hung else _OUTCOMES[type(observed)]
         span.of_job(job.id)

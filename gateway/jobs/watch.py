@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from gateway.graph import operations
 from gateway.graph.client import Monitor
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused
 from gateway.jobs.host import ASK_AGAIN, MOST_AT_LEAST, Host, well_elsewhere_at
+from gateway.jobs.identity import AGAIN, NoToken
 from gateway.jobs.loss import (
     UNSEEN_MONITOR,
     WELL,
@@ -128,7 +130,7 @@ class Watch:
 
         An operation whose token is missing is not polled, which is told at once.
         """
-        if self._operation.asks_for_token and not self.has_token:
+        if self._operation.asks_for_token and not self.has_token and self._context.identity is None:
             wait = 0.0
         # One timer for the whole watch: a scope with a deadline around each poll would cost 15 us a poll.
         deadline = asyncio.get_running_loop().call_at(self._ends, self._break_off)
@@ -171,13 +173,14 @@ class Watch:
             if self._now() + TICK >= self._ends:  # a timer may fire early by that much
                 await self._conclude()
                 return
-            if self._operation.asks_for_token and not self.has_token:
+            authorization = None
+            if self._operation.asks_for_token and (authorization := await self._authorization()) is None:
                 if not await self._require_token():
                     return
-                wait = self._ends - self._now()
+                wait = self._ends - self._now() if self._context.identity is None else AGAIN
                 continue
             self._awaiting = True
-            polled = await self._poll_in_turn()
+            polled = await self._poll_in_turn(authorization)
             self._awaiting, self.polling = False, True
             if self._overdue:
                 return  # the answer came in the same moment as the deadline, which wins
@@ -187,11 +190,19 @@ class Watch:
             wait = next_wait_
             self.polling = False
 
+    async def _authorization(self) -> str | None:
+        """That of the job's own token, else of the gateway's identity; None without either."""
+        if self._token is not None and self._token.lasts:
+            return self._token.authorization
+        self._token = None
+        with suppress(NoToken):
+            return None if self._context.identity is None else await self._context.identity.authorization()
+        return None
+
     async def _require_token(self) -> bool:
         """Tell that the polls rest until somebody hands in a token, for which another watch begins; False when the job
         has ended or belongs to another epoch.
         """
-        self._token = None
         clock = self._context.clock()
         told = self._job.state.trouble
         if told is None or told.code != "tokenRequired":
@@ -200,7 +211,7 @@ class Watch:
         job, events = troubled(self._job, told, clock)
         return not events or await self._append(job, events)
 
-    async def _poll_in_turn(self) -> tuple[float, Observation]:
+    async def _poll_in_turn(self, authorization: str | None) -> tuple[float, Observation]:
         """Poll once; the time of sending and the observation."""
         context = self._context
         if self._monitor is None:
@@ -209,27 +220,31 @@ class Watch:
             if not queue.take_now(self._now()):
                 await queue.take()
         if self._hangs <= FREE_RETRIES:
-            return await self._poll(self._monitor)
+            return await self._poll(self._monitor, authorization)
         await context.hung_lane.enter(self._hangs)  # last, so that no place is held while others may start
         try:
-            return await self._poll(self._monitor)
+            return await self._poll(self._monitor, authorization)
         finally:
             context.hung_lane.leave()
 
-    async def _poll(self, monitor: Monitor) -> tuple[float, Observation]:
+    async def _poll(self, monitor: Monitor, authorization: str | None = None) -> tuple[float, Observation]:
         context = self._context
         if not context.lease.holds:  # the lease may have ended in the queue
             await context.lease.held()
         self.polling = True
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
-        return sent, await poll(self._job, monitor, self.host, context, self._token)
+        observed = await poll(self._job, monitor, self.host, context, authorization)
+        if isinstance(observed, TokenRefused):
+            if self._token is None and context.identity is not None and authorization is not None:
+                context.identity.refused(authorization)
+            self._token = None
+        return sent, observed
 
     async def _apply(self, sent: float, heard: Observation) -> float | None:
         """Store the consequences of an observation; the seconds until the next poll, None if there is none."""
         context, now = self._context, self._now()
         if isinstance(heard, TokenRefused):
-            self._token = None
             self.host.rate.answered(self._job.id, now)
             self.host.start_queue.look()
             return 0.0

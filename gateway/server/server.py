@@ -294,6 +294,7 @@ def summary(settings: Settings, workers: int = 1) -> list[str]:
         f"  secret key    {secrets}",
         f"  proxy         {', '.join(proxies) or 'none'}",
         f"  identity      {settings.user_agent.replace('{version}', VERSION)}, as upstream sees it",
+        f"  poll identity {'none' if settings.poll_identity is None else 'that of azure-identity'}",
         f"  workers       {workers}",
     ]
 

@@ -1,0 +1,172 @@
+"""The gateway's own identity: where its tokens come from, and the jobs that are polled under them."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trustme
+from aiohttp import web
+
+from tests.jobs.test_operations import TEAM, Operations, asks, hand_in, until
+from tests.jobs.test_siblings import ask
+from tests.support.fake_upstream import serving_fake
+from tests.support.harness import TOKEN, serving, tail
+
+pytestmark = pytest.mark.virtual_time
+
+ASK = """
+import anyio, json, os, sys
+from gateway.jobs.identity import Identity
+
+async def main():
+    for environment in json.loads(sys.argv[1]):
+        os.environ.update(environment)
+        async with Identity.open("https://graph.test") as identity:
+            print(await identity.authorization())
+        for name in environment:
+            del os.environ[name]
+
+anyio.run(main)
+"""
+
+
+class Endpoint:
+    """Gives tokens, numbered from 1, that last for an hour. `asked` keeps each request's path and fields."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.fails = False
+
+    async def give(self, request: web.Request) -> web.StreamResponse:
+        fields = {**request.query, **{name: str(value) for name, value in (await request.post()).items()}}
+        self.asked.append((request.path, fields))
+        if self.fails:
+            return web.json_response({"error": "invalid_client", "error_description": "AADSTS7000215"}, status=401)
+        ends = str(int(time.time()) + 3600)
+        token = {"access_token": f"own-{len(self.asked)}", "token_type": "Bearer", "expires_in": 3600}
+        return web.json_response(token | {"expires_on": ends, "resource": "r"})
+
+
+@asynccontextmanager
+async def giving(context: ssl.SSLContext | None = None) -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint()
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", endpoint.give)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    endpoint.url = f"{'http' if context is None else 'https'}://localhost:{runner.addresses[0][1]}"
+    try:
+        yield endpoint
+    finally:
+        await runner.cleanup()
+
+
+async def test_where_its_token_comes_from(tmp_path: Path) -> None:
+    """A service principal's secret, a workload's file, a managed identity's endpoint: whichever the environment has."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (tmp_path / "federated").write_text("an assertion")
+    async with giving(context) as entra, giving() as managed:
+        of_entra = {"AZURE_AUTHORITY_HOST": entra.url, "AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c"}
+        environments = [
+            {**of_entra, "AZURE_CLIENT_SECRET": "s"},
+            {**of_entra, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "federated")},
+            {"IDENTITY_ENDPOINT": f"{managed.url}/msi/token", "IDENTITY_HEADER": "h"},
+        ]
+        command = [sys.executable, "-c", ASK, json.dumps(environments)]
+        ran = await anyio.run_process(command, env={"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "PATH": ""}, stderr=None)
+    assert ran.stdout.decode().split() == ["Bearer", "own-1", "Bearer", "own-2", "Bearer", "own-1"]
+    (_, secret), (path, federated) = entra.asked
+    assert (path, secret["client_secret"], federated["client_assertion"]) == (
+        "/t/oauth2/v2.0/token",
+        "s",
+        "an assertion",
+    )
+    assert {secret["scope"], federated["scope"]} == {"https://graph.test/.default"}
+    assert managed.asked[0][1]["resource"] == "https://graph.test"
+
+
+@pytest.fixture
+async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
+    """That of a managed identity, which the environment names."""
+    async with giving() as endpoint:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{endpoint.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "h")
+        yield endpoint
+
+
+async def test_jobs_without_a_token_are_polled_under_it(endpoint: Endpoint, tmp_path: Path) -> None:
+    """After a restart, and once a caller's token is refused; one request for all of them; a handed-in token wins."""
+    async with serving_fake(Operations()) as upstream:
+        upstream.told = [{"status": "inProgress"}]
+        upstream.good |= {"Bearer own-1", "Bearer fresh"}
+        async with serving(upstream.url, tmp_path) as gateway:
+            jobs: list[Any] = [(await ask(gateway, "POST", TEAM, b"{}"))[1] for _ in range(3)]
+            assert endpoint.asked == []
+        async with serving(upstream.url, tmp_path, poll_identity="default") as gateway:
+            for job in jobs:
+                await until(gateway, job, lambda state: state["status"] == "inProgress")
+            jobs.append((await ask(gateway, "POST", TEAM, b"{}"))[1])
+            await until(gateway, jobs[3], lambda state: state["status"] == "inProgress")
+            assert set(upstream.tokens()) == {"Bearer own-1", TOKEN["Authorization"]}
+            upstream.good.discard(TOKEN["Authorization"])
+            assert await hand_in(gateway, jobs[0], "fresh") == 204
+            await anyio.sleep(100)
+            assert set(upstream.tokens()[-8:]) == {"Bearer own-1", "Bearer fresh"}
+            upstream.told = [{"status": "succeeded"}]
+            for job in jobs:
+                url = f"{gateway.url}/jobs/{job['jobId']}/events"
+                seen = [event.data for event in await tail(gateway.session, url)]
+                assert (seen[-1]["status"], [one for one in seen if "trouble" in one]) == ("completed", [])
+    assert len(endpoint.asked) == 1
+
+
+async def test_its_token_is_renewed_before_its_end(endpoint: Endpoint, tmp_path: Path) -> None:
+    """While that fails, the old one is used as long as it lasts; then it is trouble, and the job goes on afterwards."""
+    async with serving_fake(Operations()) as upstream:
+        upstream.good = {f"Bearer own-{number}" for number in range(1, 1000)}
+        upstream.told = [{"status": "inProgress"}]
+        async with serving(upstream.url, tmp_path, poll_identity="default", job_deadline=86_400) as gateway:
+            _, job, _ = await ask(gateway, "POST", TEAM, b"{}")
+            await anyio.sleep(3540)
+            assert set(upstream.tokens()[1:]) == {"Bearer own-1", "Bearer own-2"}
+            endpoint.fails = True
+            await anyio.sleep(3200)
+            assert upstream.tokens()[-1] == "Bearer own-2"
+            assert not asks(await until(gateway, job, bool))
+            await until(gateway, job, asks)
+            assert (await until(gateway, job, bool))["status"] == "inProgress"
+            asked = len(endpoint.asked)
+            await anyio.sleep(300)
+            assert 0 < len(endpoint.asked) - asked <= 11
+            endpoint.fails = False
+            upstream.told = [{"status": "succeeded"}]
+            last = (await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events"))[-1].data
+            assert (last["status"], "trouble" in last) == ("completed", False)
+
+
+async def test_its_token_is_refused(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Another is asked for, and neither upstream nor the endpoint is asked without end; the job has not failed."""
+    async with serving_fake(Operations()) as upstream:
+        upstream.good = set()
+        async with serving(upstream.url, tmp_path, poll_identity="default") as gateway:
+            _, job, _ = await ask(gateway, "POST", TEAM, b"{}")
+            await until(gateway, job, asks)
+            polls, asked = len(upstream.asked), len(endpoint.asked)
+            await anyio.sleep(3600)
+            assert 0 < len(upstream.asked) - polls <= 121
+            assert 0 < len(endpoint.asked) - asked <= 121
+            assert asks(await until(gateway, job, bool))
