@@ -4,6 +4,7 @@ GatewayError              an answer to the caller, of one of the kinds in `KINDS
 StoreUnavailable          the store cannot write or read now; the caller may repeat the request
 StoreRefused              the store must not be opened: the process ends
 LOSSES                    why the gateway lost track of a job: the errors that a failed job carries, not an answer
+TROUBLES                  why a running job shows no progress
 
 The OpenAPI document, the labels of metrics and the commands' advice are read from these tables.
 """
@@ -45,7 +46,7 @@ class ErrorKind(msgspec.Struct, frozen=True):
 INVALID_REQUEST = ErrorKind(
     400,
     "invalidRequest",
-    "The input is wrong; the message says which part, and what would be right. Nothing was done.",
+    "The request is invalid; the message says which part, and what is valid. Nothing was done.",
 )
 CALLBACK_URL_NOT_ALLOWED = ErrorKind(
     400,
@@ -72,12 +73,16 @@ UNAUTHENTICATED = ErrorKind(
 CALLBACK_NOT_FOUND = ErrorKind(
     404, "callbackNotFound", "The job has no such callback: its id is wrong, or it was removed."
 )
-JOB_NOT_FOUND = ErrorKind(404, "jobNotFound", "Nobody knows this job: its id is wrong, or it ended too long ago.")
+JOB_NOT_FOUND = ErrorKind(
+    404,
+    "jobNotFound",
+    "There is no such job: its id is wrong, or it was deleted some time after its end.",
+)
 NOT_FOUND = ErrorKind(
     404, "notFound", "There is no such route, or the gateway does not forward it; the message says what it forwards."
 )
-METHOD_NOT_ALLOWED = ErrorKind(405, "methodNotAllowed", "The route has other methods; Allow names them.")
-REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The request did not come within 30 seconds.")
+METHOD_NOT_ALLOWED = ErrorKind(405, "methodNotAllowed", "The route does not support this method; see Allow.")
+REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The request was not complete within 30 seconds.")
 REQUEST_IN_PROGRESS = ErrorKind(
     409,
     "requestInProgress",
@@ -101,11 +106,11 @@ IDEMPOTENCY_KEY_REUSED = ErrorKind(
 REQUEST_HEAD_TOO_LARGE = ErrorKind(
     431, "requestHeadTooLarge", "The head of a request must be at most 131072 bytes, with at most 256 headers."
 )
-GENERAL_EXCEPTION = ErrorKind(500, "generalException", "The gateway failed. It is a bug.")
+GENERAL_EXCEPTION = ErrorKind(500, "generalException", "An internal error: report it with the request-id.")
 INVALID_UPSTREAM_RESPONSE = ErrorKind(
     502,
     "invalidUpstreamResponse",
-    f"Upstream answered neither with a job nor with an error. {_MAY_RUN}",
+    f"Upstream's response is neither a job nor an error. {_MAY_RUN}",
     ends_copy=True,
     may_run=True,
 )
@@ -121,7 +126,7 @@ MONITOR_HOST_NOT_ALLOWED = ErrorKind(
 OUTCOME_UNKNOWN = ErrorKind(
     502,
     "outcomeUnknown",
-    f"Upstream took the request, but its answer did not come. {_MAY_RUN}",
+    f"The request was sent upstream, but the response was lost. {_MAY_RUN}",
     ends_copy=True,
     may_run=True,
 )
@@ -130,7 +135,7 @@ UPSTREAM_UNREACHABLE = ErrorKind(
     "upstreamUnreachable",
     "Upstream could not be reached. Nothing was started: try again.",
     ends_copy=True,
-    advice="Try again; if it stays so, its operator should look at the gateway's GATEWAY_UPSTREAM_URL.",
+    advice="Try again; if it persists, the gateway's operator should check GATEWAY_UPSTREAM_URL and the network.",
 )
 SERVICE_NOT_AVAILABLE = ErrorKind(
     503,
@@ -185,17 +190,26 @@ LOSSES: dict[LostCode, Loss] = {
     "monitorUnauthorized": Loss(f"Upstream refuses access to the monitor of this copy. {_GOES_ON}", LOOK_FIRST),
     "monitorUnreachable": Loss(
         f"The monitor of this copy gave no usable answer for too long. {_GOES_ON}",
-        f"{LOOK_FIRST} Its operator should see whether the gateway still reaches upstream.",
+        f"{LOOK_FIRST} The gateway's operator should check that it reaches upstream.",
     ),
     "deadlineExceeded": Loss(
         f"The copy did not end before the gateway's deadline. {_GOES_ON}",
-        "It may still be running: look again later. GATEWAY_JOB_DEADLINE bounds the watching.",
+        "The copy may still be running: look again later. GATEWAY_JOB_DEADLINE limits how long a job is polled.",
     ),
     "watchStopped": Loss(
         f"Watching was stopped by request. {_GOES_ON}",
-        "Somebody ended the watching: look for the new item, nobody else does.",
+        "Somebody stopped the watching: look for the new item yourself.",
     ),
 }
+
+
+TROUBLES = {
+    "throttled": "upstream asks for fewer polls",
+    "unreachable": "upstream gives no usable answer; the gateway goes on asking",
+    "doubted": "upstream says that it does not know the job, or denies access; the gateway makes sure",
+    "tokenRequired": "hand in a fresh one with PUT to the job's URL and /token, under the jobKey",
+}
+"""By a trouble's code, what it means."""
 
 
 class GatewayError(Exception):

@@ -213,7 +213,7 @@ async def test_tailing(tmp_path: Path) -> None:
             ended, output, _ = await gateway("tail", url)
             assert (ended, "completed" in output) == (0, True)
         ended, _, errors = await gateway("tail", f"{served.url}/jobs/nobody")
-        assert (ended, "Nobody knows this job" in errors) == (2, True)
+        assert (ended, "There is no such job" in errors) == (2, True)
         ended, _, _ = await gateway("tail", "not a url")
         assert ended == 2
     ended, _, errors = await gateway("tail", f"http://127.0.0.1:{free_port()}/jobs/x")

@@ -241,7 +241,7 @@ def test_every_error_is_in_it_and_no_other() -> None:
 
 def test_messages_name_the_limits_that_hold() -> None:
     """The table's texts are fixed; the limits are constants elsewhere."""
-    assert errors.REQUEST_TIMEOUT.message == f"The request did not come within {BODY_SECONDS:g} seconds."
+    assert errors.REQUEST_TIMEOUT.message == f"The request was not complete within {BODY_SECONDS:g} seconds."
     assert BODY_SECONDS == HEAD_SECONDS
     assert errors.URI_TOO_LONG.message == f"The first line of a request must be at most {FIRST_LINE_LIMIT} bytes."
     limits = f"at most {HEAD_LIMIT} bytes, with at most {FIELDS_LIMIT} headers"

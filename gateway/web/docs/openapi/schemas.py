@@ -8,6 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from gateway.core.callback import HISTORY, KINDS, LONGEST_URL, CallbackState
+from gateway.core.errors import TROUBLES
 from gateway.core.job import STATUSES, JobError, Kind, State
 from gateway.web.docs.openapi.components import CALLBACK, CODES, FAULTS, JOB, TEXT, example, ref
 
@@ -70,7 +71,7 @@ _STATE_PROPERTIES = {
     "resourceId": "the id of the new item, or of the one that was changed",
     "resource": "the path that reads that item, through the gateway or at Graph",
     "error": "why the job failed, or what it left out when it completed in part; every failed job has it",
-    "trouble": "why nothing moves; it comes, changes and goes with an event each",
+    "trouble": "why a running job shows no progress; an event tells when it comes, changes and goes",
     "at": "when the gateway saw this state",
 }
 
@@ -109,11 +110,9 @@ def _states() -> dict[str, Any]:
     ):
         kinds = schema["properties"][optional].pop("anyOf")
         schema["properties"][optional] = next(kind for kind in kinds if kind != {"type": "null"})
-    trouble["description"] = "Why nothing moves, until the monitor's next good answer."
-    trouble["properties"]["code"]["description"] = (
-        "throttled: upstream asks for fewer polls; unreachable: no usable answer; doubted: the monitor says that it is "
-        "gone or denies access, which may pass"
-    )
+    trouble["description"] = "Why a running job shows no progress, until the monitor's next good answer."
+    codes = components["TroubleCode"]["enum"]
+    trouble["properties"]["code"]["description"] = ". ".join(f"`{code}`: {TROUBLES[code]}" for code in codes)
     trouble["properties"]["since"] |= _TIME | {"description": "when the first such answer in a row came"}
     trouble["properties"]["retryAt"] |= _TIME | {"description": "until when upstream asked to wait, when it came"}
     state["properties"]["status"]["examples"] = list(STATUSES)
