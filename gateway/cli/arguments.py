@@ -74,7 +74,8 @@ def job_key(file: Path | None, operator_file: Path | None) -> str:
     if operator_file is None and not os.environ.get("GATEWAY_OPERATOR_KEY"):
         raise typer.BadParameter(
             "neither GATEWAY_JOB_KEY nor GATEWAY_OPERATOR_KEY is set; set one of them in the environment, or name a "
-            "file that contains it with --job-key-file or --operator-key-file"
+            "file that contains it with --job-key-file or --operator-key-file. The response to a copy has the jobKey, "
+            "and so has the first line of gateway copy --json"
         )
     return operator_key(operator_file)
 

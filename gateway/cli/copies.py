@@ -17,6 +17,7 @@ from gateway.cli.options import (
     OperatorKeyOption,
     PatienceOption,
     SecretOption,
+    StartedJsonOption,
     TakesIds,
 )
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from gateway.cli.display import Display
-    from gateway.cli.follow import State
+    from gateway.cli.follow import Job, State
 
 STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost track of, 130 interrupted."
 
@@ -60,7 +61,7 @@ def copy(
     conflict: Annotated[
         Literal["fail", "rename", "replace"] | None, typer.Option(help="What to do when the name is taken.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: StartedJsonOption = False,
     gateway: GatewayOption = DEFAULT_URL,
     token_file: Annotated[
         Path | None,
@@ -84,9 +85,9 @@ def copy(
     title = None if label is None else parsed(printable, label, "--label")
     token = secret(token_file, "GRAPH_TOKEN", "--token-file")
 
-    async def begin(session: aiohttp.ClientSession, shown: Display) -> str:
+    async def begin(session: aiohttp.ClientSession, shown: Display) -> Job:
         job = await start(session, url, body, token, label=title, patience=patience, notice=shown.notice)
-        shown.notice(f"job {job}")
+        shown.started(job)
         return job
 
     interrupted = "Interrupted before the gateway answered: the copy may have been started."
@@ -103,11 +104,12 @@ def tail(
 ) -> None:
     """Follow one job to its end. Resumes after a lost connection or a restart of the gateway."""
     from gateway.cli.arguments import job_url, parsed
+    from gateway.cli.follow import Job
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB")
 
-    async def begin(_session: aiohttp.ClientSession, _shown: Display) -> str:
-        return url
+    async def begin(_session: aiohttp.ClientSession, _shown: Display) -> Job:
+        return Job(url, {})
 
     _follow(begin, patience, as_json=as_json)
 
@@ -123,7 +125,7 @@ def watch(
         ),
     ],
     label: LabelOption = None,
-    as_json: JsonOption = False,
+    as_json: StartedJsonOption = False,
     gateway: GatewayOption = DEFAULT_URL,
     operator_key_file: OperatorKeyOption = None,
     patience: PatienceOption = 60.0,
@@ -134,7 +136,7 @@ def watch(
     """
     from gateway.cli.arguments import operator_key, origin, parsed, printable
     from gateway.cli.calls import call
-    from gateway.cli.follow import LostError
+    from gateway.cli.follow import Job, LostError
 
     url = f"{parsed(origin, gateway, '--gateway')}/jobs"
     body = {"monitorUrl": sys.stdin.readline().strip() if monitor == "-" else monitor}
@@ -142,12 +144,12 @@ def watch(
         body["label"] = parsed(printable, label, "--label")
     key = operator_key(operator_key_file)
 
-    async def begin(session: aiohttp.ClientSession, shown: Display) -> str:
+    async def begin(session: aiohttp.ClientSession, shown: Display) -> Job:
         headers, answer = await call(session, "POST", url, key, body)
         if "jobId" not in answer or "Location" not in headers:
             raise LostError(f"{url} does not seem to be a gateway's: it answered without a job")
-        shown.notice(f"job {headers['Location']}")
-        return headers["Location"]
+        shown.started(watched := Job(headers["Location"], answer))
+        return watched
 
     interrupted = "Interrupted before the gateway answered: it may watch the copy already."
     _follow(begin, patience, as_json=as_json, interrupted=interrupted)
@@ -197,7 +199,8 @@ def listen(
 ) -> None:
     """Forward jobs' events to a receiver of callbacks (webhooks) that the gateway cannot reach, to develop it.
 
-    Each event is sent once, signed as the gateway signs callbacks. The command ends when all of the jobs have ended.
+    Each event is sent once, signed as the gateway signs callbacks, and not again when the receiver refuses it. The
+    command ends when all of the jobs have ended; the same command again sends all of their events once more.
     """
     import anyio
 
@@ -220,13 +223,13 @@ def listen(
 
 
 def _follow(
-    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[str]],
+    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[Job]],
     patience: float,
     *,
     as_json: bool,
     interrupted: str = "",
 ) -> None:
-    """Follow the job whose URL `begin` returns to its end, and exit with the status of that end.
+    """Follow the job that `begin` returns to its end, and exit with the status of that end.
 
     `interrupted` is printed when a signal arrives before `begin` has returned.
     """
@@ -244,7 +247,7 @@ def _follow(
         nonlocal job
         with display(as_json=as_json) as shown:
             async with aiohttp.ClientSession() as session:
-                job = await begin(session, shown)
+                job = (await begin(session, shown)).url
                 return await Tail(session, job, patience=patience, show=shown.state, notice=shown.notice).ended()
 
     def follow() -> int:

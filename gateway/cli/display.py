@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES
+from gateway.core.errors import KINDS, LOOK_FIRST, LOSSES, TROUBLES
 from gateway.core.job import COMPLETED, FAILED
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from gateway.cli.follow import State
+    from gateway.cli.follow import Job, State
 
 SIGN_IN_ANEW = "Set GRAPH_TOKEN to a token that is still valid."
 
@@ -45,14 +46,6 @@ REMEDIES = {
     **{code.lower(): loss.advice for code, loss in LOSSES.items()},
 }
 
-_TROUBLES = {
-    "throttled": ("throttled", "upstream asks for fewer polls"),
-    "unreachable": ("unreachable", "upstream gives no usable answer; the gateway goes on asking"),
-    "doubted": ("doubted", "upstream says that it does not know the job; the gateway makes sure"),
-    "tokenRequired": ("token required", "hand in a fresh one with PUT to the job's URL and /token, under the jobKey"),
-}
-
-
 ECHO = len("^C") + 1
 """Cells of a terminal's last line that stay free: its echo of Ctrl-C must not wrap, or a second bar would be left."""
 
@@ -66,6 +59,10 @@ class PlainLines:
     def __exit__(self, *reason: object) -> None:
         pass
 
+    def started(self, job: Job) -> None:
+        """Show a job that this command has started. The jobKey is a secret: only JSON shows it."""
+        self.notice(f"job {job.url}")
+
     def state(self, state: State) -> None:
         print(line(state), flush=True)
 
@@ -74,7 +71,13 @@ class PlainLines:
 
 
 class JSONLines(PlainLines):
-    """Prints each state as one JSON object, on one line, and notices on stderr."""
+    """Prints each state as one JSON object, on one line, and notices on stderr. A job that was started begins with the
+    gateway's answer: its first state, with the jobKey.
+    """
+
+    def started(self, job: Job) -> None:
+        super().started(job)
+        self.state(job.answer)
 
     def state(self, state: State) -> None:
         print(json.dumps(state), flush=True)
@@ -110,6 +113,9 @@ class ProgressBar:
     ) -> None:
         self._live.transient = not self._state  # remove a bar that never showed a state
         self._live.stop()
+
+    def started(self, job: Job) -> None:
+        self.notice(f"job {job.url}")
 
     def state(self, state: State) -> None:
         if state.get("status") in FAILED:
@@ -183,7 +189,9 @@ def trouble_words(state: State, now: datetime | None = None) -> str:
     trouble = state.get("trouble")
     if not isinstance(trouble, dict) or "code" not in trouble:
         return ""
-    word, meaning = _TROUBLES.get(str(trouble["code"]), (f"trouble: {clean(trouble['code'])}", ""))
+    code = str(trouble["code"])
+    meaning = TROUBLES.get(code, "")
+    word = re.sub(r"[A-Z]", lambda letter: f" {letter[0].lower()}", code) if meaning else f"trouble: {clean(code)}"
     try:
         left = datetime.fromisoformat(str(trouble.get("retryAt"))) - (now or datetime.now(UTC))
         seconds = math.ceil(left.total_seconds())

@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import anyio
@@ -37,6 +37,13 @@ SETTLED = 5.0  # seconds after which an open stream counts as news of the job
 RETRY = 2.0  # seconds between connections, until the stream sends its own `retry:`
 BUSY = 0.5  # seconds between repeats of a request that is still in flight
 BROKEN_OFF = "the stream ended"
+
+
+class Job(NamedTuple):
+    """A job: its `url`, and the `answer` that named it, which holds its jobKey; empty if the user named the job."""
+
+    url: str
+    answer: State
 
 
 class RefusedError(Exception):
@@ -199,8 +206,8 @@ async def start(
     label: str | None = None,
     patience: float,
     notice: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Start a copy, at most once, and return its job's URL.
+) -> Job:
+    """Start a copy, at most once, and return its job.
 
     `label` names the job for people. A request whose response was lost is repeated with the same idempotency key.
     Raises RefusedError and LostError.
@@ -232,11 +239,11 @@ async def start(
             raise LostError(f"{lost}. The copy may be running: check the target before you start it again") from None
 
 
-def _started(response: aiohttp.ClientResponse, answer: bytes) -> str:
-    words = answer_text(response, answer)
+def _started(response: aiohttp.ClientResponse, answer: bytes) -> Job:
+    words, job = answer_text(response, answer), json_object(answer)
     # 200: a repeat, after whose lost answer the copy has already ended
-    if response.status in (200, 202) and "Location" in response.headers and "jobId" in json_object(answer):
-        return str(response.url.join(URL(response.headers["Location"], encoded=True)))
+    if response.status in (200, 202) and "Location" in response.headers and "jobId" in job:
+        return Job(str(response.url.join(URL(response.headers["Location"], encoded=True))), job)
     if 400 <= response.status < 500:
         raise RefusedError(words)
     if response.status >= 500:

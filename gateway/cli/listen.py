@@ -100,6 +100,8 @@ class Forwarding:
         except UNREACHABLE as error:
             answer, is_accepted = broken(error), False
         if not is_accepted:
+            if self._status == COMPLETED:
+                stderr_line("what the receiver does not accept is not sent again; run the command again to send it all")
             self._ends_with(FAILED)
         took = round(1000 * (anyio.current_time() - begun))
         title = json_object(event.data).get("label") or callback.job_id

@@ -34,6 +34,13 @@ SecretOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+StartedJsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object a line. The first has the jobKey, a secret that stop and callbacks take.",
+    ),
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's URL (the Location of a copy), or its id.")]
 
 _ID_WITH_DASH = re.compile(r"-[\w-]{23}", re.ASCII)

@@ -187,7 +187,8 @@ async def test_a_gateway_that_was_never_met_is_not_waited_for(fake: FakeUpstream
 
 async def begin(fake: FakeUpstream) -> str:
     async with aiohttp.ClientSession() as session:
-        return await start(session, f"{fake.url}/v1.0/me/drive/items/1/copy", {}, "token", patience=PATIENCE)
+        job = await start(session, f"{fake.url}/v1.0/me/drive/items/1/copy", {}, "token", patience=PATIENCE)
+        return job.url
 
 
 @pytest.mark.parametrize("status", [202, 200])

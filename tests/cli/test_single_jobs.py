@@ -43,10 +43,11 @@ async def simulated(folder: Path, **values: Any) -> AsyncIterator[tuple[Simulato
 
 
 async def test_states_as_json(tmp_path: Path) -> None:
-    """One object a line, as the stream has them; everything else is on stderr."""
+    """One object a line: the answer to the copy, with the jobKey that stop takes; then as the stream has them."""
     async with simulated(tmp_path) as (_, served):
         given = {"GATEWAY_URL": served.url, "GRAPH_TOKEN": "t"}
         to = ("--to", "b!personal/01MOWKYVDOCUMENTS", "--label", "Größe 日本")
+        _, plain, told = await gateway("copy", ITEM, *to, **given)
         ended, output, errors = await gateway("copy", ITEM, *to, "--json", **given)
         states = [json.loads(line) for line in output.splitlines()]
         assert (ended, states[0]["status"], states[-1]["status"]) == (0, "notStarted", "completed")
@@ -54,7 +55,12 @@ async def test_states_as_json(tmp_path: Path) -> None:
         job = re.search(r"job (\S+)", errors)
         assert job is not None
         _, again, _ = await gateway("tail", "--json", job[1])
-        assert again == output
+        assert again == output.partition("\n")[2]
+        key = states[0]["jobKey"]
+        assert key not in errors + again
+        assert not re.search("[Kk]ey", plain + told)
+        ended, _, errors = await gateway("stop", job[1], GATEWAY_JOB_KEY=key)
+        assert ended == 0, errors
         ended, output, errors = await gateway("copy", "me/drive/items/failed", *to[:2], "--json", **given)
         assert (ended, json.loads(output.splitlines()[-1])["error"]["code"]) == (1, "nameAlreadyExists")
         assert "The copy failed" in errors
@@ -232,10 +238,11 @@ async def test_listening_in_vain(tmp_path: Path) -> None:
         ended, output, _ = await gateway("listen", job, "--forward-to", f"{url}?fail=500", GATEWAY_URL=served.url)
         assert (ended, "job.completed  a copy  500  " in output) == (1, True)
         nowhere = f"http://127.0.0.1:{free_port()}/"
-        ended, output, _ = await gateway("listen", job, "--forward-to", nowhere, GATEWAY_URL=served.url)
+        ended, output, errors = await gateway("listen", job, "--forward-to", nowhere, GATEWAY_URL=served.url)
         assert (ended, "job.completed  a copy  connection refused  " in output) == (1, True)
+        assert errors.count("is not sent again") == 1
         ended, output, errors = await gateway("listen", "nobody", job, "--forward-to", url, GATEWAY_URL=served.url)
-        assert (ended, "job.completed  a copy  204  " in output, "Nobody knows this job" in errors) == (2, True, True)
+        assert (ended, "job.completed  a copy  204  " in output, "There is no such job" in errors) == (2, True, True)
         for wrong in (("--forward-to", "nowhere"), ("--forward-to", url, "--events", "all")):
             ended, _, errors = await gateway("listen", job, *wrong, GATEWAY_URL=served.url)
             assert (ended, "is not a" in errors) == (2, True)

@@ -89,7 +89,7 @@ async def _show(
         "    -H 'Authorization: Bearer demo' -H 'Content-Type: application/json' \\",
         f"    -d '{data}'",
     )
-    job = await start(session, f"{url}{ITEM}/copy", BODY, AUTHORIZED["Authorization"].split()[1], patience=10)
+    job, _ = await start(session, f"{url}{ITEM}/copy", BODY, AUTHORIZED["Authorization"].split()[1], patience=10)
     _print("202 Accepted", f"Location: {job}")
     await _register(session, job, receiver_url, operator_key, receiver)
     _print("", f"In a browser: {_page(url, job)}")
