@@ -261,9 +261,10 @@ def backup(
 
 @app.command(epilog="Exit status: 0 all is encrypted with the first key, 1 it is not, 2 wrong use or settings.")
 def reseal() -> None:
-    """Encrypt what the store holds with the first key of GATEWAY_SECRET_KEY, as the last step of changing it.
+    """Encrypt the store's secrets with the first key of GATEWAY_SECRET_KEY.
 
-    It reads the settings of the gateways, which may go on running. Repeat it as often as you like.
+    It is a step of changing that key. It reads the settings of the gateways, which may go on running. Repeat it as
+    often as you like.
     """
     from gateway.cli.reseal import run
 
@@ -288,7 +289,11 @@ def demo(
         ),
     ] = 1,
 ) -> None:
-    """Demonstrate the gateway on this machine. Runs a simulated Graph, a gateway and one copy, and shows its events."""
+    """Demonstrate the gateway on this machine. Runs a simulated Graph, a gateway and one copy, and shows its events.
+
+    The simulated Graph accepts any token. Of the settings, the demo takes GATEWAY_CORS_ORIGINS; for others, run
+    gateway simulate, which prints how to start a gateway for it.
+    """
     import anyio
 
     from gateway.cli.demo import demonstrate

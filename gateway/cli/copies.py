@@ -197,7 +197,7 @@ def listen(
     gateway: GatewayOption = DEFAULT_URL,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Forward jobs' events to a receiver of callbacks (webhooks) that the gateway cannot reach, to develop it.
+    """Forward jobs' events to a receiver of callbacks (webhooks) on your machine.
 
     Each event is sent once, signed as the gateway signs callbacks, and not again when the receiver refuses it. The
     command ends when all of the jobs have ended; the same command again sends all of their events once more.

@@ -335,15 +335,20 @@ async def test_the_demo(tmp_path: Path) -> None:
 
 
 async def test_the_demo_left_open(tmp_path: Path) -> None:
-    """Both answer until Ctrl-C; then the exit is 0, and neither a process nor a file is left."""
-    async with following("demo", "--seconds", "0.5", TMPDIR=str(tmp_path)) as demo:
+    """Both answer until Ctrl-C, also to the front end that is named; then the exit is 0, and neither a process nor a
+    file is left.
+    """
+    origin = "http://localhost:5173"
+    settings = {"GATEWAY_CORS_ORIGINS": origin, "GATEWAY_UPSTREAM_URL": "not a URL, and not the demo's"}
+    async with following("demo", "--seconds", "0.5", TMPDIR=str(tmp_path), **settings) as demo:
         async for line in demo.output:
             if "the web page" in line:
                 url, _, job = line.split()[-1].partition("#")
                 break
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"{url}jobs/{job}") as response:
+            async with session.get(f"{url}jobs/{job}", headers={"Origin": origin}) as response:
                 assert (await response.json())["status"] == "completed"
+                assert response.headers["Access-Control-Allow-Origin"] == origin
             async with session.get(url) as response:
                 assert "<title>Copy gateway</title>" in await response.text()
             demo.process.send_signal(signal.SIGINT)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PREFERRED_PORT = 8000
 ATTEMPTS = 5  # to find free ports: another program may take one before the gateways do
+ORIGINS = "GATEWAY_CORS_ORIGINS"  # the one setting that the environment gives: whose pages may call the demo
 TAKEN = "the port is taken"  # the gateway logs this
 START = 20.0  # seconds for a gateway to answer
 ANSWER = aiohttp.ClientTimeout(total=2)  # … and for one request, after which the process is checked
@@ -146,7 +147,8 @@ class Gateways:
 
     async def _spawn(self) -> None:
         """Start the process in its own session, so that a Ctrl-C in the terminal does not reach it."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        given = os.environ.items()
+        inherited = {name: value for name, value in given if not name.startswith("GATEWAY_") or name == ORIGINS}
         workers = ["--workers", str(self._count)] if self.database else []
         with self._log.open("wb") as log:
             self._process = await anyio.open_process(
