@@ -35,8 +35,8 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 QUICKLY = settings(
     max_examples=examples(12), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
-# Without what is the same by another name: /copy in its other spelling, a copy and its siblings in every drive.
-SAME = "^boundCopy|^(move|change)(OneOf|Owners)"
+# Without what is the same by another name: /copy in its other spelling, HEAD, a copy and its siblings in every drive.
+SAME = "^boundCopy|^head[A-Z]|^(move|change)(OneOf|Owners)"
 OTHER_PLACES = "^(copy|read|move|change)(?!MyDrive(Item|PathBelowItem)$)"
 LEFT_OUT = re.compile(SAME if is_thorough() else f"{SAME}|{OTHER_PLACES}")
 OPERATIONS = {(one.path, one.method): one for one in operations(DOCUMENT)}

@@ -96,7 +96,7 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[Section]:
     for tag in openapi["tags"]:
         forms: dict[str, list[Operation]] = {}  # the paths of one operation share its summary
         for operation in found:
-            if tag["name"] in operation.content["tags"]:
+            if tag["name"] in operation.content["tags"] and operation.method != "HEAD":
                 forms.setdefault(operation.content["summary"], []).append(operation)
         entries = [(group[0].name, join(summary)) for summary, group in forms.items()]
         articles = [_article(openapi, group) for group in forms.values()]

@@ -11,7 +11,7 @@ import msgspec
 
 _KEYS = {"callerToken": "TOKEN", "jobKey": "JOB_KEY", "operatorKey": "OPERATOR_KEY"}
 _VARIABLES = {"job": "$JOB", "callback": "$CALLBACK"}
-_METHODS = ("get", "post", "patch", "delete")
+_METHODS = ("get", "head", "post", "patch", "delete")
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -95,8 +95,8 @@ def url(base: str, operation: Operation) -> str:
 
 def curl(base: str, operation: Operation) -> str:
     """A command for a POSIX shell that sends an example of the request."""
-    flags = ["-N"] if operation.streams() else ["-i"]
-    if operation.method != "GET":
+    flags = ["-N"] if operation.streams() else ["-I"] if operation.method == "HEAD" else ["-i"]
+    if operation.method not in ("GET", "HEAD"):
         flags += ["-X", operation.method]
     lines = [" ".join(["curl", *flags, f'"{url(base, operation)}"'])]
     if operation.keys:

@@ -41,9 +41,12 @@ _ANYWHERE = ("400 corsNotAllowed", "404 notFound", "405 methodNotAllowed")
 
 def document(base: str) -> dict[str, Any]:
     """The document, for a gateway whose public URL is `base`, without a final slash."""
-    paths = {**copies.paths(), **jobs.PATHS, **callbacks.PATHS, **service.PATHS}
+    own = {**jobs.PATHS, **callbacks.PATHS, **service.PATHS}
+    paths = {**copies.paths(), **own}
     used = {name for operation in _operations(paths) for name in _referred(operation["responses"])}
     used |= set(_referred(errors(*_ANYWHERE)))
+    responses = named("responses", copies.responses(base)) | error_responses(used)
+    paths |= {path: item | {"head": _head(item["get"], responses)} for path, item in own.items() if "get" in item}
     return {
         "openapi": "3.1.0",
         "info": INFO,
@@ -53,7 +56,7 @@ def document(base: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas(base),
-            "responses": named("responses", copies.responses(base)) | error_responses(used),
+            "responses": responses,
             "parameters": named("parameters", PARAMETERS | copies.PARAMETERS),
             "requestBodies": named("requestBodies", copies.REQUEST_BODIES),
             "headers": named("headers", HEADERS),
@@ -64,6 +67,17 @@ def document(base: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _head(get: dict[str, Any], responses: dict[str, Any]) -> dict[str, Any]:
+    """The HEAD operation for a GET operation: its responses have no content. `responses` are the components."""
+    name: str = get["operationId"]
+    found = {}
+    for status, response in get["responses"].items():
+        whole = responses[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+        found[status] = {field: whole[field] for field in ("description", "headers")}
+    summary = f"{get['summary']}: the headers alone"
+    return {**get, "operationId": f"head{name[0].upper()}{name[1:]}", "summary": summary, "responses": found}
 
 
 def _operations(paths: dict[str, Any]) -> Iterator[dict[str, Any]]:
