@@ -83,7 +83,9 @@ PARAMETERS = {
     "Idempotency-Key": parameter(
         "Idempotency-Key",
         "header",
-        "makes a repeat safe: the same request with the same key and token returns the job of the first",
+        "makes a repeat safe: the same request with the same key and token returns the job of the first. Send one from "
+        "a caller that repeats a POST by itself: Azure Logic Apps does so after any 5xx, 408 and 429. There, "
+        "`@{workflow().run.name}` is the same for each repeat; add what tells the copies of one run apart",
         "6f1c9d0e-copy-of-LargeFolder1",
         minLength=1,
         maxLength=255,
