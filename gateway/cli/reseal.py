@@ -47,7 +47,7 @@ def run() -> int:
         )
         return FAILED
     if len(key_list(settings.secret_key)) > 1:
-        print("Now leave the old key out of GATEWAY_SECRET_KEY. Backups made until now still need it.")
+        print("GATEWAY_SECRET_KEY needs no other key now. Backups made until now still need the others.")
     return COMPLETED
 
 
