@@ -148,7 +148,9 @@ def _front_end(base: str) -> list[Html]:
 
 def _back_end(base: str) -> list[Html]:
     return [
-        paragraphs("Send Graph's own requests here. In Python, after `import httpx`:"),
+        paragraphs(
+            "Send Graph's own requests here. In Python, after `pip install httpx httpx-sse` and `import httpx`:"
+        ),
         *_examples(COPY, base, "Python"),
         paragraphs(
             "Follow it, after `from httpx_sse import connect_sse`. Without `timeout=None`, httpx gives up before the "
@@ -188,7 +190,8 @@ def _operator(base: str) -> list[Html]:
 
 def _verification(base: str) -> Section:
     description = (
-        "Each message is signed as Standard Webhooks say, and their libraries verify it. By hand: join `webhook-id`, "
+        "Each message is signed as Standard Webhooks say, and their libraries verify it; in Python and JavaScript it is "
+        "`standardwebhooks`. By hand: join `webhook-id`, "
         "`webhook-timestamp` and the raw body by dots. Make the HMAC-SHA256 of that; its key is the secret behind "
         "`whsec_`, decoded from base64. One of the signatures in `webhook-signature`, which are separated by spaces, "
         "must be `v1,` and that HMAC in base64. Compare in constant time, and refuse a timestamp that is more than "
