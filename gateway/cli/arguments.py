@@ -138,12 +138,12 @@ def target(to: str) -> dict[str, str]:
 
 
 def job_url(text: str, gateway: str) -> str:
-    """Return the URL of one job, without /events and query. Raises ValueError.
+    """Return the URL of one job, without /events and query. Raises ValueError, and BadParameter for a wrong gateway.
 
     `text` is the URL that the gateway returned, with or without /events, or a bare id at `gateway`.
     """
     if re.fullmatch(r"[\w-]+", text, re.ASCII):
-        return f"{origin(gateway)}/jobs/{text}"
+        return f"{parsed(origin, gateway, '--gateway')}/jobs/{text}"
     parts = _split(text, "is not a URL; write it as the gateway returned it: http://127.0.0.1:8000/jobs/…")
     path = parts.path.rstrip("/").removesuffix("/events")
     if not re.fullmatch(r"(.*/)?jobs/[^/]+", path):

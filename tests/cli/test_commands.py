@@ -216,6 +216,8 @@ async def test_tailing(tmp_path: Path) -> None:
         assert (ended, "There is no such job" in errors) == (2, True)
         ended, _, _ = await gateway("tail", "not a url")
         assert ended == 2
+        ended, _, errors = await gateway("tail", "nobody", GATEWAY_URL="127.0.0.1:8000")
+        assert (ended, "--gateway: '127.0.0.1:8000' is not a gateway's URL" in errors) == (2, True)
     ended, _, errors = await gateway("tail", f"http://127.0.0.1:{free_port()}/jobs/x")
     assert (ended, "no gateway reachable" in errors) == (3, True)
 

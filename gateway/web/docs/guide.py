@@ -190,7 +190,7 @@ def _operator(base: str) -> list[Html]:
 
 def _verification(base: str) -> Section:
     description = (
-        "Each message is signed as Standard Webhooks say, and their libraries verify it; in Python and JavaScript it is "
+        "Each message is signed as Standard Webhooks say, and their libraries verify it, in Python and JavaScript "
         "`standardwebhooks`. By hand: join `webhook-id`, "
         "`webhook-timestamp` and the raw body by dots. Make the HMAC-SHA256 of that; its key is the secret behind "
         "`whsec_`, decoded from base64. One of the signatures in `webhook-signature`, which are separated by spaces, "
