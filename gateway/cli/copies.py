@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -76,7 +77,8 @@ def copy(
     from gateway.cli.arguments import copy_path, origin, parsed, printable, secret, target
     from gateway.cli.follow import start
 
-    url = parsed(origin, gateway, "--gateway") + parsed(copy_path, item, "ITEM")
+    where = parsed(origin, gateway, "--gateway")
+    url = where + parsed(copy_path, item, "ITEM")
     if conflict is not None:
         url += f"?@microsoft.graph.conflictBehavior={conflict}"
     body: dict[str, Any] = {"parentReference": parsed(target, to, "--to")}
@@ -88,7 +90,7 @@ def copy(
     async def begin(session: aiohttp.ClientSession, shown: Display) -> Job:
         job = await start(session, url, body, token, label=title, patience=patience, notice=shown.notice)
         shown.started(job)
-        return job
+        return _at(where, job)
 
     interrupted = "Interrupted before the gateway answered: the copy may have been started."
     _follow(begin, patience, as_json=as_json, interrupted=interrupted)
@@ -138,7 +140,8 @@ def watch(
     from gateway.cli.calls import call
     from gateway.cli.follow import Job, LostError
 
-    url = f"{parsed(origin, gateway, '--gateway')}/jobs"
+    where = parsed(origin, gateway, "--gateway")
+    url = f"{where}/jobs"
     body = {"monitorUrl": sys.stdin.readline().strip() if monitor == "-" else monitor}
     if label is not None:
         body["label"] = parsed(printable, label, "--label")
@@ -148,8 +151,9 @@ def watch(
         headers, answer = await call(session, "POST", url, key, body)
         if "jobId" not in answer or "Location" not in headers:
             raise LostError(f"{url} does not seem to be a gateway's: it answered without a job")
-        shown.started(watched := Job(headers["Location"], answer))
-        return watched
+        job = Job(headers["Location"], answer)
+        shown.started(job)
+        return _at(where, job)
 
     interrupted = "Interrupted before the gateway answered: it may watch the copy already."
     _follow(begin, patience, as_json=as_json, interrupted=interrupted)
@@ -220,6 +224,11 @@ def listen(
         return INTERRUPTED if ended is None else ended
 
     raise typer.Exit(exit_status(forward))
+
+
+def _at(gateway: str, job: Job) -> Job:
+    """Return the job at the gateway that answered: its GATEWAY_PUBLIC_URL may not lead there from this machine."""
+    return job._replace(url=f"{gateway}/jobs/{quote(str(job.answer['jobId']), safe='')}")
 
 
 def _follow(

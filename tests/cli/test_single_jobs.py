@@ -67,12 +67,14 @@ async def test_states_as_json(tmp_path: Path) -> None:
 
 
 async def test_the_label_is_in_every_line(tmp_path: Path) -> None:
-    """Behind the percentage; a label that no header can carry is refused before anything starts."""
-    async with simulated(tmp_path) as (_, served):
+    """Behind the percentage; a label that no header can carry is refused before anything starts. The job is followed at
+    the gateway that was asked, also before its public URL leads there.
+    """
+    async with simulated(tmp_path, public_url="https://gateway.test") as (_, served):
         given = {"GATEWAY_URL": served.url, "GRAPH_TOKEN": "t"}
         to = ("--to", "b!personal/01MOWKYVDOCUMENTS", "--name", "Report.docx")
-        ended, output, _ = await gateway("copy", ITEM, *to, **given)
-        assert ended == 0
+        ended, output, errors = await gateway("copy", ITEM, *to, **given)
+        assert (ended, "job https://gateway.test/jobs/" in errors) == (0, True)
         assert all(re.search(r" %  Report\.docx(  |$)", line) for line in output.splitlines())
         ended, _, errors = await gateway("copy", ITEM, *to, "--label", "two\nlines", **given)
         assert (ended, "is not a label" in errors) == (2, True)
@@ -80,14 +82,14 @@ async def test_the_label_is_in_every_line(tmp_path: Path) -> None:
 
 async def test_watching(tmp_path: Path) -> None:
     """A copy that was started without the gateway: named, followed to its end; a URL of another host is refused."""
-    async with simulated(tmp_path) as (upstream, served):
+    async with simulated(tmp_path, public_url="https://gateway.test") as (upstream, served):
         async with served.session.post(f"{upstream.url}/v1.0/{ITEM}/copy", json=COPY_BODY, headers=TOKEN) as response:
             monitor = response.headers["Location"]
         given = {"GATEWAY_URL": served.url, "GATEWAY_OPERATOR_KEY": OPERATOR_KEY}
         ended, output, errors = await gateway("watch", monitor, "--label", "From elsewhere", "--json", **given)
         states = [json.loads(line) for line in output.splitlines()]
         assert (ended, states[-1]["status"], states[-1]["label"]) == (0, "completed", "From elsewhere"), errors
-        assert f"job {served.url}/jobs/{states[0]['jobId']}" in errors
+        assert f"job https://gateway.test/jobs/{states[0]['jobId']}" in errors
         assert monitor not in output + errors
         ended, _, errors = await gateway("watch", "https://example.com/monitor", **given)
         assert (ended, "monitorHostNotAllowed" in errors) == (2, True)
