@@ -218,6 +218,10 @@ def responses(base: str) -> dict[str, Any]:
         "CopyAccepted": accepted,
         "Repeated": repeated,
         "Done": done,
+        "DoneWithoutContent": {
+            "description": "done at once: upstream's own answer, and no job",
+            "headers": passed_on["headers"],
+        },
         "Watched": watched,
         "PassedOn": passed_on,
         "Item": item,
@@ -293,7 +297,7 @@ def _start(name: str, summary: str, description: str, request: str, *also: str, 
         "callbacks": callbacks(name, "{$request.header.Gateway-Callback-Url}"),
         "security": _TOKEN,
         "responses": {
-            **(responses or {"200": ref("responses", "Done")}),
+            **(responses or {"200": ref("responses", "Done"), "204": ref("responses", "DoneWithoutContent")}),
             "202": ref("responses", "CopyAccepted"),
             "default": ref("responses", "PassedOn"),
             **or_upstream(
