@@ -207,7 +207,7 @@ TROUBLES = {
     "throttled": "upstream asks for fewer polls",
     "unreachable": "upstream gives no usable answer; the gateway goes on asking",
     "doubted": "upstream says that it does not know the job, or denies access; the gateway makes sure",
-    "tokenRequired": "hand in a fresh one with PUT to the job's URL and /token, under the jobKey",
+    "tokenRequired": "hand in a fresh token with PUT to the job's URL and /token, under the jobKey",
 }
 """By a trouble's code, what it means."""
 
