@@ -31,7 +31,9 @@ def callbacks(
     job_key_file: JobKeyOption = None,
     operator_key_file: OperatorKeyOption = None,
 ) -> None:
-    """Show a job's callbacks (webhooks) with their last attempts, or retry one of them.
+    """Show a job's callbacks (webhooks), or retry one of them.
+
+    Each is shown with its last attempts.
 
     GATEWAY_JOB_KEY=… gateway callbacks JOB retry ID
     """

@@ -112,6 +112,37 @@ def common(
     """Take the options that stand before a command."""
 
 
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Exit after the copy instead of leaving everything running.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=3600, metavar="SECONDS", help="How long the copy takes; default: 8, or 12 with replicas."
+        ),
+    ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1, max=9, metavar="NUMBER", help="Number of gateways on a temporary PostgreSQL; one is killed."
+        ),
+    ] = 1,
+) -> None:
+    """Demonstrate the gateway on this machine. Runs a simulated Graph, a gateway and one copy, and shows its events.
+
+    The simulated Graph accepts any token. Of the settings, the demo takes GATEWAY_CORS_ORIGINS; for others, run
+    gateway simulate, which prints how to start a gateway for it.
+    """
+    import anyio
+
+    from gateway.cli.demo import demonstrate
+    from gateway.cli.run import exit_status
+
+    raise typer.Exit(exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
+
+
 @app.command(cls=_WithSettings)
 def serve(
     *,
@@ -261,45 +292,14 @@ def backup(
 
 @app.command(epilog="Exit status: 0 all is encrypted with the first key, 1 it is not, 2 wrong use or settings.")
 def reseal() -> None:
-    """Encrypt the store's secrets with the first key of GATEWAY_SECRET_KEY.
+    """Encrypt the store with the first key of GATEWAY_SECRET_KEY.
 
-    It is a step of changing that key. It reads the settings of the gateways, which may go on running. Repeat it as
-    often as you like.
+    It is a step of changing that key, and encrypts monitor URLs, callback URLs and their secrets anew. It reads the
+    settings of the gateways, which may go on running. Repeat it as often as you like.
     """
     from gateway.cli.reseal import run
 
     raise typer.Exit(run())
-
-
-@app.command()
-def demo(
-    once: Annotated[
-        bool, typer.Option("--once", help="Exit after the copy instead of leaving everything running.")
-    ] = False,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=3600, metavar="SECONDS", help="How long the copy takes; default: 8, or 12 with replicas."
-        ),
-    ] = None,
-    replicas: Annotated[
-        int,
-        typer.Option(
-            min=1, max=9, metavar="NUMBER", help="Number of gateways on a temporary PostgreSQL; one is killed."
-        ),
-    ] = 1,
-) -> None:
-    """Demonstrate the gateway on this machine. Runs a simulated Graph, a gateway and one copy, and shows its events.
-
-    The simulated Graph accepts any token. Of the settings, the demo takes GATEWAY_CORS_ORIGINS; for others, run
-    gateway simulate, which prints how to start a gateway for it.
-    """
-    import anyio
-
-    from gateway.cli.demo import demonstrate
-    from gateway.cli.run import exit_status
-
-    raise typer.Exit(exit_status(lambda: anyio.run(demonstrate, once, seconds, replicas)))
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def watch(
     operator_key_file: OperatorKeyOption = None,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Have a gateway watch a copy that was started without it, and follow it.
+    """Watch and follow a copy that was started without the gateway.
 
     GATEWAY_OPERATOR_KEY=… gateway watch https://contoso.sharepoint.com/_api/v2.0/monitor/… --label Archive
     """
@@ -201,7 +201,7 @@ def listen(
     gateway: GatewayOption = DEFAULT_URL,
     patience: PatienceOption = 60.0,
 ) -> None:
-    """Forward jobs' events to a receiver of callbacks (webhooks) on your machine.
+    """Forward jobs' events to a webhook receiver on your machine.
 
     Each event is sent once, signed as the gateway signs callbacks, and not again when the receiver refuses it. The
     command ends when all of the jobs have ended; the same command again sends all of their events once more.
