@@ -232,7 +232,7 @@ def test_a_library_with_private_parts_in_use_is_bounded(library: str) -> None:
 def test_what_is_imported_is_declared() -> None:
     """By the package itself, not only by another that needs it too."""
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["demo"], *extras["otel"]]
+    wanted = [*PROJECT["dependencies"], *extras["demo"], *extras["identity"], *extras["otel"]]
     declared = {canonicalize_name(Requirement(one).name) for one in wanted}
     nodes = [node for text in SOURCES.values() for node in ast.walk(ast.parse(text))]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

@@ -11,7 +11,7 @@ import msgspec
 
 _KEYS = {"callerToken": "TOKEN", "jobKey": "JOB_KEY", "operatorKey": "OPERATOR_KEY"}
 _VARIABLES = {"job": "$JOB", "callback": "$CALLBACK"}
-_METHODS = ("get", "head", "post", "patch", "delete")
+_METHODS = ("get", "head", "post", "put", "patch", "delete")
 
 
 class Operation(msgspec.Struct, frozen=True):

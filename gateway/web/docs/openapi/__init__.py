@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from gateway.web.docs.openapi import callbacks, copies, jobs, service
+from gateway.web.docs.openapi import callbacks, copies, jobs, operations, service
 from gateway.web.docs.openapi.components import HEADERS, PARAMETERS, error_responses, errors, named
 from gateway.web.docs.openapi.schemas import schemas
 
 _DESCRIPTION = """\
 Starts Microsoft Graph's copies with Graph's own requests, polls their monitors, and pushes every status change as \
 Server-Sent Events and as signed callbacks (webhooks) until the copy has ended. Every job gets exactly one terminal \
-event. The same goes for what else has a monitor of the same kind: moves, archives and sensitivity labels.
+event. The same goes for what else has a monitor of the same kind: moves, archives and sensitivity labels; and for the \
+operations whose status asks for a token: of teams, channels, content types, workbooks, notebooks, communities and \
+external connections.
 
 Anyone who has a job's URL can follow the job. Changing a job requires its `jobKey`; listing jobs requires the \
 operator key. Starting a copy and reading an item require the caller's token for Graph.
@@ -31,6 +33,7 @@ INFO = {
 }
 _TAGS = {
     "Copies": "Graph's own requests: start a copy or a sibling of it, read an item.",
+    "Operations": "Graph's other requests that start a long-running operation, whose status asks for a token.",
     "Jobs": "The copies that the gateway watches, and their state.",
     "Streams": "Every status change of a job, pushed as Server-Sent Events.",
     "Callbacks": "Signed webhooks to a URL that the caller names.",
@@ -42,7 +45,7 @@ _ANYWHERE = ("400 corsNotAllowed", "404 notFound", "405 methodNotAllowed")
 def document(base: str) -> dict[str, Any]:
     """The document, for a gateway whose public URL is `base`, without a final slash."""
     own = {**jobs.PATHS, **callbacks.PATHS, **service.PATHS}
-    paths = {**copies.paths(), **own}
+    paths = {**copies.paths(), **operations.paths(), **own}
     used = {name for operation in _operations(paths) for name in _referred(operation["responses"])}
     used |= set(_referred(errors(*_ANYWHERE)))
     responses = named("responses", copies.responses(base)) | error_responses(used)
@@ -57,11 +60,13 @@ def document(base: str) -> dict[str, Any]:
         "components": {
             "schemas": schemas(base),
             "responses": responses,
-            "parameters": named("parameters", PARAMETERS | copies.PARAMETERS),
-            "requestBodies": named("requestBodies", copies.REQUEST_BODIES),
+            "parameters": named("parameters", PARAMETERS | copies.PARAMETERS | operations.PARAMETERS),
+            "requestBodies": named("requestBodies", copies.REQUEST_BODIES | operations.request_bodies()),
             "headers": named("headers", HEADERS),
             "securitySchemes": {
-                "callerToken": _bearer("the caller's token for Microsoft Graph; used for this request only"),
+                "callerToken": _bearer(
+                    "the caller's token for Microsoft Graph; for this request only, or for its operation's status too"
+                ),
                 "jobKey": _bearer("the jobKey from the 202 response that started the job"),
                 "operatorKey": _bearer("the value of GATEWAY_OPERATOR_KEY; accepted wherever a jobKey is"),
             },

@@ -20,7 +20,7 @@ from gateway.web.docs.openapi.components import (
 )
 from gateway.web.docs.openapi.schemas import COMPLETED, NEW_CALLBACK, SECRET, just_started
 
-_DRIVES = {
+DRIVES = {
     "MyDrive": "me/drive",
     "OneOfMyDrives": "me/drives/{driveId}",
     "Drive": "drives/{driveId}",
@@ -139,7 +139,7 @@ _CHANGE = "Archive, unarchive or label an item"
 def paths() -> dict[str, Any]:
     """Graph's routes, by path."""
     found: dict[str, Any] = {}
-    for drive, prefix in _DRIVES.items():
+    for drive, prefix in DRIVES.items():
         named = [name for name in ("owners", "ownerId", "driveId") if f"{{{name}}}" in prefix]
         for place, (suffix, more) in _PLACES.items():
             path = f"/{{version}}/{prefix}/{suffix}"
@@ -247,7 +247,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _copy(name: str) -> dict[str, Any]:
-    return _start(
+    return start(
         name,
         _COPY,
         "Graph's own request, with the caller's token, which is not stored. It is sent upstream once "
@@ -255,18 +255,18 @@ def _copy(name: str) -> dict[str, Any]:
         "and 504 are returned as 502, because SDKs repeat requests on 500 and 504 by themselves.",
         "Copy",
         "conflictBehavior",
-        **{"200": ref("responses", "Repeated")},
+        is_copy=True,
     )
 
 
 def _move(name: str) -> dict[str, Any]:
-    return _start(
+    return start(
         name, _MOVE, f"Graph's own request, a PATCH with a `parentReference`. {_AS_A_COPY}", "Move", "If-Match"
     )
 
 
 def _change(name: str) -> dict[str, Any]:
-    return _start(
+    return start(
         name,
         _CHANGE,
         f"Graph's own requests. {_AS_A_COPY} A folder is archived with `Prefer: respond-async`, a file without; "
@@ -276,10 +276,13 @@ def _change(name: str) -> dict[str, Any]:
     )
 
 
-def _start(name: str, summary: str, description: str, request: str, *also: str, **responses: Any) -> dict[str, Any]:
-    """An operation that may start a job. `request` names its body, `also` its own parameters; `responses` are its own,
-    by default those of a sibling of a copy.
+def start(
+    name: str, summary: str, description: str, request: str, *also: str, tag: str = "Copies", is_copy: bool = False
+) -> dict[str, Any]:
+    """An operation that may start a job. `request` names its body, `also` its own parameters. What is no copy may also
+    be done at once.
     """
+    done = {"200": ref("responses", "Done"), "204": ref("responses", "DoneWithoutContent")}
     of_gateway = (
         "Idempotency-Key",
         "Gateway-Label",
@@ -289,7 +292,7 @@ def _start(name: str, summary: str, description: str, request: str, *also: str, 
     )
     return {
         "operationId": name,
-        "tags": ["Copies"],
+        "tags": [tag],
         "summary": summary,
         "description": description,
         "parameters": [*(ref("parameters", name) for name in (*also, *of_gateway)), *_PASSED_ON],
@@ -297,7 +300,7 @@ def _start(name: str, summary: str, description: str, request: str, *also: str, 
         "callbacks": callbacks(name, "{$request.header.Gateway-Callback-Url}"),
         "security": _TOKEN,
         "responses": {
-            **(responses or {"200": ref("responses", "Done"), "204": ref("responses", "DoneWithoutContent")}),
+            **({"200": ref("responses", "Repeated")} if is_copy else done),
             "202": ref("responses", "CopyAccepted"),
             "default": ref("responses", "PassedOn"),
             **or_upstream(

@@ -171,6 +171,32 @@ PATHS: dict[str, Any] = {
             },
         },
     },
+    "/jobs/{job}/token": {
+        "parameters": [ref("parameters", "job")],
+        "put": {
+            "operationId": "handInToken",
+            "tags": ["Jobs"],
+            "summary": "Hand in a token for a job that asks for one",
+            "description": "For a job whose `trouble` is `tokenRequired`, or will be. The gateway that gets the token "
+            "asks for the job's status under it from now on. The token is kept in memory, for this job alone, until "
+            "the job or the token has ended.",
+            "requestBody": body(ref("schemas", "TokenToHandIn"), token={"token": "eyJ0eXAi.eyJleHAi.c2lnbmF0"}),
+            "security": _KEY,
+            "responses": {
+                "204": empty_answer("the token is used from now on"),
+                **errors(
+                    "400 invalidRequest",
+                    "401 unauthenticated",
+                    "404 jobNotFound",
+                    "408 requestTimeout",
+                    "409 tokenNotRequired",
+                    "413 requestTooLarge",
+                    "415 unsupportedMediaType",
+                    "503 serviceNotAvailable",
+                ),
+            },
+        },
+    },
     "/jobs/{job}/events": {
         "parameters": [ref("parameters", "job")],
         "get": {

@@ -333,6 +333,16 @@ _REQUESTS = {
 
 def _responses(base: str) -> dict[str, Any]:
     return {
+        "OperationRequest": {
+            "type": "object",
+            "description": "What the operation takes, as Graph's own reference describes it; passed on as it is.",
+        },
+        "TokenToHandIn": _object(
+            "A token for upstream.",
+            "token",
+            [],
+            token={**TEXT, "description": "an access token for Microsoft Graph, with or without `Bearer `"},
+        ),
         "Accepted": {
             "description": "A job, with the URL to follow it and the key to change it.",
             "allOf": [
@@ -344,6 +354,10 @@ def _responses(base: str) -> dict[str, Any]:
                     events={**_URL, "description": "the URL of its event stream"},
                     jobKey={**TEXT, "description": "the bearer token for requests that change the job"},
                     callback=ref("schemas", "CopyCallback"),
+                    operationLocation={
+                        **TEXT,
+                        "description": "the path of the status at upstream, when it asks for a token",
+                    },
                 ),
             ],
             "examples": [just_started(base)],
