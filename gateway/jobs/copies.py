@@ -34,7 +34,7 @@ from gateway.core.job import Event, Job, Target, advance, reference
 from gateway.core.keys import host_mark, idempotency_id, new_callback_id, new_job_id
 from gateway.graph.client import Broken, Monitor, NotSent, Unanswered, Upstream, status_url
 from gateway.graph.dialects import finished_item
-from gateway.graph.operations import COPY
+from gateway.graph.operations import COPY, OPERATIONS
 from gateway.jobs.idempotency import Keys
 from gateway.jobs.poller import Poller
 from gateway.jobs.request import CopyRequest
@@ -119,6 +119,7 @@ class Copies:
         self._closing = False
         self._none_left = anyio.Event()
         self._metrics.watch("jobs_limit", lambda: max_jobs)
+        self._metrics.know_operations(operation.action for operation in OPERATIONS)
 
     async def start(self, request: CopyRequest) -> Started:
         """Start a copy upstream and watch it. Raises Answered, GatewayError, or StoreUnavailable before it is sent."""
@@ -148,7 +149,7 @@ class Copies:
             outcome = "repeated" if started.repeated else "started"
             return started
         finally:
-            self._metrics.copies.labels(outcome).inc()
+            self._metrics.copies.labels(outcome, request.asked.operation.action).inc()
 
     @property
     def starting(self) -> int:

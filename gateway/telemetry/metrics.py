@@ -141,7 +141,7 @@ class Metrics:
         registry.register(self._store_failures)
 
         self.requests = self._counter("requests", "Answered requests by route and class of status.", ["route", "code"])
-        self.copies = self._counter("copies", "Copy requests by outcome.", ["outcome"], COPY_OUTCOMES)
+        self.copies = self._counter("copies", "Requests that may start a job, by outcome.", ["outcome", "operation"])
         self.jobs_ended = self._counter("jobs_ended", "Jobs by how they ended.", ["kind", "origin"])
         for kind, origin in (("completed", "upstream"), ("failed", "upstream"), ("failed", "gateway")):
             self.jobs_ended.labels(kind, origin)
@@ -186,6 +186,11 @@ class Metrics:
         """Create the request counters of all routes, at 0, from the names of the routes."""
         for route, code in product(routes, CODES):
             self.requests.labels(route, code)
+
+    def know_operations(self, actions: Iterable[str]) -> None:
+        """Create the counters of all operations, at 0, from their names in the table."""
+        for outcome, action in product(COPY_OUTCOMES, actions):
+            self.copies.labels(outcome, action)
 
     def watch(self, name: str, ask: Callable[[], float]) -> None:
         """Read the gauge `name`, one of `GAUGES`, from `ask` at each scrape."""

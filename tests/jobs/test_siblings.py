@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from gateway.graph.operations import parse
 from tests.jobs.test_copies import hang
 from tests.support.fake_upstream import FakeUpstream, answering, faking, reset
 from tests.support.harness import OPERATOR, TOKEN, Running, serving, tail
@@ -109,7 +110,8 @@ async def test_any_other_answer_comes_back(
         async with gateway.session.get(f"{gateway.url}/jobs", headers=OPERATOR) as response:
             assert (await response.json())["value"] == []
         async with gateway.session.get(f"{gateway.url}/metrics") as response:
-            counted = f'gateway_copies_total{{outcome="{"refused" if status >= 400 else "answered"}"}} 1.0'
+            outcome, action = "refused" if status >= 400 else "answered", parse(method, path).operation.action
+            counted = f'gateway_copies_total{{operation="{action}",outcome="{outcome}"}} 1.0'
             assert counted in await response.text()
         (record,) = [record for record in caplog.records if record.name == "gateway.copies"]
         assert record.message == ("copy_refused" if status >= 400 else "copy_answered")

@@ -205,7 +205,7 @@ async def test_each_figure_moves_and_none_is_new(
     assert value(after, "gateway_jobs_lost_total", reason="monitorExpired") == 1
     outcomes = {"started": 6, "repeated": 1, "refused": 1, "outcomeUnknown": 2, "invalidUpstreamResponse": 1}
     for outcome, count in outcomes.items():
-        assert value(after, "gateway_copies_total", outcome=outcome) == count, outcome
+        assert value(after, "gateway_copies_total", outcome=outcome, operation="copy") == count, outcome
     for outcome in ("throttled", "no_answer", "lost", "answered"):
         assert value(after, "gateway_polls_total", outcome=outcome, host_class="other") >= 1
     assert value(after, "gateway_throttled_seconds_total", host_class="other") >= 2
