@@ -37,9 +37,13 @@ from kiota_http.middleware.options import HeadersInspectionHandlerOption
 from msgraph import GraphRequestAdapter, GraphServiceClient
 from msgraph.generated.drives.item.items.item.copy.copy_post_request_body import CopyPostRequestBody
 from msgraph.generated.models.item_reference import ItemReference
+from msgraph.generated.models.team import Team
+from msgraph.generated.teams.item.archive.archive_post_request_body import ArchivePostRequestBody
 
+from gateway.jobs import poller, watch
 from gateway.simulator import Simulator, running
-from tests.support.fake_upstream import FakeUpstream, answering, faking
+from tests.jobs.test_operations import Operations
+from tests.support.fake_upstream import FakeUpstream, answering, faking, serving_fake
 from tests.support.harness import Process, Running, serving
 
 RESULT = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
@@ -134,6 +138,41 @@ async def test_the_official_sdk(tmp_path: Path) -> None:
         await adapter._http_client._transport.transport.aclose()  # the SDK closes only its own wrapper of it
         assert item is not None
         assert item.name == "Copy of LargeFolder1"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:(kiota|msgraph|opentelemetry)")
+async def test_the_official_sdk_and_teams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team is created, and another archived, each followed to its result, which the stream names."""
+    for module in (poller, watch):
+        monkeypatch.setattr(module, "bounds_of", lambda _operation, own: own)  # Graph's 30 s between polls
+    fake = Operations()
+    fake.good = {"Bearer a-token"}
+    fake.told[-1] |= {"targetResourceId": "t2", "targetResourceLocation": "/teams('t2')"}
+    async with serving_fake(fake) as upstream, serving(upstream.url, tmp_path) as gateway:
+        provider = AzureIdentityAuthenticationProvider(Credential(), allowed_hosts=["127.0.0.1", "localhost"])
+        adapter = GraphRequestAdapter(provider)
+        adapter.base_url = f"{gateway.url}/v1.0"
+        client = GraphServiceClient(request_adapter=adapter)
+
+        async def create(options: list[Any]) -> None:
+            await client.teams.post(Team(display_name="Team"), RequestConfiguration(options=options))
+
+        async def archive(options: list[Any]) -> None:
+            team = client.teams.by_team_id("t1")
+            await team.archive.post(ArchivePostRequestBody(), RequestConfiguration(options=options))
+
+        for start in (create, archive):
+            headers = HeadersInspectionHandlerOption(inspect_response_headers=True)
+            fake.told.insert(0, {"status": "inProgress"})
+            await start([headers])
+            (location,) = headers.response_headers.get("location")
+            assert location.startswith(f"{gateway.url}/jobs/")
+            async with httpx.AsyncClient(timeout=30) as plain:
+                last = (await follow(plain, f"{location}/events"))[-1]
+            assert (last[0], last[1]["resource"]) == ("completed", "/v1.0/teams('t2')")
+        await adapter._http_client._transport.transport.aclose()  # the SDK closes only its own wrapper of it
+    assert set(fake.tokens()) == {"Bearer a-token"}
+    assert {path for method, path, *_ in fake.asked if method == "POST"} == {"/v1.0/teams", "/v1.0/teams/t1/archive"}
 
 
 async def follow(client: httpx.AsyncClient, url: str, *, drop_every: int = 0) -> list[tuple[str, dict[str, Any]]]:
