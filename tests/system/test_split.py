@@ -138,7 +138,16 @@ REST: list[tuple[str, str, Any]] = [
     ("POST", "/v1.0/$batch", {"requests": []}),
     ("POST", "/v1.0/me/messages/1/copy", {}),
     ("POST", "/v1.0/me/mailFolders/1/copy", {}),
-    ("POST", "/v1.0/teams/1/unarchive", {}),
+    ("POST", "/v1.0/teams/1/channels", {}),
+    ("PATCH", "/v1.0/teams/1", {}),
+    ("POST", "/v1.0/teams/1/sendActivityNotification", {}),
+    ("POST", "/v1.0/teams/1/channels/2/messages/3/clone", {}),
+    ("GET", "/v1.0/teams('1')/operations('2')", None),
+    ("GET", "/v1.0/teams", None),
+    ("POST", "/v1.0/me/drive/items/1/workbook/closeSession", {}),
+    ("POST", "/v1.0/me/onenote/notebooks/1/copyToSection", {}),
+    ("POST", "/v1.0/external/connections/1/schema", {}),
+    ("PATCH", "/v1.0/external/connections/1", {}),
     ("POST", "/v1.0/me/drive/items/1/createUploadSession", {}),
     ("POST", "/v1.0/me/drive/root:/a/copy", {}),
     ("POST", "/v1.0/me/drive/items/1/Copy", {}),
@@ -157,6 +166,16 @@ OWN = [
     "/docs",
     "/openapi.json",
 ]
+
+
+def asking() -> Iterator[tuple[str, str, Any]]:
+    """The operations whose status asks for a token, in their forms."""
+    for operation in (one for one in OPERATIONS if one.asks_for_token):
+        for owner, part in (("me", ""), ("sites/a,b,c", "lists/{id}/")):
+            path = operation.path.replace("{owner}", owner).replace("{item}", "me/drive/root:/a/b.xlsx:")
+            form = path.replace("[lists/{id}/]", part).replace("{id}", "19:1-2@x%2C")
+            yield operation.method, f"/beta/{form}?a=%2F", {}
+            yield operation.method, f"/v1.0/{form}/", {}
 
 
 def in_turn(requests: list[tuple[str, str, Any]]) -> Iterator[tuple[str, str, Any]]:
@@ -179,7 +198,7 @@ async def test_where_each_request_goes(request: pytest.FixtureRequest, splits: S
                 return response.status, await response.text()
 
         thorough = request.config.getoption("thorough")
-        wanted = {True: REST, False: [*(STARTS if thorough else in_turn(STARTS)), *MOVES]}
+        wanted = {True: REST, False: [*(STARTS if thorough else in_turn(STARTS)), *MOVES, *asking()]}
         for direct, requests in wanted.items():
             for number, (method, target, body) in enumerate(requests):
                 await ask(method, target, body, number)
