@@ -212,7 +212,8 @@ class Upstream:
         now = asyncio.get_running_loop().time
         until = now() + POLL_SECONDS
         hops: list[str] = []
-        reply = await _polled(monitor, under if monitor.is_own else headers, POLL_SECONDS)
+        under = under if monitor.is_own else headers
+        reply = await _polled(monitor, under, POLL_SECONDS)
         for _ in range(HOPS):
             if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):
                 break
@@ -221,8 +222,10 @@ class Upstream:
             if there is None:
                 break
             monitor = there
+            if not monitor.is_own:
+                under = headers  # nor where others lead back to
             hops.append(monitor.url)
-            reply = await _polled(monitor, under if monitor.is_own else headers, max(until - now(), 0.001))
+            reply = await _polled(monitor, under, max(until - now(), 0.001))
         return msgspec.structs.replace(reply, hops=tuple(hops)) if hops and isinstance(reply, Reply) else reply
 
 

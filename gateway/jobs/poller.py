@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import anyio
 
+from gateway.core.errors import StoreUnavailable
 from gateway.core.job import Job
 from gateway.graph import operations
 from gateway.graph.client import Monitor
@@ -98,6 +99,8 @@ class Poller:
         Returns the job under its new epoch; None when it has ended or is unknown. Raises StoreUnavailable.
         """
         job = await self._context.store.take(job_id)
+        if self._stopping:
+            raise StoreUnavailable("the gateway is shutting down")
         if job is not None:
             monitor = self._context.upstream.monitor(job.monitor or "", operations.of(job.target))
             self._begin(job, monitor, 0.0, token)

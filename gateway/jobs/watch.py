@@ -263,7 +263,9 @@ class Watch:
         elif lost is not None:
             job, events = lose_track(self._job, lost, clock)
         else:
-            told = trouble_told(self._job.state.trouble, self._loss, heard.retry_after, now, clock)
+            told = self._job.state.trouble
+            told = None if told is not None and told.code == "tokenRequired" else told  # one was at hand for this poll
+            told = trouble_told(told, self._loss, heard.retry_after, now, clock)
             job, events = troubled(self._job, told, clock)
         wait = self._wait_after(heard, due, now)
         self._log_trouble(heard, wait)

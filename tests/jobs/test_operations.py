@@ -19,6 +19,7 @@ from gateway.core.job import Target
 from gateway.graph import operations
 from gateway.graph.operations import COPY, OPERATIONS, Operation
 from gateway.jobs.schedule import Bounds, bounds_of
+from gateway.jobs.tokens import seconds_left
 from tests.jobs.test_siblings import ask, started
 from tests.support.fake_upstream import FakeUpstream, answering, serving_fake
 from tests.support.harness import OPERATOR, TOKEN, Running, serving, tail
@@ -226,6 +227,21 @@ async def test_a_redirect_takes_the_token_along_at_home_only(tmp_path: Path) -> 
         assert TOKEN["Authorization"] not in str(other.asked)
 
 
+async def test_a_redirect_that_leads_back(tmp_path: Path) -> None:
+    """Once elsewhere, the token is sent no more: another host must not say what it is sent to."""
+    async with serving_fake(Operations()) as upstream, serving_fake(Operations()) as other:
+        async with serving(upstream.url, tmp_path) as gateway:
+            await redirects(upstream, f"{other.url}/v1.0/moved")
+            other.on_item = answering(
+                lambda: web.Response(status=302, headers={"Location": f"{upstream.url}/v1.0/back"})
+            )
+            await ask(gateway, "POST", TEAM, b"{}")
+            await anyio.sleep(31)
+        assert upstream.places() == [f"/v1.0{PLACE}", "/v1.0/back"]
+        assert upstream.tokens() == [TOKEN["Authorization"], None]
+        assert other.tokens() == [None]
+
+
 async def test_a_token_that_is_refused(tmp_path: Path) -> None:
     """The job has not failed: its polls rest until a fresh one is handed in, and only that one is used from then on."""
     async with serving_fake(Operations()) as upstream, serving(upstream.url, tmp_path) as gateway:
@@ -264,6 +280,31 @@ async def test_a_token_that_ends(token: str | None, rests_after: int, tmp_path: 
         asked = len(upstream.asked)
         await anyio.sleep(3600)
         assert len(upstream.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("claims", "seconds"),
+    [
+        (b'{"exp": 160}', 60),
+        (b'{"exp": 160.5, "aud": ["x"]}', 60.5),
+        (b'{"exp": 0}', -100),
+        (b'{"exp": 1e308}', 1e308),
+        (b'{"exp": ' + b"9" * 400 + b"}", 3600),
+        (b'{"exp": "160"}', 3600),
+        (b'{"exp": true}', 3600),
+        (b'{"exp": null}', 3600),
+        (b"[1]", 3600),
+        (b"{", 3600),
+        (b"\xff", 3600),
+        (b"[" * 100_000, 3600),
+        (b'{"a": ' * 100_000, 3600),
+    ],
+)
+def test_how_long_a_token_lasts(claims: bytes, seconds: float) -> None:
+    """By what it says of itself, whatever that is."""
+    token = f"head.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.signature"
+    assert seconds_left(f"Bearer {token}", 100) == seconds
+    assert seconds_left("Bearer a.%é.c", 100) == seconds_left("Basic x", 100) == seconds_left("", 100) == 3600
 
 
 async def test_a_restart(tmp_path: Path) -> None:
