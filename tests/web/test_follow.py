@@ -65,7 +65,7 @@ async def followed(browser: Browser, folder: Path, **values: Any) -> AsyncIterat
         serving(upstream.url, folder, cors_origins=origin, **values) as gateway,
         tab(browser) as opened,
     ):
-        opened.expects("404 (Not Found)", "400 (Bad Request)", "502 (Bad Gateway)")
+        opened.expects("404 (Not Found)", "400 (Bad Request)", "502 (Bad Gateway)", "MIME type")
         await opened.page.goto(origin)
         yield gateway, upstream, opened.page
 
@@ -127,10 +127,13 @@ async def test_many_jobs_to_their_ends(tmp_path: Path, browser: Browser) -> None
         ("/jobs/nobody-knows-this/events", "gone"),
         ("/events?job=nobody-knows-this", "gone"),
         ("/events?job={job}&job={job}", "refused"),
+        ("/follow.js", "refused"),
     ],
 )
 async def test_there_is_nothing_to_follow(path: str, word: str, tmp_path: Path, browser: Browser) -> None:
-    """A job whose end was seen, one that nobody knows, a query that is wrong: told, and asked no more."""
+    """A job whose end was seen, one that nobody knows, a query that is wrong, no stream at all: told, and
+    asked no more.
+    """
     async with followed(browser, tmp_path) as (gateway, upstream, page):
         upstream.on_poll = answering(lambda: web.json_response({"status": "completed", "resourceId": "01"}))
         job = await gateway.copy()
