@@ -240,6 +240,7 @@ async def test_stopped_by_request(tmp_path: Path, browser: Browser) -> None:
         shown = card(page, job)
         await expect(shown.locator(".pill")).to_have_text("Stopped")
         await expect(shown.locator(".pill")).to_have_attribute("data-tone", "calm")
+        await expect(turns(shown).last).to_have_text("Stopped")
         await expect(shown.locator(".verdict").get_by_role("heading")).to_have_text("Watching was stopped")
         await expect(shown.locator(".message")).to_contain_text("may have gone on")
         await expect(page).to_have_title("Stopped · Copy gateway")
@@ -263,23 +264,51 @@ async def test_its_name_and_its_url(tmp_path: Path, browser: Browser) -> None:
 
 
 async def test_why_nothing_moves(tmp_path: Path, browser: Browser) -> None:
-    """Throttling is told with the time of the next look, counted down, and goes with the next good answer."""
+    """Throttling is told with the time of the next look, counted down also from a later visit, and goes with the next
+    good answer.
+    """
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         upstream.on_poll = answering(lambda: web.Response(status=429, headers={"Retry-After": "10"}))
         job = await gateway.copy()
         await page.goto(f"{gateway.url}/#{job['jobId']}")
         trouble = card(page, job).locator(".trouble")
-        for _ in range(2):
-            await expect(trouble).to_have_text(re.compile(r"^Graph throttles; next look in \d+ s\.$"))
+
+        async def seconds() -> int:
+            words = re.compile(r"^Graph throttles; next look in (\d+) s\.$")
+            await expect(trouble).to_have_text(words)
             before = await trouble.inner_text()
             await expect(trouble).not_to_have_text(before)
+            now = words.match(await trouble.inner_text())
+            assert now is not None
+            return int(now[1])
+
+        await seconds()
+        left = await seconds()
+        async with page.expect_response(lambda response: response.request.method == "HEAD"):
+            await page.reload()
+        assert await seconds() <= left
         says(upstream, "inProgress", 20)
         await expect(card(page, job).locator(".percent")).to_have_text("20 %")
         await expect(trouble).to_be_hidden()
 
 
+BRIEF = """
+async () => {
+  const { Curve } = await import("/page/curve.js");
+  const drawn = (length) => {
+    const curve = new Curve();
+    curve.paint([{ at: 1e12, percentage: 0 }, { at: 1e12 + length, percentage: 100 }], 1e12 + length);
+    return curve.node.hidden || curve.times.slice(1).map((time) => time.textContent).join(" ");
+  };
+  return [0, 99, 200].map(drawn);
+}
+"""
+
+
 async def test_the_curve(tmp_path: Path, browser: Browser) -> None:
-    """It is drawn from the log: as many points as percentages came, from bottom left, with the time below."""
+    """It is drawn from the log: as many points as percentages came, from bottom left, with the time below, unless that
+    is too short to tell.
+    """
     async with playing(tmp_path, browser) as (upstream, gateway, _, page):
         job = await gateway.copy()
         await page.goto(f"{gateway.url}/#{job['jobId']}")
@@ -296,6 +325,8 @@ async def test_the_curve(tmp_path: Path, browser: Browser) -> None:
         heights = [float(point.split()[1]) for point in drawn.removeprefix("M").split("L")]
         assert drawn.startswith("M0.00 100.00L")
         assert [height for height in heights if height != 100] == [80, 40, 0, 0]
+        brief = await page.evaluate(BRIEF)
+        assert brief == [True, True, "0.1 s 0.2 s"]
         label = re.compile("^Percentage over time: 100 %")
         await expect(shown.locator(".curve svg")).to_have_attribute("aria-label", label)
         await expect(shown.locator(".curve .times span").last).to_have_text(re.compile(r"\d s$"))
@@ -357,19 +388,3 @@ async def test_what_nobody_knows(tmp_path: Path, browser: Browser) -> None:
         await expect(page.get_by_role("heading", name="Unknown job")).to_have_count(0)
         await page.evaluate("() => { location.hash = ''; }")
         await expect(page.get_by_role("heading", name="Watch a copy as it happens")).to_be_visible()
-
-
-async def test_streams_are_full(tmp_path: Path, browser: Browser) -> None:
-    """EventSource gives up on the 503; the page does not."""
-    async with playing(tmp_path, browser, max_streams=1) as (upstream, gateway, opened, page):
-        opened.expects("status of 503")
-        says(upstream, "inProgress", 20)
-        job = await gateway.copy()
-        await page.clock.install()
-        async with gateway.session.get(job["events"]) as other:
-            assert other.status == 200
-            await page.goto(f"{gateway.url}/#{job['jobId']}")
-            await expect(page.locator("#connection")).to_have_text("Busy, trying again")
-        await streams(gateway, 0)
-        await page.clock.run_for(5000)
-        await expect(page.locator("#connection")).to_have_text("Live")

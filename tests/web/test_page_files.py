@@ -20,6 +20,7 @@ from tests.support.node import running
 pytestmark = pytest.mark.virtual_time
 
 FOLDER = Path(__file__).parent.parent.parent / "gateway" / "web" / "page"
+WAITING = "{ code: 'throttled', retryAt: '1970-01-01T00:00:09Z' }"
 A, B = "XeaTDC76yA_LocS2N93-w24t", "-fpH2N93XeaTDC76yA_LoRJs"
 
 
@@ -134,6 +135,39 @@ def test_the_time_left(samples: list[tuple[int, int]], now: int, left: list[int]
 )
 def test_the_words_of_the_time_left(least: int, most: int, words: str) -> None:
     assert node(f"{of('words.js', 'left')} console.log(JSON.stringify(left([{least}, {most}])));") == words
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("duration(0)", "0 s"),
+        ("duration(3.2)", "4 ms"),
+        ("duration(99)", "99 ms"),
+        ("duration(1260)", "1.3 s"),
+        ("ago(-500)", "just now"),
+        ("ago(59_999)", "just now"),
+        ("ago(60_000)", "1 min ago"),
+        ("ago(7_199_999)", "1 h ago"),
+        ("ago(172_800_000)", "2 days ago"),
+        ("troubleWords({ code: 'throttled' }, 0)", "Graph throttles"),
+        (f"troubleWords({WAITING}, 0)", "Graph throttles; next look in 9 s"),
+        (f"troubleWords({WAITING}, 8001)", "Graph throttles; next look in 1 s"),
+        (f"troubleWords({WAITING}, 9000)", "Graph throttles; the next look is due"),
+    ],
+)
+def test_the_words_of_times(call: str, words: str) -> None:
+    names = call.partition("(")[0]
+    assert node(f"{of('words.js', names)} console.log(JSON.stringify({call}));") == words
+
+
+@pytest.mark.parametrize("url", ["'localhost:8000/jobs/x/events'", "'ftp://h/jobs/x'", "'http://'", "''", "undefined"])
+def test_an_invalid_url_is_told_at_once(url: str) -> None:
+    """With an error, which does not repeat the secret in it."""
+    script = f"let told = null; try {{ follow({url}); }} catch (error) {{ told = [error.name, error.message]; }}"
+    name, message = node(f"{of('follow.js', 'follow')} {script} console.log(JSON.stringify(told));")
+    assert name == "TypeError"
+    assert "follow() takes" in message
+    assert "jobs/x" not in message
 
 
 @pytest.mark.parametrize(

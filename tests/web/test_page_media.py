@@ -1,4 +1,4 @@
-"""The page in other conditions: scrolled, printed, without scripts, and with text that runs from right to left."""
+"""The page in other conditions: scrolled, printed, without scripts, read from right to left, and when streams are full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.support.browser import tab
 from tests.support.fake_upstream import faking
 from tests.support.harness import serving
-from tests.web.test_page import card, playing, says
+from tests.web.test_page import card, playing, says, streams
 
 RIGHT_TO_LEFT = "\u05d0\u05d1\u05d2 \u202egpj.exe"
 
@@ -73,3 +73,19 @@ async def test_texts_of_others_are_isolated(tmp_path: Path, browser: Browser) ->
         assert len(alone) == 4
         assert set(alone) == {"BDI"}
         assert "\u202e" not in await page.locator("body").inner_text()
+
+
+async def test_streams_are_full(tmp_path: Path, browser: Browser) -> None:
+    """EventSource gives up on the 503; the page does not."""
+    async with playing(tmp_path, browser, max_streams=1) as (upstream, gateway, opened, page):
+        opened.expects("status of 503")
+        says(upstream, "inProgress", 20)
+        job = await gateway.copy()
+        await page.clock.install()
+        async with gateway.session.get(job["events"]) as other:
+            assert other.status == 200
+            await page.goto(f"{gateway.url}/#{job['jobId']}")
+            await expect(page.locator("#connection")).to_have_text("Busy, trying again")
+        await streams(gateway, 0)
+        await page.clock.run_for(5000)
+        await expect(page.locator("#connection")).to_have_text("Live")

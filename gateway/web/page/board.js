@@ -38,6 +38,7 @@ export class Board {
     setInterval(() => {
       if (!document.hidden) this.paintSoon(...[...this.cards.values()].filter(({ job }) => job.phase === "running"));
     }, 1000);
+    setInterval(() => document.hidden || this.paintSoon(...this.cards.values()), 60_000); // ended ones tell how long ago
   }
 
   get jobs() {

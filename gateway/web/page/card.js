@@ -4,7 +4,7 @@
 import { Details } from "./details.js";
 import { element, icon, say, show } from "./dom.js";
 import { timeLeft } from "./job.js";
-import { duration, left, moment, percent, stateWord, troubleWords } from "./words.js";
+import { ago, duration, left, moment, percent, stateWord, troubleWords } from "./words.js";
 
 const TONES = { unknown: "calm", completed: "good", failed: "bad", stopped: "calm", gone: "calm" };
 let made = 0;
@@ -70,8 +70,8 @@ export class Card {
     } else if (job.ended) {
       this.bar.value = 0;
     }
-    const age = job.age(now);
-    say(this.age, age === null ? this.#seen() : duration(Math.floor(age / 1000) * 1000));
+    say(this.age, this.#times(now));
+    if (job.ended && job.state !== null) this.age.title = moment(Date.parse(job.state.at));
     say(this.left, this.#outlook(now, away));
     if (this.#shown) this.#details.paint(now, away);
   }
@@ -124,9 +124,14 @@ export class Card {
     this.opener.setAttribute("aria-label", `Details of ${name}`);
   }
 
-  /** When the state was seen, of a job whose log was not read: a list has ended jobs without their start. */
-  #seen() {
-    return this.job.state === null ? "" : moment(Date.parse(this.job.state.at));
+  /** How long it runs; or how long it took, if its log was read, and how long ago it ended. */
+  #times(now) {
+    const { job } = this;
+    const age = job.age(now);
+    if (!job.ended) return age === null ? "" : duration(Math.floor(age / 1000) * 1000);
+    if (job.state === null || job.phase === "gone") return "";
+    const since = ago(now - Date.parse(job.state.at));
+    return age === null ? since : `took ${duration(age)} · ${since}`;
   }
 
   /** The time left; on a closed line also why it failed or does not move. */
@@ -137,7 +142,7 @@ export class Card {
       if (phase === "failed") return state.error.message;
       if (state?.trouble && !ended) return troubleWords(state.trouble, now);
     }
-    if (state === null || ended) return "";
+    if (state === null || ended || away !== null) return "";
     if (state.percentageComplete === 100) return "all copied, waiting for the final status";
     const remaining = timeLeft(samples, now);
     return remaining === null || remaining[1] === 0 ? "" : left(remaining); // overdue: nobody knows

@@ -4,6 +4,7 @@ import { element, say, shape, show } from "./dom.js";
 import { duration, moment, percent } from "./words.js";
 
 const SIDE = 100; // units of the drawing in both directions; the stylesheet gives its size
+const LEAST_SPAN = 100; // ms; of less the axis could not tell the times apart
 const SCALE = ["100 %", "50 %", "0 %"];
 
 export class Curve {
@@ -31,12 +32,12 @@ export class Curve {
 
   /** Draw `points`, `{at, percentage}` with times in ms, up to `until`, which is now or the job's end. */
   paint(points, until) {
-    const isRising = points.length > 1 && points.at(-1).percentage > points[0].percentage;
-    show(this.node, isRising);
-    if (!isRising) return;
-    const start = points[0].at;
+    const start = points[0]?.at;
     const last = points.at(-1);
-    const end = Math.max(until, last.at, start + 1);
+    const end = Math.max(until, last?.at);
+    const isShown = points.length > 1 && last.percentage > points[0].percentage && end - start >= LEAST_SPAN;
+    show(this.node, isShown);
+    if (!isShown) return;
     const x = (at) => (SIDE * (at - start)) / (end - start);
     const path = [...points, { at: end, percentage: last.percentage }]
       .map(({ at, percentage }) => `${x(at).toFixed(2)} ${(SIDE - percentage).toFixed(2)}`)

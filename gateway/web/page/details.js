@@ -5,7 +5,7 @@ import { Curve } from "./curve.js";
 import { clipboard, code, element, foreign, say, show, tabs } from "./dom.js";
 import { browser, curl, jobUrl, python, read } from "./lines.js";
 import { verdict } from "./verdict.js";
-import { duration, moment, percent, spoken, troubleWords } from "./words.js";
+import { duration, moment, percent, spoken, stateWord, troubleWords } from "./words.js";
 
 export class Details {
   #folded = null;
@@ -129,11 +129,12 @@ export class Details {
     if (this.#painted.changes === changes && this.#painted.length === changes.length) return;
     this.#painted.changes = changes;
     this.#painted.length = changes.length;
+    const newest = phase === "stopped" ? changes.length - 1 : null; // a job that was stopped has the status failed
     const rows = changes.map((change, place) =>
       element(
         "li",
         { "data-status": change.status },
-        element("strong", {}, foreign(spoken(change.status))),
+        element("strong", {}, foreign(place === newest ? stateWord(this.job) : spoken(change.status))),
         element("span", { class: "at" }, percent(change.percentage)),
         element(
           "time",

@@ -48,7 +48,7 @@ export class Job {
     }
     this.points.push({ at, percentage: state.percentageComplete });
     if (this.points.length > MOST_POINTS) this.points = this.points.filter((_, place) => place % 2 === 0);
-    this.know(state, name);
+    if (!this.ended || this.state === null || state.at >= this.state.at) this.know(state, name); // else its log is read
   }
 
   /** Take a state without its place in the log, as a list has it. `event` is progress, completed or failed. */
@@ -102,7 +102,7 @@ export class GatewayClock {
 
   hear(at, here) {
     const ahead = here - Date.parse(at);
-    if (ahead < this.#ahead) this.#ahead = ahead; // from the event with the shortest time in transit
+    if (ahead < this.#ahead) this.#ahead = ahead; // from what was shortest in transit; NaN never
   }
 
   now(here) {

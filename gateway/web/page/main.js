@@ -7,7 +7,7 @@ import { offerDemo } from "./demo.js";
 import { code, say, show } from "./dom.js";
 import { fromFragment, isMonitor, parse, toFragment } from "./ids.js";
 import { GatewayClock, Job } from "./job.js";
-import { firstCopy } from "./lines.js";
+import { BASE, firstCopy } from "./lines.js";
 import { Notifier } from "./notify.js";
 import { Operator } from "./operator.js";
 import { paintSummary, title } from "./summary.js";
@@ -69,7 +69,7 @@ function follow(ids, { focus = false } = {}) {
 }
 
 function leave(id) {
-  const following = [...cards.keys()];
+  const following = [...at("jobs").children].filter((row) => !row.hidden).map((row) => row.dataset.job);
   const next = following[following.indexOf(id) + 1] ?? following[following.indexOf(id) - 1];
   drop([id]);
   (next ? cards.get(next).title : at("follow")).focus();
@@ -207,6 +207,10 @@ at("summary-tidy").addEventListener("click", () => {
 });
 at("jobs").addEventListener("turned", (event) => board.paintSoon(cards.get(event.target.dataset.job)));
 
+// Events that are replayed come late: until a new one, only a response tells the gateway's time, to the second.
+fetch(BASE, { method: "HEAD" })
+  .then(({ headers }) => clock.hear(headers.get("Date"), Date.now()))
+  .catch(() => {});
 addEventListener("hashchange", fromAddress);
 addEventListener("pageshow", (event) => event.persisted && settle());
 show(at("unscripted"), false);

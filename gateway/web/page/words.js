@@ -44,12 +44,22 @@ export function percent(value) {
 }
 
 export function duration(ms) {
+  if (ms > 0 && ms < 100) return `${Math.ceil(ms)} ms`;
   const seconds = ms / 1000;
   if (seconds < 10 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** How long ago, as the age of something that has ended. */
+export function ago(ms) {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return `${minutes} min ago`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ago` : `${count(Math.floor(hours / 24), "day")} ago`;
 }
 
 /** The estimated time left, rounded to the precision of an estimate; a range where the estimates lie apart. */
@@ -79,8 +89,9 @@ const TROUBLES = {
 export function troubleWords({ code, retryAt }, now) {
   if (code === "tokenRequired") return "Graph wants a token; polling rests until the caller hands in a fresh one";
   const words = TROUBLES[code] ?? spoken(code);
-  const wait = retryAt ? Date.parse(retryAt) - now : 0;
-  return wait > 0 ? `${words}; next look in ${duration(Math.ceil(wait / 1000) * 1000)}` : words;
+  if (!retryAt) return words;
+  const wait = Math.ceil((Date.parse(retryAt) - now) / 1000) * 1000;
+  return wait > 0 ? `${words}; next look in ${duration(wait)}` : `${words}; the next look is due`;
 }
 
 /** The word for a job: its status, or what the page knows besides. */
