@@ -10,6 +10,9 @@ import { count, moment, spoken, STATUSES } from "./words.js";
 const PAGE = 50;
 const REFRESH = 5000; // ms between looks for new jobs
 const MOST_STREAMED = 200; // the gateway's limit for one stream
+const SEARCHED = 200; // rows a page while a search looks on
+const MOST_SEARCHED = 1000; // rows after which a search looks on only if asked
+const ENOUGH = 20; // matches after which it need not
 const SETTLED = 250; // ms without scrolling until the stream is opened over other rows
 
 export class AllJobs {
@@ -19,6 +22,7 @@ export class AllJobs {
   #streamed = "";
   #settling = 0;
   #shown = false;
+  #searching = false;
 
   /** `follow` takes ids; `changed` is called after the key was set or cleared, `connected` as for a board. */
   constructor(operator, clock, { follow, changed, connected }) {
@@ -34,7 +38,10 @@ export class AllJobs {
     this.tools = new Tools(this.at("all-tools"), {
       filters: false,
       sort: "added",
-      changed: () => this.board.paintSoon(),
+      changed: () => {
+        this.#told();
+        this.#search();
+      },
     });
     this.observer = new IntersectionObserver((rows) => this.#scrolled(rows));
     const choices = STATUSES.map((status) => element("option", { value: status }, spoken(status)));
@@ -42,7 +49,7 @@ export class AllJobs {
     this.at("key-form").addEventListener("submit", (event) => this.#unlock(event));
     this.at("status").addEventListener("change", () => this.#load());
     this.at("refresh").addEventListener("click", () => this.#load());
-    this.at("more").addEventListener("click", () => this.#load(this.#cursor));
+    this.at("more").addEventListener("click", () => this.#more());
     this.at("lock").addEventListener("click", () => this.#lock());
     this.at("follow-all").addEventListener("click", () => follow([...this.board.cards.keys()]));
     this.at("monitor-form").addEventListener("submit", (event) => this.#watch(event));
@@ -115,15 +122,37 @@ export class AllJobs {
 
   async #load(cursor = null) {
     try {
-      await this.#page(this.at("status").value, cursor);
+      return await this.#page(this.at("status").value, cursor);
     } catch (error) {
       say(this.at("all-words"), error.message);
+      return [];
     }
   }
 
+  async #more() {
+    const added = await this.#load(this.#cursor);
+    added[0]?.opener.focus();
+  }
+
+  /** Load further pages until enough rows match what is searched for, the list ends, or the bound is reached. */
+  async #search() {
+    if (this.#searching) return; // the loop below looks at the newest words
+    this.#searching = true;
+    while (this.#isWanting) if ((await this.#load(this.#cursor)).length === 0) break;
+    this.#searching = false;
+  }
+
+  get #isWanting() {
+    const { size } = this.board.cards;
+    if (!this.#isLive || this.tools.wanted === "" || this.#cursor === null || size >= MOST_SEARCHED) return false;
+    return this.board.jobs.filter((job) => this.tools.matches(job)).length < ENOUGH;
+  }
+
+  /** Load a page of the list. Returns the cards that it added: none when another page was asked for meanwhile. */
   async #page(status, cursor = null) {
-    const { value, nextLink } = await this.#ask((this.#newest += 1), status, cursor);
-    if (value === null) return;
+    const limit = this.tools.wanted === "" || cursor === null ? PAGE : SEARCHED;
+    const { value, nextLink } = await this.#ask((this.#newest += 1), status, cursor, limit);
+    if (value === null) return [];
     // Only the link's cursor is used: its origin is the gateway's public URL, which may differ from this page's.
     this.#cursor = nextLink ? new URL(nextLink).searchParams.get("cursor") : null;
     if (cursor === null) this.#clear();
@@ -131,7 +160,8 @@ export class AllJobs {
     this.list.append(...added.map((card) => card.node));
     for (const card of added) this.#watchRow(card);
     this.#told();
-    if (cursor !== null) added[0]?.opener.focus();
+    if (cursor === null) this.#search();
+    return added;
   }
 
   /** Look for jobs that were started meanwhile; rows that nobody sees get their state from here too. */
@@ -156,8 +186,8 @@ export class AllJobs {
   }
 
   /** A page of the list; without a value when another page was asked for since `request`. */
-  async #ask(request, status, cursor = null) {
-    const query = new URLSearchParams({ limit: PAGE, ...(status && { status }), ...(cursor && { cursor }) });
+  async #ask(request, status, cursor = null, limit = PAGE) {
+    const query = new URLSearchParams({ limit, ...(status && { status }), ...(cursor && { cursor }) });
     const answer = await this.operator.ask(`jobs?${query}`);
     return request === this.#newest ? answer : { value: null };
   }
@@ -178,7 +208,8 @@ export class AllJobs {
 
   #told() {
     const { size } = this.board.cards;
-    const jobs = size === 0 ? "No jobs" : this.#cursor === null ? count(size, "job") : `Newest ${size} jobs of more`;
+    const all = size === 0 ? "No jobs" : this.#cursor === null ? count(size, "job") : `Newest ${size} jobs of more`;
+    const jobs = this.tools.wanted === "" ? all : `Looked through ${all.replace(/^N/, "n")}`;
     say(this.at("all-words"), `${jobs} · ${moment(Date.now())}`);
     show(this.at("more"), this.#cursor !== null);
     show(this.at("follow-all"), size > 1);
@@ -204,10 +235,10 @@ export class AllJobs {
     this.#stream();
   }
 
-  /** Of jobs that have ended the log is read once, when they are opened. */
+  /** Of jobs that have ended the log is read once, for how long they took. */
   #stream() {
-    const wanted = [...this.board.cards.values()].filter(({ job, isOpen }) =>
-      job.ended ? isOpen && job.seq === 0 && job.phase !== "gone" : isOpen || this.#seen.has(job.id),
+    const wanted = [...this.board.cards.values()].filter(
+      ({ job, isOpen }) => (isOpen || this.#seen.has(job.id)) && !(job.ended && (job.seq > 0 || job.phase === "gone")),
     );
     const jobs = this.#isLive ? wanted.slice(0, MOST_STREAMED).map((card) => card.job) : [];
     const key = jobs.map((job) => job.id).join();

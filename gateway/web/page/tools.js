@@ -37,20 +37,27 @@ export class Tools {
 
   /**
    * Show in `list` the cards that are asked for, in order; the others are hidden. With
-   * `isOn` false all of them, as they are.
+   * `isOn` false all of them, failures first.
    */
   arrange(list, cards, isOn = true) {
     this.#count(cards.map(({ job }) => group(job)));
-    const wanted = this.search.value.trim().toLowerCase();
     for (const { node, job } of cards) {
-      const found = wanted === "" || job.name.toLowerCase().includes(wanted) || job.id.toLowerCase().includes(wanted);
-      const isShown = !isOn || (found && (this.#group === "all" || group(job) === this.#group));
+      const isShown = !isOn || (this.matches(job) && (this.#group === "all" || group(job) === this.#group));
       show(node, isShown);
     }
     const isEmpty = isOn && cards.length > 0 && cards.every(({ node }) => node.hidden);
     say(this.nothing, isEmpty ? "No job here matches." : "");
-    const [, compare] = SORTS[isOn ? this.sort.value : "added"];
+    const [, compare] = SORTS[isOn ? this.sort.value : "failures"];
     order(list, cards.toSorted((one, other) => compare(one.job, other.job)));
+  }
+
+  /** What is searched for; empty if nothing is. */
+  get wanted() {
+    return this.search.value.trim().toLowerCase();
+  }
+
+  matches({ name, id }) {
+    return [name, id].some((text) => text.toLowerCase().includes(this.wanted));
   }
 
   #count(groups) {
