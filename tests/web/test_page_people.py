@@ -20,6 +20,7 @@ from tests.support.harness import OPERATOR_KEY, Running, serving, tail
 from tests.web.test_page import STRANGER, card, says, streams
 
 NARROW: ViewportSize = {"width": 320, "height": 640}
+ZOOMED: ViewportSize = {"width": 640, "height": 360}  # a window of 1280 by 720 at 200 %
 WIDE: ViewportSize = {"width": 1920, "height": 1080}
 MANY = 200
 LONGEST_TASK = 1500  # ms in which a page that is busy with 200 jobs may not answer; mostly it is below 100
@@ -76,6 +77,8 @@ async def test_the_operator(tmp_path: Path, browser: Browser) -> None:
         listed = page.locator("#all-jobs")
         await expect(listed.locator(".pill")).to_have_text(["In progress", "Failed", "Completed"])
         await expect(row(page, failed).locator(".left")).to_have_text("b" * 300)
+        for job in (failed, completed):
+            await expect(row(page, job).locator(".age")).to_have_text(re.compile(r"^took \d.* m?s · just now$"))
         await page.get_by_label("Status").select_option("Failed")
         await expect(listed.locator("> li")).to_have_count(1)
         await expect(listed.locator("> li")).to_have_attribute("data-job", failed["jobId"])
@@ -148,7 +151,9 @@ async def test_the_operators_list_is_live(tmp_path: Path, browser: Browser) -> N
 
 
 async def test_one_line_each(tmp_path: Path, browser: Browser) -> None:
-    """Of more than five jobs: failures first, with reasons; filtered, found, sorted; a line opens into the card."""
+    """Failures first, of few jobs too; of more than five with reasons; filtered, found, sorted; a line opens into the
+    card.
+    """
     async with faking() as upstream, serving(upstream.url, tmp_path) as gateway, tab(browser) as opened:
         page = opened.page
         says(upstream, "failed", 40, error={"code": "quotaLimitReached", "message": "Full"})
@@ -157,13 +162,14 @@ async def test_one_line_each(tmp_path: Path, browser: Browser) -> None:
         jobs += [await _named(gateway, name) for name in dotted("de")]
         says(upstream, "inProgress", 50)
         jobs += [await _named(gateway, name, end=False) for name in dotted("cab")]
-        await page.goto(f"{gateway.url}/#{','.join(job['jobId'] for job in jobs[1:])}")
+        few = [jobs[1], *jobs[3:], jobs[0]]
+        await page.goto(f"{gateway.url}/#{','.join(job['jobId'] for job in few)}")
         names = page.locator("#jobs > li:visible h3")
         await expect(page.locator("#tools")).to_be_hidden()
-        await expect(names).to_have_text(dotted("decab"))
-        await page.get_by_label("Job URLs or ids").fill(jobs[0]["jobId"])
+        await expect(names).to_have_text(dotted("fcabd"))
+        await page.get_by_label("Job URLs or ids").fill(jobs[2]["jobId"])
         await page.keyboard.press("Enter")
-        await expect(names).to_have_text(dotted("fcabde"))
+        await expect(names).to_have_text(dotted("fcabed"))
         filters = page.get_by_role("group", name="Filter by state").get_by_role("button")
         await expect(filters.filter(visible=True)).to_have_text(["All 6", "1 failed", "3 running", "2 completed"])
         await expect(card(page, jobs[0]).locator(".left")).to_have_text("Full")
@@ -200,7 +206,9 @@ async def _named(gateway: Running, label: str, *, end: bool = True) -> dict[str,
 
 
 async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None:
-    """200 move at once on one stream, and the page stays smooth; one more is refused in words; the list has pages."""
+    """200 move at once on one stream, and the page stays smooth; one more is refused in words; the list has
+    pages, which a search looks through until it has found enough.
+    """
     slowly = {"poll_min": 0.5, "poll_max": 1.0}
     async with faking() as upstream, serving(upstream.url, tmp_path, **slowly) as gateway, tab(browser) as opened:
         page = opened.page
@@ -229,10 +237,18 @@ async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None
         assert max(tasks) < LONGEST_TASK, tasks
         await unlock(page)
         listed = page.locator("#all-jobs > li")
-        for number in (50, 100, 150):
-            await expect(listed).to_have_count(number)
-            # By key: the page may still be settling under a pointer, since cards out of sight are not laid out.
-            await page.get_by_role("button", name="Show more").press("Enter")
+        await expect(listed).to_have_count(50)
+        # By key: the page may still be settling under a pointer, since cards out of sight are not laid out.
+        await page.get_by_role("button", name="Show more").press("Enter")
+        await expect(listed).to_have_count(100)
+        search, words = page.locator("#all").get_by_label("Search by name or id"), page.locator("#all-words")
+        await search.fill("copy")  # which all are called
+        await expect(words).to_contain_text("Looked through newest 100 jobs of more")
+        loaded = await listed.evaluate_all("rows => rows.map(row => row.dataset.job)")
+        other = next(job for job in jobs if job["jobId"] not in loaded)
+        await search.fill(other["jobId"])
+        await expect(row(page, other)).to_be_visible()
+        await expect(words).to_contain_text(f"Looked through {MANY} jobs")
         await expect(listed).to_have_count(MANY)
         await expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
@@ -288,15 +304,48 @@ async def test_with_a_keyboard_alone(tmp_path: Path, browser: Browser) -> None:
         await expect(card(page, jobs[0]).get_by_role("heading", level=3)).to_be_focused()
 
 
+CROWDED = """
+() => {
+  const inside = (one, other) => one.left >= other.left - 1 && one.right <= other.right + 1;
+  const apart = (one, other) => one.right <= other.left + 1 || other.right <= one.left + 1
+    || one.bottom <= other.top + 1 || other.bottom <= one.top + 1;
+  const found = [];
+  const rows = ".inner, .inner nav, .field, .tools, .filters, .summary, .line, .head, .times";
+  for (const row of document.querySelectorAll(rows)) {
+    const box = row.getBoundingClientRect();
+    const parts = [...row.children].filter((part) => part.checkVisibility({ visibilityProperty: true })
+      && !part.matches(".unseen, h1")).map((part) => [part, part.getBoundingClientRect()]);
+    for (const [place, [part, own]] of parts.entries()) {
+      if (!inside(own, box)) found.push(["cut", part.outerHTML.slice(0, 80)]);
+      for (const [other, its] of parts.slice(place + 1)) {
+        if (!apart(own, its)) found.push(["over", part.outerHTML.slice(0, 80), other.outerHTML.slice(0, 80)]);
+      }
+    }
+  }
+  return found;
+}
+"""
+"""The parts of rows that reach out of their row or lie over one another."""
+
+
 @pytest.mark.parametrize(
-    ("size", "scheme", "forced"), [(NARROW, "light", "none"), (WIDE, "dark", "none"), (WIDE, "light", "active")]
+    ("size", "scheme", "forced", "scale"),
+    [
+        (NARROW, "light", "none", 1),
+        (ZOOMED, "light", "none", 2),
+        (WIDE, "dark", "none", 1),
+        (WIDE, "light", "active", 1),
+    ],
 )
 async def test_it_is_accessible_and_fits(
-    tmp_path: Path, browser: Browser, size: ViewportSize, scheme: str, forced: str
+    tmp_path: Path, browser: Browser, size: ViewportSize, scheme: str, forced: str, scale: int
 ) -> None:
-    """No finding of axe, and nothing to scroll sideways: empty, with every kind of job, opened, and with the list."""
+    """No finding of axe, nothing to scroll sideways, nothing cut or over another: empty, with every kind of job,
+    opened, and with the list.
+    """
     bypass = {"bypass_csp": True}  # the policy keeps axe out too
-    options = {"viewport": size, "color_scheme": scheme, "forced_colors": forced, **bypass}
+    media = {"color_scheme": scheme, "forced_colors": forced}
+    options = {"viewport": size, "device_scale_factor": scale, **media, **bypass}
     async with (
         all_sorts(tmp_path) as (gateway, _, jobs),
         tab(browser, **options) as opened,
@@ -308,6 +357,7 @@ async def test_it_is_accessible_and_fits(
             found = await page.evaluate("async () => (await axe.run()).violations")
             assert found == [], json.dumps(found, indent=2)
             assert await page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
+            assert await page.evaluate(CROWDED) == []
 
         await page.goto(gateway.url)
         await fits()
