@@ -38,12 +38,12 @@ async def browser(anyio_backend: object) -> AsyncIterator[Browser]:
     """Skips the test where there is no browser; in CI it fails."""
     async with async_playwright() as playwright:
         options = [f"--disable-features={','.join(WITHOUT)}"]
-        browser = await playwright.chromium.launch(executable_path=_chromium(playwright), args=options)
+        browser = await playwright.chromium.launch(executable_path=chromium(playwright), args=options)
         yield browser
         await browser.close()
 
 
-def _chromium(playwright: Playwright) -> str:
+def chromium(playwright: Playwright) -> str:
     own = playwright.chromium.executable_path
     if Path(own).exists():
         return own

@@ -1,4 +1,4 @@
-"""The page in other conditions: scrolled, printed, without scripts, read from right to left, and when streams are full."""
+"""The page in other conditions: scrolled, printed, without scripts, read from right to left, and with streams full."""
 
 from __future__ import annotations
 
