@@ -122,7 +122,7 @@ class Client:
         return Address(url, target.raw_path_qs.encode(), origin)
 
     def get(self, address: Address, headers: Mapping[str, str], seconds: float) -> Coroutine[Any, Any, Reply]:
-        """GET within `seconds`; `headers` go out beside the session's own.
+        """GET within `seconds`; `headers` go out beside the session's own, each character as one byte if it is direct.
 
         Raises BodyLost, and whatever aiohttp or a hostile response raises.
         """
@@ -277,12 +277,12 @@ def _head(method: str, path: bytes, origin: _Origin, headers: Mapping[str, str],
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
-    """Header lines. Raises ValueError for a value with a control character."""
+    """Header lines, each character one byte. Raises ValueError for a value with a control character."""
     if not headers:
         return b""
     lines = [f"{name}: {value}" for name, value in headers.items()]
     _check(lines)
-    return "".join(f"{line}\r\n" for line in lines).encode()
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1", "replace")
 
 
 def _check(lines: Iterable[str]) -> None:

@@ -67,6 +67,18 @@ async def test_a_start_is_sent_the_same_both_ways(
     assert sent[0][2] == (body or b"")
 
 
+async def test_a_poll_is_sent_under_the_bytes_of_its_start() -> None:
+    """A token beyond ASCII is the same to upstream both times."""
+    host = Host(answer())
+    async with raw(host) as url, Upstream.open(url=url, rule=MonitorRule(url, ()), copy_timeout=60) as upstream:
+        monitor = upstream.monitor(f"{url}/m/1")
+        assert monitor is not None
+        await upstream.start("POST", "/v1.0/teams", None, {"Authorization": "Bearer caf\xe9"})
+        await upstream.poll(monitor, {}, "Bearer caf\xe9")
+    assert len(host.asked) == 2
+    assert all(b"\r\nAuthorization: Bearer caf\xe9\r\n" in head for head in host.asked)
+
+
 async def test_a_header_cannot_end_its_line() -> None:
     """The poll is not sent."""
     host = Host(answer())
