@@ -10,6 +10,8 @@ from urllib.parse import parse_qs
 from gateway.simulator.answers import GraphError
 from gateway.simulator.lies import LYING
 from gateway.simulator.normal import NORMAL, REFUSALS
+from gateway.simulator.operation_scenarios import OPERATION_SCENARIOS
+from gateway.simulator.operations import KINDS, shown_path
 from gateway.simulator.redirects import REDIRECTS
 from gateway.simulator.scenario import within
 from gateway.simulator.shapes import ENCODED, SHAPES
@@ -18,9 +20,8 @@ from gateway.simulator.starts import STARTS
 from gateway.simulator.troubles import BROKEN, ODD, THROTTLING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from gateway.simulator.drives import Address
     from gateway.simulator.scenario import Scenario
 
 CHAPTERS = (
@@ -35,6 +36,7 @@ CHAPTERS = (
     ("Status words, errors and ids of other operations", SHAPES),
     ("Encodings", ENCODED),
     ("Moves, archives and labels, for which all the others play, too", SIBLINGS),
+    ("Operations whose status asks for a token, for which all the others play, too", OPERATION_SCENARIOS),
 )
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
 
@@ -59,6 +61,7 @@ Select a scenario by the copied item's id, by the last segment of its path, or b
   steps=N     number of steps in which its percentage rises (now {steps})
   every=N     for a scenario "at first and at every other poll": at the first of every N polls (1: at each)
   window=N    for a scenario "for the first … s": how long its fault lasts, in seconds
+  limit=N     for a scenario "(limit=N: …)": as it says
 
 By default a copy plays "{scenario}" under Graph's rules for name conflicts. When a scenario is selected, the copied
 item and the target need not exist, and a name that is taken gets a number.
@@ -68,6 +71,12 @@ gives them its monitor; without one a move and a file's archive are done at once
 Prefer: respond-async. Other changes of an item, new folders, and reads of drives, children, sites and people are played
 for clients that need them around a copy.
 
+Operations whose status asks for a token are played, too: their status is under {origin}, and only a Bearer
+reads it. Select their scenario by an id in the path, by a displayName, or by the query:
+
+  curl -i -X POST '{origin}/v1.0/teams/token-ends/clone?seconds=10' -H 'Authorization: Bearer x'
+
+{operations}
 The tree: /me/drive is b!personal with /Documents (01MOWKYVDOCUMENTS), /LargeFolder1 (01MOWKYVLARGEFOLDER1),
 /report.docx (01MOWKYVREPORT), /Photos (D4648F06C91D9D3D!54927) and /Private (01MOWKYVPRIVATE: 403).
 Groups and sites have b!library with /Shared (01LIBRARYSHARED). A copy to b!full is 507.
@@ -88,19 +97,21 @@ def scenario_table() -> str:
 
 def page(origin: str, scenario: str, seconds: float, steps: int, more: str = "") -> str:
     """Return the root page as plain text; `more` stands before the scenarios."""
-    facts = _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps)
+    operations = "".join(f"  {kind.method:<5} {shown_path(kind)}\n" for kind in KINDS)
+    facts = _PAGE.format(origin=origin, scenario=scenario, seconds=seconds, steps=steps, operations=operations)
     return "\n".join(part for part in (facts, more, scenario_table()) if part)
 
 
 def listing(origin: str, scenario: str, seconds: float, steps: int) -> dict[str, Any]:
     """Return the content of the root page as an object for JSON."""
-    parameters = "seconds={seconds}&steps={steps}&every={every}&window={window}"
+    parameters = "seconds={seconds}&steps={steps}&every={every}&window={window}&limit={limit}"
     return {
         "default": {"scenario": scenario, "seconds": seconds, "steps": steps},
         "copy": f"{origin}/v1.0/me/drive/items/{{scenario}}/copy?{parameters}",
         "record": f"{origin}/record",
         "scenarios": [
-            {"name": s.name, "summary": _summary(s), "every": s.every, "window": s.window} for s in SCENARIOS.values()
+            {"name": s.name, "summary": _summary(s), "every": s.every, "window": s.window, "limit": s.limit}
+            for s in SCENARIOS.values()
         ],
     }
 
@@ -120,6 +131,7 @@ class Choice:
     steps: int
     every: int
     window: float
+    limit: float
     behaviour: str  # @microsoft.graph.conflictBehavior
     named: bool  # whether the caller selected the scenario
 
@@ -134,14 +146,15 @@ def checked(scenario: str, seconds: float, steps: int) -> tuple[str, float, int]
     return scenario, seconds, steps
 
 
-def choose(query: str, address: Address, scenario: str, seconds: float, steps: int) -> Choice:
+def choose(query: str, candidates: Iterable[str], scenario: str, seconds: float, steps: int) -> Choice:
     """Return the caller's choice; `scenario`, `seconds` and `steps` are the defaults.
+
+    The scenario is the query's, else the first of `candidates` that is a scenario's name.
 
     Raises GraphError (400) for an invalid parameter.
     """
     parameters = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-    leaf = address.leaf if address.leaf in SCENARIOS else None
-    named = parameters.get("simulate", leaf)
+    named = parameters.get("simulate", next((one for one in candidates if one in SCENARIOS), None))
     try:
         name, seconds, steps = checked(
             named or scenario, float(parameters.get("seconds", seconds)), int(parameters.get("steps", steps))
@@ -150,7 +163,8 @@ def choose(query: str, address: Address, scenario: str, seconds: float, steps: i
         if every < 1:
             raise ValueError("every must be a whole number from 1 on.")  # noqa: TRY301
         window = within("window", float(parameters.get("window", SCENARIOS[name].window)))
+        limit = within("limit", float(parameters.get("limit", SCENARIOS[name].limit)))
     except ValueError as error:
         raise GraphError(400, "invalidRequest", str(error)) from None
     behaviour = parameters.get("@microsoft.graph.conflictBehavior", "fail")
-    return Choice(SCENARIOS[name], seconds, steps, every, window, behaviour, bool(named))
+    return Choice(SCENARIOS[name], seconds, steps, every, window, limit, behaviour, bool(named))

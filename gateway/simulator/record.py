@@ -26,7 +26,9 @@ class RecordedRequest:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     kind: str = (
-        "other"  # copy, move, archive, unarchive, assignSensitivityLabel, update, item, monitor, foreign, around, other
+        # copy, move, archive, unarchive, assignSensitivityLabel, update, item, monitor, foreign, around, other, result,
+        # or the action of an operation whose status asks for a token; its polls are monitor, too
+        "other"
     )
     operation: str | None = None  # of the copy that it started or polled
     status: int | None = None  # None until the response is known
@@ -54,12 +56,16 @@ class Operation:
     location: str | None = None  # as it was sent
     polls: int = 0
     polled: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # times, newest last
+    longest_wait: float = 0.0  # seconds, from the start to the first poll or between two
     bound: float = 0.0
     end_seen: bool = False
+    authorization: str = ""  # of the start
+    polls_authorized: int = 0  # polls under that
 
     def as_json(self) -> dict[str, Any]:
         return {
             "operation": self.copy.operation,
+            "kind": self.copy.kind,
             "scenario": self.scenario.name,
             "started": self.started,
             "location": self.location,

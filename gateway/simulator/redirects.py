@@ -56,7 +56,7 @@ def _moved(name: str, summary: str, *codes: int, base: str = "", last: Monitor =
     def monitor(moment: Moment) -> Answer:
         if moment.hop >= len(codes):
             return last(moment)
-        place = base.format(monitor=moment.copy.origins.monitor) + moment.copy.at_hop(moment.hop + 1)
+        place = base.format(monitor=moment.copy.monitor_origin) + moment.copy.at_hop(moment.hop + 1)
         return Answer(codes[moment.hop], b"", TEXT, {"Location": place})
 
     return Scenario(name, summary, monitor)
@@ -64,7 +64,7 @@ def _moved(name: str, summary: str, *codes: int, base: str = "", last: Monitor =
 
 def _ring(moment: Moment) -> Answer:
     place = moment.copy.at_hop(1) if moment.hop == 0 else moment.copy.monitor_path
-    return Answer(302, b"", TEXT, {"Location": moment.copy.origins.monitor + place})
+    return Answer(302, b"", TEXT, {"Location": moment.copy.monitor_origin + place})
 
 
 REDIRECTS = (

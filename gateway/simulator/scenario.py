@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit
 
 from gateway.simulator.answers import TEXT, Answer, GraphError, document
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from gateway.simulator.operations import StatusResource
 
 DOCUMENTED_NAME = "Copy of LargeFolder1"
 DOCUMENTED_ID = "01MOWKYVJML57KN2ANMBA3JZJS2MBGC7KM"
@@ -32,6 +36,30 @@ class Origins:
     silent: str  # connections are never completed
 
 
+def origins(url: str, *, monitor: int | None, refusing: int, silent: int) -> Origins:
+    """Return the origins that a caller of `url` reaches; the others are ports of the same host."""
+    parts = urlsplit(url)
+    host = parts.hostname or "127.0.0.1"
+
+    def origin(name: str, port: int | None) -> str:
+        name = f"[{name}]" if ":" in name else name
+        return f"{parts.scheme}://{name}:{port}" if port else f"{parts.scheme}://{name}"
+
+    return Origins(
+        graph=origin(host, parts.port),
+        monitor=origin(host, monitor or parts.port),
+        foreign=origin("127.0.0.1" if host == "localhost" else "localhost", parts.port),
+        refusing=origin(host, refusing),
+        silent=origin(host, silent),
+    )
+
+
+def new_token() -> str:
+    """Return a token in the form and size of the JWT in SharePoint's monitor URLs."""
+    claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
+    return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """One accepted copy request."""
@@ -50,9 +78,13 @@ class Copy:
     every: int  # a fault occurs at the first of every this many polls
     window: float  # seconds from the start, for a fault that passes
     kind: str = "ItemCopy"  # the operation that its monitor names
+    limit: float = 0.0  # polls or seconds, as the scenario says
+    status: StatusResource | None = None  # in place of a monitor, for an operation whose status asks for a token
 
     @property
     def monitor_path(self) -> str:
+        if self.status is not None:
+            return self.status.path
         return f"/_api/v2.0/monitor/{self.operation}?tempauth={self.token}"
 
     def at_hop(self, hop: int) -> str:
@@ -60,8 +92,12 @@ class Copy:
         return f"{HOP}{hop}{self.monitor_path}"
 
     @property
+    def monitor_origin(self) -> str:
+        return self.origins.monitor if self.status is None else self.origins.graph
+
+    @property
     def monitor_url(self) -> str:
-        return self.origins.monitor + self.monitor_path
+        return self.monitor_origin + self.monitor_path
 
     @property
     def item_url(self) -> str:
@@ -80,6 +116,8 @@ class Moment:
     bound: float = 0.0  # Retry-After of the previous response, in seconds
     end_seen: bool = False  # whether a poll after the end was answered before
     hop: int = 0  # 1 after the first redirect to the monitor's next place
+    prefer: str = ""  # the request's header
+    longest_wait: float = 0.0  # seconds, from the start to the first poll or between two
 
     @property
     def done(self) -> bool:
@@ -150,13 +188,17 @@ def accepted_at(location: str) -> Answer:
 
 
 def running(moment: Moment, **changes: object) -> Answer:
-    """Return the 202 of a running copy; `changes` replace or add fields."""
+    """Return the 202 of a running copy, the 200 of a running operation; `changes` replace or add fields."""
+    if moment.copy.status is not None:
+        return document(200, moment.copy.status.state(moment) | changes)
     state = {"operation": moment.copy.kind, "percentageComplete": moment.percent, "status": "inProgress"}
     return document(202, state | changes)
 
 
 def completed(moment: Moment, status: int = 202, **changes: object) -> Answer:
-    """Return the response of a completed copy; `changes` replace or add fields."""
+    """Return the response of a completed copy or operation; `changes` replace or add fields."""
+    if moment.copy.status is not None:
+        return document(200, moment.copy.status.state(moment) | changes)
     result = {"resourceId": moment.copy.resource_id} if moment.copy.resource_id else {}
     state = {"percentageComplete": 100.0, **result, "status": "completed"}
     return document(status, state | changes)
@@ -187,11 +229,13 @@ class Scenario:
     at_once: bool = False  # … already before the response to the POST
     strays: bool = False  # … beside its source, whatever target was requested
     drive: str | None = None  # the target drive when the body names none
+    late: bool = False  # the result of an operation is 404 for `limit` seconds after its end
     hidden: int = 0  # number of reads of the new item that are still 404
     grows: bool = False  # the item's size grows from 0 for as long again after the end
     strict: bool = False  # name conflicts fail; otherwise the new item gets a free name
     file: bool = False  # the stand-in for the copied item is a file
     bearer: bool = False  # the monitor requires the Authorization that others refuse
-
-
-# What the overview of long-running actions prints for its copied folder.
+    limit: float = 0.0  # polls or seconds, as the summary says
+    refuses_after: Literal["", "polls", "seconds"] = ""  # `limit` of these the token of the start
+    operation_id: str = ""  # of an operation whose status asks for a token; empty: a new one
+    for_operations: bool = False  # only operations whose status asks for a token have it; a copy plays as "copy"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import secrets
 import time
 import uuid
 from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 
@@ -22,6 +20,7 @@ from gateway.simulator.lies import HELP as LIE_HELP
 from gateway.simulator.lies import PATH as LIE
 from gateway.simulator.lies import Lie, lie
 from gateway.simulator.normal import LOGIN, failed_by_name
+from gateway.simulator.operations import Request, parse
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
 from gateway.simulator.record import Operation, RecordedRequest
@@ -33,10 +32,13 @@ from gateway.simulator.scenario import (
     Moment,
     Origins,
     accepted,
+    new_token,
+    origins,
     spellings,
     unhopped,
 )
 from gateway.simulator.siblings import KINDS
+from gateway.simulator.tokens import Results, begin, check_bearer, check_poll
 from gateway.simulator.troubles import GONE, PAGE, UNAUTHENTICATED
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Simulator:
         self._monitors: dict[str, Operation] = {}  # by path with query
         self._monitor_paths: set[str] = set()
         self._numbers: Counter[tuple[str, str]] = Counter()
+        self._results = Results()
         self._lie: Lie | None = None
         self._closing = asyncio.Event()
 
@@ -127,8 +130,9 @@ class Simulator:
         self.requests.append(asked)
         echoed: dict[str, str] = {}
         place, hop = unhopped(target)
-        if place in self._monitors:
-            answer = self._monitor(self._monitors[place], asked, now, hop)
+        polled = self._monitors.get(place) or self._monitors.get(unquote(place))
+        if polled is not None:
+            answer = self._monitor(polled, asked, now, hop)
         elif path.startswith(("/v1.0/", "/beta/")):
             request_id = str(uuid.uuid4())
             echoed = {"request-id": request_id, "client-request-id": headers.get("client-request-id", request_id)}
@@ -182,7 +186,12 @@ class Simulator:
     def _monitor(self, operation: Operation, asked: RecordedRequest, now: datetime, hop: int) -> Answer:
         asked.kind = "monitor"
         asked.operation = operation.copy.operation
-        if asked.authorized != operation.scenario.bearer:
+        if operation.copy.status is not None:
+            try:
+                check_poll(operation, asked)
+            except GraphError as error:
+                return error.answer(now, str(uuid.uuid4()), "")
+        elif asked.authorized != operation.scenario.bearer:
             self.refused += asked.authorized
             return document(401, UNAUTHENTICATED)
         if asked.method not in ("GET", "HEAD"):
@@ -201,6 +210,8 @@ class Simulator:
             operation.bound,
             operation.end_seen,
             hop,
+            asked.headers.get("prefer", ""),
+            operation.longest_wait,
         )
         answer = operation.monitor(moment) if self._lie is None else self._lie.answer
         wait = answer.headers.get("Retry-After", "")
@@ -209,6 +220,9 @@ class Simulator:
         return answer
 
     def _graph(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
+        started = parse(asked.method, asked.path, asked.body)
+        if started is not None:
+            return self._begin(request, asked, started)
         found = address(asked.path)
         if found is not None:
             changed = "move" if is_move(asked.body) else "update"
@@ -220,7 +234,7 @@ class Simulator:
             return self._beside(request, asked)
         if asked.method not in (("POST",) if found.action else ("GET", "PATCH")):
             return GraphError(405, "BadRequest", "The HTTP method is not supported for the request URL.")
-        choice = choose(asked.query, found, self.scenario, self.seconds, self.steps)
+        choice = choose(asked.query, [found.leaf], self.scenario, self.seconds, self.steps)
         if choice.scenario.refusal is not None:
             return choice.scenario.refusal
         if asked.kind == "item":
@@ -234,6 +248,10 @@ class Simulator:
     def _beside(self, request: web.Request, asked: RecordedRequest) -> Answer | GraphError:
         if asked.path.endswith("/drives('me')/items('')"):
             return GraphError(400, "BadRequest", "API not found")
+        result = self._results.read(asked)
+        if result is not None:
+            asked.kind = "result"
+            return result
         answer = around(self.tree, asked, self._origins(request).graph)
         if answer is None:
             return GraphError(400, "BadRequest", "Resource not found for the segment.")
@@ -258,7 +276,7 @@ class Simulator:
         self._numbers[scenario.name, found.drive] += 1
         copy = Copy(
             operation=str(uuid.uuid4()),
-            token=_token(),
+            token=new_token(),
             number=self._numbers[scenario.name, found.drive],
             version=found.version,
             origins=self._origins(request),
@@ -270,6 +288,7 @@ class Simulator:
             steps=choice.steps,
             every=choice.every,
             window=choice.window,
+            limit=choice.limit,
             kind=kind,
         )
         answer = start(copy) if scenario.start is accepted else scenario.start(copy)
@@ -285,13 +304,35 @@ class Simulator:
             self._land(made, copy, scenario, asked.at)
         return answer
 
+    def _begin(self, request: web.Request, asked: RecordedRequest, wanted: Request) -> Answer | GraphError:
+        kind = wanted.kind
+        asked.kind = kind.action
+        check_bearer(asked)
+        choice = choose(asked.query, wanted.candidates(), self.scenario, self.seconds, self.steps)
+        if choice.scenario.refusal is not None:
+            return choice.scenario.refusal
+        self._numbers[choice.scenario.name, kind.action] += 1
+        number = self._numbers[choice.scenario.name, kind.action]
+        operation, answer = begin(wanted, asked, choice, self._origins(request), number)
+        self.operations[operation.copy.operation] = operation
+        at_once = isinstance(answer, Answer) and answer.status != 202
+        if isinstance(answer, Answer) and not at_once:
+            self._open_monitor(operation, answer)
+        self._results.add(operation, at_once=at_once)
+        return answer
+
     def _open_monitor(self, operation: Operation, answer: Answer) -> None:
         operation.location = answer.headers.get("Location") or answer.headers.get("Operation-Location")
         try:
             parts = urlsplit(operation.location or "")
         except ValueError:
             return
-        for path in spellings(parts.path) if parts.path else ():
+        if parts.path.startswith("/_foreign/"):
+            return
+        place = parts.path
+        if operation.copy.status is not None and operation.copy.status.kind.relative and place.startswith("/teams"):
+            place = f"/{operation.copy.version}{place}"
+        for path in spellings(place) if place else ():
             self._monitors[f"{path}?{parts.query}" if parts.query else path] = operation
             self._monitor_paths.add(path)
 
@@ -321,20 +362,8 @@ class Simulator:
             self.tree.copy(child, made.target, identity=new_id(), name=name, appears=appears, fills=fills)
 
     def _origins(self, request: web.Request) -> Origins:
-        parts = urlsplit(f"{request.scheme}://{request.host}")
-        host = parts.hostname or "127.0.0.1"
-
-        def origin(name: str, port: int | None) -> str:
-            name = f"[{name}]" if ":" in name else name
-            return f"{parts.scheme}://{name}:{port}" if port else f"{parts.scheme}://{name}"
-
-        return Origins(
-            graph=origin(host, parts.port),
-            monitor=origin(host, self.monitor_port or parts.port),
-            foreign=origin("127.0.0.1" if host == "localhost" else "localhost", parts.port),
-            refusing=origin(host, self.refusing_port),
-            silent=origin(host, self.silent_port),
-        )
+        url = f"{request.scheme}://{request.host}"
+        return origins(url, monitor=self.monitor_port, refusing=self.refusing_port, silent=self.silent_port)
 
     def _elsewhere(self, asked: RecordedRequest) -> Answer:
         if asked.path.startswith("/_foreign/"):
@@ -347,9 +376,3 @@ class Simulator:
         if asked.path == "/_layouts/15/Throttle.htm":
             return Answer(200, PAGE, HTML)
         return document(404, GONE)
-
-
-def _token() -> str:
-    """Return a token in the form and size of the JWT in SharePoint's monitor URLs."""
-    claims = base64.urlsafe_b64encode(secrets.token_bytes(420)).decode().rstrip("=")
-    return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{claims}.{secrets.token_urlsafe(32)}"
