@@ -41,7 +41,7 @@ CHAPTERS = (
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({s.name: s for _, chapter in CHAPTERS for s in chapter})
 
 _PAGE = """\
-The simulated upstream: Microsoft Graph's copies and their monitors.
+The simulated upstream: Microsoft Graph's copies and other long-running operations.
 
 Start a copy (any Authorization is accepted) and poll its Location without Authorization:
 
@@ -71,8 +71,8 @@ gives them its monitor; without one a move and a file's archive are done at once
 Prefer: respond-async. Other changes of an item, new folders, and reads of drives, children, sites and people are played
 for clients that need them around a copy.
 
-Operations whose status asks for a token are played, too: their status is under {origin}, and only a Bearer
-reads it. Select their scenario by an id in the path, by a displayName, or by the query:
+Operations whose status asks for a token are played, too: a Bearer token starts them, and reads their status and their
+result. Select the scenario by an id in the path, by the body's displayName, or by the query:
 
   curl -i -X POST '{origin}/v1.0/teams/token-ends/clone?seconds=10' -H 'Authorization: Bearer x'
 

@@ -306,13 +306,15 @@ class StatusResource:
     def failed(self, moment: Progress, error: Mapping[str, Any] | None = None) -> Answer:
         """Return the state of a failed operation, with the table's fields of it, or others."""
         state = self.state(moment)
-        for name in () if self.kind.relative else self._told_result():
-            del state[name]
+        if not self.kind.relative:
+            state = {name: value for name, value in state.items() if name not in self._told_result()}
+        state.pop(self.kind.percent, None)
         return document(200, state | {"status": self.kind.words[3]} | dict(error or self.kind.failure))
 
     def _told_result(self) -> dict[str, Any]:
         base = "" if self.kind.relative else f"{self.origin}/{self.version}"
-        values = {self.kind.result_id: self.parts["result"], self.kind.result_location: base + self.result_path}
+        identity = unquote(self.parts["result"])
+        values = {self.kind.result_id: identity, self.kind.result_location: base + self.result_path}
         return {name: value for name, value in values.items() if name}
 
     def result(self) -> dict[str, Any]:

@@ -179,8 +179,8 @@ Monitor = Callable[[Moment], Answer]
 
 
 def accepted(copy: Copy) -> Answer:
-    """Return the 202 with the monitor's URL."""
-    return accepted_at(copy.monitor_url)
+    """Return the 202 with the URL of the monitor, or of the operation's status."""
+    return accepted_at(copy.monitor_url) if copy.status is None else copy.status.accepted()
 
 
 def accepted_at(location: str) -> Answer:

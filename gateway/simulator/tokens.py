@@ -12,7 +12,7 @@ from gateway.simulator.answers import Answer, GraphError, document
 from gateway.simulator.normal import LOGIN
 from gateway.simulator.operations import status_resource
 from gateway.simulator.record import Operation
-from gateway.simulator.scenario import Copy, accepted, new_token
+from gateway.simulator.scenario import Copy, new_token
 
 if TYPE_CHECKING:
     from gateway.simulator.catalogue import Choice
@@ -80,7 +80,7 @@ def begin(
     operation = Operation(copy, scenario, scenario.monitor, asked.at, authorization=asked.headers["authorization"])
     if kind.needs_prefer and "respond-async" not in asked.headers.get("prefer", ""):
         return operation, status.at_once()
-    return operation, status.accepted() if scenario.start is accepted else scenario.start(copy)
+    return operation, scenario.start(copy)
 
 
 def _unauthorized(message: str) -> GraphError:

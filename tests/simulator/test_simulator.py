@@ -119,6 +119,8 @@ async def test_the_front_page(simulator: Simulator, client: aiohttp.ClientSessio
         page = await response.text()
     assert f"curl -i -X POST '{simulator.url}/v1.0/me/drive/items/copy/copy?seconds=10'" in page
     assert scenario_table() in page
+    assert "POST  /sites/{id}[/lists/{id}]/contentTypes/addCopyFromContentTypeHub" in page
+    assert "PATCH /external/connections/{id}/schema" in page
     for name, scenario in SCENARIOS.items():
         assert name in page
         assert scenario.summary[:-1] in page
