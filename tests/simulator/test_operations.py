@@ -319,12 +319,15 @@ async def test_spellings(caller: Caller, name: str, place: str) -> None:
     assert (await caller.state(encoded))["status"] == "inProgress"
 
 
-async def test_an_operation_in_the_body(caller: Caller) -> None:
-    """Of the 202, beside its header."""
+async def test_a_notebook_of_a_group(caller: Caller) -> None:
+    """Its result is in the group that the body names; and some 202s have the operation in their body."""
     path = "/v1.0/me/onenote/notebooks/n/copyNotebook?simulate=operation-body"
-    status, value, headers = await caller.ask("POST", path)
-    assert (status, value["status"]) == (202, "notstarted")
-    assert headers["Operation-Location"].endswith(value["id"])
+    status, value, headers = await caller.ask("POST", path, {"groupId": "g"})
+    place = headers["Operation-Location"]
+    assert (status, value) == (202, {"id": place.rpartition("/")[2], "status": "notstarted"})
+    state = await caller.state(place, 10)
+    assert state["resourceLocation"].startswith(f"{caller.simulator.url}/v1.0/groups/g/onenote/notebooks/")
+    assert (await caller.ask("GET", state["resourceLocation"]))[0] == 200
 
 
 LATE = "&simulate=result-late"
