@@ -187,6 +187,7 @@ KINDS = (
         failure=_PUBLIC_ERROR,
     ),
 )
+_KEY = re.compile(r"\('?([^')]*)'?\)")
 _PATTERNS = [(kind, re.compile(kind.path)) for kind in KINDS]
 _BODY_NAMES = ("displayName", "renameAs", "id", "contentTypeId")
 
@@ -204,6 +205,11 @@ class Request:
         """The ids of the path, the last one first, and the names of the body: one may be a scenario's name."""
         segments = [unquote(one) for part in self.parts.values() for one in re.split("[/:]", part)]
         return [*reversed(segments), *(str(self.body[name]) for name in _BODY_NAMES if name in self.body)]
+
+
+def segments(path: str) -> str:
+    """Return a raw path decoded, with its keys as segments: Graph reads `/teams('1')` and `/teams/1` alike."""
+    return _KEY.sub(r"/\1", unquote(path))
 
 
 def shown_path(kind: Kind) -> str:

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -20,7 +20,7 @@ from gateway.simulator.lies import HELP as LIE_HELP
 from gateway.simulator.lies import PATH as LIE
 from gateway.simulator.lies import Lie, lie
 from gateway.simulator.normal import LOGIN, failed_by_name
-from gateway.simulator.operations import Request, parse
+from gateway.simulator.operations import Request, parse, segments
 from gateway.simulator.receiver import HELP, Receiver
 from gateway.simulator.receiver import PATH as RECEIVER
 from gateway.simulator.record import Operation, RecordedRequest
@@ -130,7 +130,7 @@ class Simulator:
         self.requests.append(asked)
         echoed: dict[str, str] = {}
         place, hop = unhopped(target)
-        polled = self._monitors.get(place) or self._monitors.get(unquote(place))
+        polled = self._monitors.get(place) or self._monitors.get(segments(place))
         if polled is not None:
             answer = self._monitor(polled, asked, now, hop)
         elif path.startswith(("/v1.0/", "/beta/")):
@@ -330,8 +330,10 @@ class Simulator:
         if parts.path.startswith("/_foreign/"):
             return
         place = parts.path
-        if operation.copy.status is not None and operation.copy.status.kind.relative and place.startswith("/teams"):
-            place = f"/{operation.copy.version}{place}"
+        if operation.copy.status is not None:
+            if place.startswith("/teams"):
+                place = f"/{operation.copy.version}{place}"
+            self._monitors[segments(place)] = operation
         for path in spellings(place) if place else ():
             self._monitors[f"{path}?{parts.query}" if parts.query else path] = operation
             self._monitor_paths.add(path)

@@ -6,11 +6,10 @@ import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from gateway.simulator.answers import Answer, GraphError, document
 from gateway.simulator.normal import LOGIN
-from gateway.simulator.operations import status_resource
+from gateway.simulator.operations import segments, status_resource
 from gateway.simulator.record import Operation
 from gateway.simulator.scenario import Copy, new_token
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from gateway.simulator.scenario import Origins
 
 _BEARER = re.compile(r"Bearer +\S.*", re.IGNORECASE)
-_KEY = re.compile(r"\('([^']*)'\)")
 
 
 def check_bearer(asked: RecordedRequest) -> None:
@@ -111,7 +109,7 @@ class Results:
             return
         late = operation.copy.limit if scenario.late else 0.0
         appears = operation.started + (0.0 if at_once else operation.copy.seconds + late)
-        key = _key(status.result_path)
+        key = segments(status.result_path)
         if status.kind.makes:
             self._results[key] = _Result(status, appears, scenario.hidden)
         else:
@@ -120,7 +118,7 @@ class Results:
     def read(self, asked: RecordedRequest) -> Answer | None:
         """Return the result that a request reads; None when its path is no result's. Raises GraphError."""
         path = asked.path.partition("/")[2].partition("/")[2]
-        found = self._results.get(_key(f"/{path}"))
+        found = self._results.get(segments(f"/{path}"))
         if found is None or asked.method != "GET":
             return None
         check_bearer(asked)
@@ -130,8 +128,3 @@ class Results:
             found.hidden -= 1
             raise _gone()
         return document(200, found.status.result())
-
-
-def _key(path: str) -> str:
-    """Return a path in one spelling of its keys: `/teams('1')` is `/teams/1`."""
-    return _KEY.sub(r"/\1", unquote(path))

@@ -311,12 +311,14 @@ async def test_what_is_not_polled_vanishes(caller: Caller, path: str, limit: int
     ],
 )
 async def test_spellings(caller: Caller, name: str, place: str) -> None:
-    """Of the status's path; each is polled as it is, whether its quotes and brackets are encoded or not."""
+    """Of the status's path; each is polled as it is, whether its keys are encoded, or segments."""
     path, _ = await caller.start(f"/v1.0/teams/t/clone?simulate={name}")
     assert re.fullmatch(place, path.removeprefix("" if name == "location-relative" else "/v1.0"))
     assert (await caller.state(path, 5))["status"] == "inProgress"
     encoded = path.replace("'", "%27").replace("(", "%28").replace(")", "%29")
     assert (await caller.state(encoded))["status"] == "inProgress"
+    segments = path.replace("('", "/").replace("')", "").replace("(", "/").replace(")", "")
+    assert (await caller.state(segments))["status"] == "inProgress"
 
 
 async def test_a_notebook_of_a_group(caller: Caller) -> None:
