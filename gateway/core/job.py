@@ -219,7 +219,7 @@ def advance(job: Job, answer: Answer, now: float) -> tuple[Job, list[Event]]:
     resource = old.resource  # the drive of an earlier answer stays valid when a later answer omits it
     if resource_id and (resource_id != old.resource_id or answer.drive_id):
         resource = job.target.resource(resource_id, answer.drive_id)
-    if resource is None and answer.location is not None:
+    if resource is None and answer.location is not None and kind == "completed":  # some name it from the start
         resource = job.target.located(answer.location)
     new = State(
         job_id=old.job_id,

@@ -410,10 +410,11 @@ async def test_where_its_result_is(body: dict[str, Any], wanted: str | None, tmp
             name: value.replace("{url}", upstream.url) if isinstance(value, str) else value
             for name, value in body.items()
         }
-        upstream.told = [{"status": "succeeded", **located}]
+        upstream.told = [{"status": "inProgress", **located}, {"status": "succeeded", **located}]
         _, job, _ = await ask(gateway, "POST", TEAM, b"{}")
-        last = (await tail(gateway.session, job["events"]))[-1].data
+        *before, last = [event.data for event in await tail(gateway.session, job["events"])]
         assert (last["status"], last.get("resource")) == ("completed", wanted)
+        assert not [state for state in before if "resource" in state]
 
 
 async def test_what_a_status_holds_besides_is_not_kept(tmp_path: Path) -> None:
