@@ -37,6 +37,7 @@ PARTS = (
     "stream.js",
     "style.css",
     "summary.js",
+    "token.js",
     "tools.js",
     "verdict.js",
     "words.js",

@@ -4,6 +4,7 @@ import { Callbacks } from "./callbacks.js";
 import { Curve } from "./curve.js";
 import { clipboard, code, element, foreign, say, show, tabs } from "./dom.js";
 import { browser, curl, jobUrl, python, read } from "./lines.js";
+import { TokenForm } from "./token.js";
 import { verdict } from "./verdict.js";
 import { duration, moment, percent, spoken, stateWord, troubleWords } from "./words.js";
 
@@ -20,6 +21,7 @@ export class Details {
     this.facts = element("span");
     this.note = element("p", { class: "note" }, this.described, this.facts);
     this.trouble = element("p", { class: "trouble", hidden: true });
+    this.token = new TokenForm(job, operator, id);
     this.verdict = element("div", { class: "verdict", hidden: true });
     this.curve = new Curve();
     this.fold = element("details", { toggle: () => this.#unfold() }, element("summary", {}, "Timeline and code"));
@@ -27,7 +29,7 @@ export class Details {
     this.node = element(
       "div",
       { class: "body", id },
-      ...[this.note, this.trouble, this.verdict, this.curve.node, this.fold],
+      ...[this.note, this.trouble, this.token.node, this.verdict, this.curve.node, this.fold],
       element(
         "p",
         { class: "meta tools" },
@@ -57,6 +59,7 @@ export class Details {
     const trouble = job.ended ? "" : this.#trouble(now, away);
     say(this.trouble, trouble);
     show(this.trouble, trouble !== "");
+    this.token.paint(!job.ended && away === null && job.state?.trouble?.code === "tokenRequired");
     if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
     show(this.verdict, job.ended);
     show(this.fold, job.phase !== "gone");
@@ -76,7 +79,7 @@ export class Details {
   }
 
   #trouble(now, away) {
-    if (away !== null) return `Not connected since ${moment(away)}. The copy goes on; this is what was seen last.`;
+    if (away !== null) return `Not connected since ${moment(away)}. It goes on upstream; this is what was seen last.`;
     return this.job.state?.trouble ? `${troubleWords(this.job.state.trouble, now)}.` : "";
   }
 

@@ -19,13 +19,13 @@ export class Operator {
   }
 
   /**
-   * The JSON of the response to a request with the key; null if it has none. Throws an Error whose message is shown to
-   * the user.
+   * The JSON of the response to a request with the key, or with that of a job; null if it has none. Throws an Error
+   * whose message is shown to the user.
    */
-  async ask(path, method = "GET", content = null) {
+  async ask(path, method = "GET", content = null, jobKey = null) {
     let answer;
     try {
-      const headers = { Authorization: `Bearer ${this.#key}` };
+      const headers = { Authorization: `Bearer ${jobKey ?? this.#key}` };
       if (content !== null) headers["Content-Type"] = "application/json";
       answer = await fetch(BASE + path, { method, headers, body: content && JSON.stringify(content) });
     } catch {
@@ -33,6 +33,7 @@ export class Operator {
     }
     const body = await answer.json().catch(() => null);
     if (answer.ok && (body !== null || answer.status === 204)) return body;
+    if (answer.status === 401 && jobKey !== null) throw new Error("That is not the job’s key.");
     if (answer.status === 401) {
       const isDisabled = body?.error?.message.includes("No operator key");
       const disabled = "This gateway has no operator key, so the list is disabled.";

@@ -18,7 +18,7 @@ export function verdict({ phase, state }) {
   }
   if (phase === "completed") {
     const leftOut = state.error ? [element("h4", {}, "What was left out"), ...reasons(state.error)] : [];
-    return [element("h4", {}, "The new item"), element("p", {}, ...item(state)), ...leftOut];
+    return [element("h4", {}, isCopy(state) ? "The new item" : "The result"), element("p", {}, ...item(state)), ...leftOut];
   }
   const { error } = state;
   return [
@@ -29,13 +29,20 @@ export function verdict({ phase, state }) {
   ];
 }
 
-function heading(phase, { status, error }) {
-  if (phase === "stopped") return "Watching was stopped";
-  if (error.origin === "gateway") return "The gateway lost track of the copy";
-  return CANCELLED.includes(status) ? "The copy was cancelled" : "The copy failed";
+function isCopy({ operation }) {
+  return operation === "ItemCopy";
 }
 
-function item({ resource, resourceId }) {
+function heading(phase, state) {
+  const what = isCopy(state) ? "copy" : "operation";
+  if (phase === "stopped") return "Watching was stopped";
+  if (state.error.origin === "gateway") return `The gateway lost track of the ${what}`;
+  return `The ${what} ${CANCELLED.includes(state.status) ? "was cancelled" : "failed"}`;
+}
+
+function item(state) {
+  const { resource, resourceId } = state;
+  if (!isCopy(state) && !resource) return [resourceId ? element("code", {}, foreign(resourceId)) : "Done. Upstream named no result."];
   if (resource) return [element("code", { class: "resource" }, resource)];
   if (!resourceId) return ["Upstream did not name the new item. Look in the target folder."];
   return ["Its id is ", element("code", { class: "resource" }, resourceId), "; upstream did not name its drive."];

@@ -82,12 +82,12 @@ function rounded(ms) {
 const TROUBLES = {
   throttled: "Graph throttles",
   unreachable: "Graph gives no usable answer",
-  doubted: "Graph says that it does not know this copy; the gateway makes sure",
+  doubted: "Graph says that it does not know this job; the gateway makes sure",
 };
 
 /** Why nothing moves, and when the gateway looks again. */
 export function troubleWords({ code, retryAt }, now) {
-  if (code === "tokenRequired") return "Graph wants a token; polling rests until the caller hands in a fresh one";
+  if (code === "tokenRequired") return "Graph asks for a token; the gateway waits until a fresh one is handed in";
   const words = TROUBLES[code] ?? spoken(code);
   if (!retryAt) return words;
   const wait = Math.ceil((Date.parse(retryAt) - now) / 1000) * 1000;
