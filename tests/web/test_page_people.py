@@ -243,12 +243,12 @@ async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None
         await expect(listed).to_have_count(100)
         search, words = page.locator("#all").get_by_label("Search by name or id"), page.locator("#all-words")
         await search.fill("copy")  # which all are called
-        await expect(words).to_contain_text("Looked through newest 100 jobs of more")
+        await expect(words).to_have_text("Looked through the newest 100 jobs of more")
         loaded = await listed.evaluate_all("rows => rows.map(row => row.dataset.job)")
         other = next(job for job in jobs if job["jobId"] not in loaded)
         await search.fill(other["jobId"])
         await expect(row(page, other)).to_be_visible()
-        await expect(words).to_contain_text(f"Looked through {MANY} jobs")
+        await expect(words).to_have_text(f"Looked through all {MANY} jobs")
         await expect(listed).to_have_count(MANY)
         await expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 

@@ -208,9 +208,11 @@ export class AllJobs {
 
   #told() {
     const { size } = this.board.cards;
-    const all = size === 0 ? "No jobs" : this.#cursor === null ? count(size, "job") : `Newest ${size} jobs of more`;
-    const jobs = this.tools.wanted === "" ? all : `Looked through ${all.replace(/^N/, "n")}`;
-    say(this.at("all-words"), `${jobs} · ${moment(Date.now())}`);
+    const isAll = this.#cursor === null;
+    const jobs = size === 0 ? "No jobs" : isAll ? count(size, "job") : `Newest ${size} jobs of more`;
+    const searched = `Looked through ${isAll ? "all" : "the newest"} ${count(size, "job")}${isAll ? "" : " of more"}`;
+    say(this.at("all-words"), this.tools.wanted === "" || size === 0 ? jobs : searched);
+    say(this.at("all-time"), ` · ${moment(Date.now())}`);
     show(this.at("more"), this.#cursor !== null);
     show(this.at("follow-all"), size > 1);
     this.board.paintSoon();
