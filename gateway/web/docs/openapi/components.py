@@ -61,6 +61,7 @@ HEADERS = {
     ),
     "Vary": _header("responses differ by origin, when GATEWAY_CORS_ORIGINS is set", "Origin"),
     "Location": _header("the job's URL", f"https://gateway.example.com/jobs/{JOB}", format="uri"),
+    "Content-Location": _header("upstream's own: the path of what is being made", "/teams('172b0cce')"),
     "Retry-After": _header("seconds to wait before the next request", 5, type="integer", minimum=0),
     "WWW-Authenticate": _header("the scheme that Authorization must use", "Bearer"),
     "Allow": _header("the methods of the route", "GET, HEAD"),
@@ -164,7 +165,7 @@ FAULTS = {kind.key: kind.message for kind in KINDS}
 
 CODES = sorted({kind.code for kind in KINDS})
 UPSTREAM_HEADERS = {
-    **headers("WWW-Authenticate", "Content-Encoding", "Content-Security-Policy"),
+    **headers("WWW-Authenticate", "Content-Encoding", "Content-Location", "Content-Security-Policy"),
     "Retry-After": {"description": "upstream's own: seconds, or a date", "schema": TEXT},
 }
 """The headers of a response that is passed on from upstream."""

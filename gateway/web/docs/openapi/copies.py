@@ -164,6 +164,7 @@ def responses(base: str) -> dict[str, Any]:
         ref("schemas", "Accepted"),
         "started; follow the job at `events`. The request ids are upstream's",
         "Location",
+        "Content-Location",
         "Retry-After",
         started=started,
         withCallback={**started, "callback": NEW_CALLBACK},
