@@ -79,6 +79,7 @@ async def tab(browser: Browser, **options: Any) -> AsyncIterator[Tab]:
     async with await browser.new_context(**{"reduced_motion": "reduce", **options}) as context:
         context.set_default_timeout(PATIENCE)
         tab = Tab(await context.new_page())
+        await tab.page.bring_to_front()  # else a page without a window may lack the focus
         yield tab
         tab.check()
 

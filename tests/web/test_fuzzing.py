@@ -38,7 +38,10 @@ QUICKLY = settings(
 # Without what is the same by another name: /copy in its other spelling, HEAD, a copy and its siblings in every drive.
 SAME = "^boundCopy|^head[A-Z]|^(move|change)(OneOf|Owners)"
 OTHER_PLACES = "^(copy|read|move|change)(?!MyDrive(Item|PathBelowItem)$)"
-LEFT_OUT = re.compile(SAME if is_thorough() else f"{SAME}|{OTHER_PLACES}")
+OTHER_STARTS = "^(clone|archive|unarchive|copyTo|createSession(?!MyDrive$)|addCopyFromContentTypeHub$)|Community$"
+    "^(clone|archive|unarchive|copyTo|createSession(?!MyDrive$)|addCopyFromContentTypeHub$)|Community$|OfMine$"
+)
+LEFT_OUT = re.compile(SAME if is_thorough() else f"{SAME}|{OTHER_PLACES}|{OTHER_STARTS}")
 OPERATIONS = {(one.path, one.method): one for one in operations(DOCUMENT)}
 NAMES = [
     operation["operationId"]
