@@ -39,8 +39,6 @@ QUICKLY = settings(
 SAME = "^boundCopy|^head[A-Z]|^(move|change)(OneOf|Owners)"
 OTHER_PLACES = "^(copy|read|move|change)(?!MyDrive(Item|PathBelowItem)$)"
 OTHER_STARTS = "^(clone|archive|unarchive|copyTo|createSession(?!MyDrive$)|addCopyFromContentTypeHub$)|Community$"
-    "^(clone|archive|unarchive|copyTo|createSession(?!MyDrive$)|addCopyFromContentTypeHub$)|Community$|OfMine$"
-)
 LEFT_OUT = re.compile(SAME if is_thorough() else f"{SAME}|{OTHER_PLACES}|{OTHER_STARTS}")
 OPERATIONS = {(one.path, one.method): one for one in operations(DOCUMENT)}
 NAMES = [
