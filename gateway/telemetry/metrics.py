@@ -40,6 +40,7 @@ COPY_OUTCOMES = (
     *sorted({kind.code for kind in KINDS if kind.ends_copy}),
     "failed",
 )
+_UNKNOWN = [kind.code for kind in KINDS if kind.ends_copy and kind.may_run]
 POLL_OUTCOMES = ("answered", "throttled", "lost", "timed_out", "no_answer")
 STREAM_ENDS = ("ended", "left", "stalled", "expired", "drained", "failed")
 REFUSALS = ("full", "draining", "store")
@@ -141,7 +142,9 @@ class Metrics:
         registry.register(self._store_failures)
 
         self.requests = self._counter("requests", "Answered requests by route and class of status.", ["route", "code"])
-        self.copies = self._counter("copies", "Requests that may start a job, by outcome.", ["outcome", "operation"])
+        self.copies = self._counter(
+            "copies", "Requests that may start a job, by outcome.", ["outcome", "operation"], COPY_OUTCOMES, ("copy",)
+        )
         self.jobs_ended = self._counter("jobs_ended", "Jobs by how they ended.", ["kind", "origin"])
         for kind, origin in (("completed", "upstream"), ("failed", "upstream"), ("failed", "gateway")):
             self.jobs_ended.labels(kind, origin)
@@ -188,8 +191,8 @@ class Metrics:
             self.requests.labels(route, code)
 
     def know_operations(self, actions: Iterable[str]) -> None:
-        """Create the counters of all operations, at 0, from their names in the table."""
-        for outcome, action in product(COPY_OUTCOMES, actions):
+        """Create the counters of the outcomes that are alerted on, at 0, for the names of operations in the table."""
+        for outcome, action in product(_UNKNOWN, actions):
             self.copies.labels(outcome, action)
 
     def watch(self, name: str, ask: Callable[[], float]) -> None:
