@@ -16,16 +16,18 @@ from typing import Literal
 
 import msgspec
 
-LOOK_FIRST = "If the new item is not there, start the copy again."
-_MAY_RUN = "The copy may be running: look for the new item in the target folder before you start it again."
-_GOES_ON = "The copy itself may have gone on: look for the new item in the target folder."
+LOOK_FIRST = "If the result is not there, start it again."
+_RESULT = "look for its result (of a copy, the new item in the target folder)"
+_MAY_RUN = f"What was asked for may be running: {_RESULT} before you start it again."
+_GOES_ON = f"What was started may have gone on upstream: {_RESULT}."
 
 
 class ErrorKind(msgspec.Struct, frozen=True):
     """`status` is the HTTP status, `code` Graph-style camelCase. `message` is the text of an error of this kind that
     has none of its own, and its description in the documents. `retry_after` in seconds.
 
-    `ends_copy`: a copy request may end so. `may_run`: the copy may be running then, and must not be repeated blindly.
+    `ends_copy`: the request for a copy, or for another operation, may end so. `may_run`: what was asked for may be
+    running then, and must not be repeated blindly.
     `advice` is for the people at the commands.
     """
 
@@ -100,7 +102,7 @@ UNSUPPORTED_MEDIA_TYPE = ErrorKind(415, "unsupportedMediaType", "The body must n
 IDEMPOTENCY_KEY_REUSED = ErrorKind(
     422,
     "idempotencyKeyReused",
-    "This Idempotency-Key was used for another request. Use a new key for a new copy.",
+    "This Idempotency-Key was used for another request. Use a new key for a new request.",
     ends_copy=True,
 )
 REQUEST_HEAD_TOO_LARGE = ErrorKind(
@@ -117,7 +119,7 @@ INVALID_UPSTREAM_RESPONSE = ErrorKind(
 MONITOR_HOST_NOT_ALLOWED = ErrorKind(
     502,
     "monitorHostNotAllowed",
-    "Upstream's monitor is on a host that is not allowed, so the copy, which may be running, cannot be watched. The "
+    "Upstream's monitor is on a host that is not allowed: what was started may be running, but cannot be watched. The "
     "operator allows hosts with GATEWAY_MONITOR_HOSTS.",
     ends_copy=True,
     may_run=True,
@@ -186,19 +188,19 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 LOSSES: dict[LostCode, Loss] = {
-    "monitorExpired": Loss(f"Upstream no longer knows the monitor of this copy. {_GOES_ON}", LOOK_FIRST),
-    "monitorUnauthorized": Loss(f"Upstream refuses access to the monitor of this copy. {_GOES_ON}", LOOK_FIRST),
+    "monitorExpired": Loss(f"Upstream no longer knows this job. {_GOES_ON}", LOOK_FIRST),
+    "monitorUnauthorized": Loss(f"Upstream refuses access to the status of this job. {_GOES_ON}", LOOK_FIRST),
     "monitorUnreachable": Loss(
-        f"The monitor of this copy gave no usable answer for too long. {_GOES_ON}",
+        f"The status of this job gave no usable answer for too long. {_GOES_ON}",
         f"{LOOK_FIRST} The gateway's operator should check that it reaches upstream.",
     ),
     "deadlineExceeded": Loss(
-        f"The copy did not end before the gateway's deadline. {_GOES_ON}",
-        "The copy may still be running: look again later. GATEWAY_JOB_DEADLINE limits how long a job is polled.",
+        f"The job did not end before the gateway's deadline. {_GOES_ON}",
+        "It may still be running: look again later. GATEWAY_JOB_DEADLINE limits how long a job is polled.",
     ),
     "watchStopped": Loss(
         f"Watching was stopped by request. {_GOES_ON}",
-        "Somebody stopped the watching: look for the new item yourself.",
+        "Somebody stopped the watching: look for the result yourself.",
     ),
 }
 
@@ -246,7 +248,7 @@ def invalid(message: str) -> GatewayError:
 
 
 def outcome_unknown(why: str) -> GatewayError:
-    """502: whether the copy runs cannot be known, so it must not be repeated blindly."""
+    """502: whether what was asked for runs cannot be known, so it must not be repeated blindly."""
     return GatewayError(OUTCOME_UNKNOWN, f"{why} {_MAY_RUN}")
 
 

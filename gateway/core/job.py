@@ -301,7 +301,7 @@ def _moved(job: Job, state: State, now: float) -> tuple[Job, list[Event]]:
 
 
 def _upstream_error(status: str, error: JobError | None) -> JobError:
-    return error or JobError(code=status, message=f"Upstream ended the copy as {status}.", origin="upstream")
+    return error or JobError(code=status, message=f"Upstream ended the job as {status}.", origin="upstream")
 
 
 def _segment(value: str) -> str:

@@ -53,8 +53,8 @@ def job_error(doc: Document, status: str, urls: Urls) -> JobError:
 
 def _untold(status: str) -> str:
     if status in PARTIAL:
-        return f"Upstream ended the copy as {status} and did not say what was left out."
-    return f"Upstream ended the copy as {status} and gave no reason."
+        return f"Upstream ended the job as {status} and did not say what was left out."
+    return f"Upstream ended the job as {status} and gave no reason."
 
 
 def _holders(doc: Document) -> Iterator[Document]:

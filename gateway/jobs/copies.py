@@ -338,7 +338,7 @@ class Copies:
                 patience=STORE_PATIENCE,
             )
         except StoreUnavailable:
-            raise outcome_unknown("Upstream accepted the copy, but the gateway could not store it.") from None
+            raise outcome_unknown("Upstream accepted the request, but the gateway could not store it.") from None
 
 
 def request_ids(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -271,7 +271,7 @@ def test_losing_sight_is_a_failure_of_the_gateways(code: LostCode) -> None:
 def test_a_failed_job_without_a_reason_still_has_an_error() -> None:
     """The status word stands in for a code."""
     job, _ = advance(new(), Answer(status="cancelled"), NOW)
-    assert job.state.error == JobError("cancelled", "Upstream ended the copy as cancelled.", "upstream")
+    assert job.state.error == JobError("cancelled", "Upstream ended the job as cancelled.", "upstream")
 
 
 def test_what_was_left_out_of_a_completed_job() -> None:
@@ -281,7 +281,7 @@ def test_what_was_left_out_of_a_completed_job() -> None:
     assert (event.kind, job.state.error, job.state.percentage_complete) == ("completed", error, 100.0)
     job, _ = advance(new(), Answer(status="completedWithErrors"), NOW)
     assert job.state.error == JobError(
-        "completedWithErrors", "Upstream ended the copy as completedWithErrors.", "upstream"
+        "completedWithErrors", "Upstream ended the job as completedWithErrors.", "upstream"
     )
     job, _ = advance(new(), Answer(status="completed", error=error), NOW)
     assert job.state.error is None

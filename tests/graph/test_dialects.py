@@ -33,7 +33,7 @@ def failure(code: str, message: str, *details: ErrorDetail) -> JobError:
     return JobError(code=code, message=message, origin="upstream", details=details)
 
 
-GAVE_NO_REASON = "Upstream ended the copy as failed and gave no reason."
+GAVE_NO_REASON = "Upstream ended the job as failed and gave no reason."
 
 ANSWERS: list[tuple[int, Any, Answer]] = [
     (

@@ -68,7 +68,7 @@ def test_words_and_lists_are_cut() -> None:
     assert interpreted({"status": "failed", "errorCode": "e" * 99}).error.code == "e" * 64  # type: ignore[union-attr]
 
 
-GAVE_NO_REASON = "Upstream ended the copy as failed and gave no reason."
+GAVE_NO_REASON = "Upstream ended the job as failed and gave no reason."
 WHY: list[tuple[dict[str, Any], str, str]] = [
     ({"error": {"code": "a", "message": "m"}, "errorCode": "b", "statusDescription": "s"}, "a", "m"),
     ({"error": {"message": "m"}, "errorCode": "b"}, "b", "m"),

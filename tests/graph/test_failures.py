@@ -15,7 +15,7 @@ SHAREPOINT: dict[str, Any] = {
     "code": "-2147024891, System.UnauthorizedAccessException",
     "message": {"lang": "en-US", "value": "No."},
 }
-UNTOLD = "Upstream ended the copy as failed and gave no reason."
+UNTOLD = "Upstream ended the job as failed and gave no reason."
 
 SHAPES: list[tuple[dict[str, Any], str, str]] = [
     ({"error": {"code": "a", "message": {"lang": "en-US", "value": "m"}}}, "a", "m"),
@@ -75,7 +75,7 @@ def test_what_a_partial_success_left_out(status: str) -> None:
     error = job_error({}, status, (URL,))
     assert (error.code, error.message) == (
         status,
-        f"Upstream ended the copy as {status} and did not say what was left out.",
+        f"Upstream ended the job as {status} and did not say what was left out.",
     )
 
 

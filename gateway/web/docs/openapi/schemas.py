@@ -97,7 +97,7 @@ def _states() -> dict[str, Any]:
     components: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(generated))
     components["JobError"] |= {"description": "Why a job failed, or what a job that completed in part left out."}
     components["JobError"]["properties"]["origin"]["description"] = (
-        "upstream: the copy failed; gateway: the gateway lost track of the copy, which may have gone on"
+        "upstream: what was started failed; gateway: the gateway lost track of it, and it may have gone on"
     )
     state = components["State"]
     trouble = components["Trouble"]
