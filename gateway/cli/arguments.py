@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 """The default of --gateway: the address on which `gateway serve` listens by default."""
 VERSIONS = ("v1.0", "beta")
+STDIN = Path("-")
+OWN_HEADERS = frozenset(
+    ("authorization", "content-length", "content-type", "gateway-callback-secret", "host", "idempotency-key")
+)
+"""The headers that a command sets itself, and those that are secrets."""
 
 T = TypeVar("T")
 
@@ -41,15 +47,15 @@ def parsed(parse: Callable[[str], T], text: str, hint: str) -> T:
 
 
 def secret(file: Path | None, variable: str, hint: str) -> str:
-    """Read a secret from `file`, or from the environment variable when there is no file.
+    """Read a secret from `file`, or from the environment variable when there is no file; `-` is standard input.
 
     No secret is an argument, because the list of processes shows arguments. Raises typer.BadParameter.
     """
     try:
-        text = (file.read_text() if file is not None else os.environ.get(variable, "")).strip()
+        text = (os.environ.get(variable, "") if file is None else _text(str(file))).strip()
     except (OSError, UnicodeError) as error:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint=hint) from None
-    source = variable if file is None else f"{file}"
+    source = variable if file is None else "standard input" if file == STDIN else f"{file}"
     if not text:
         why = f"{variable} is not set" if file is None else f"{source} is empty"
     elif not text.isascii() or not text.isprintable():
@@ -74,8 +80,8 @@ def job_key(file: Path | None, operator_file: Path | None) -> str:
     if operator_file is None and not os.environ.get("GATEWAY_OPERATOR_KEY"):
         raise typer.BadParameter(
             "neither GATEWAY_JOB_KEY nor GATEWAY_OPERATOR_KEY is set; set one of them in the environment, or name a "
-            "file that contains it with --job-key-file or --operator-key-file. The response to a copy has the jobKey, "
-            "and so has the first line of gateway copy --json"
+            "file that contains it with --job-key-file or --operator-key-file. The response that names the job has the "
+            "jobKey, and so has the first line of gateway copy --json, or start --json"
         )
     return operator_key(operator_file)
 
@@ -116,14 +122,52 @@ def copy_path(item: str) -> str:
     address = _encoded(text.strip("/"))
     if not address:
         raise ValueError("is empty; name an item, for example me/drive/items/01ABC")
-    version, _, rest = address.partition("/")
-    if version not in VERSIONS:
-        version, rest = VERSIONS[0], address
+    version, rest = _versioned(address)
     if "/" not in rest:
         rest = f"me/drive/items/{rest}"
     if ":/" in rest and not rest.endswith(":"):
         rest += ":"
     return f"/{version}/{rest}/copy"
+
+
+def graph_path(address: str) -> str:
+    """Return the path /VERSION/… of a Graph URL, or of a path with or without a version; its query stays.
+
+    Raises ValueError.
+    """
+    text = address.strip()
+    if re.match(r"https?://", text):
+        text = urlsplit(text)._replace(scheme="", netloc="").geturl()
+    path, mark, query = text.partition("?")
+    version, rest = _versioned(_encoded(path.strip("/")))
+    if not rest:
+        raise ValueError("is empty; name what is to be started, for example teams/ID/clone")
+    return f"/{version}/{rest}{mark}{_encoded(query)}"
+
+
+def json_body(given: str) -> bytes:
+    """Return a JSON object that is given as such, in a file, or for `-` on standard input. Raises ValueError."""
+    try:
+        text = given if given.lstrip().startswith("{") else _text(given)
+        is_object = isinstance(json.loads(text), dict)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise ValueError('is no JSON object; write one, such as {"renameAs":"Copy"}, or name a file that holds one')
+    return text.encode()
+
+
+def header(text: str) -> tuple[str, str]:
+    """Return the name and the value of a header that is written as NAME: VALUE. Raises ValueError."""
+    name, colon, value = text.partition(":")
+    value = value.strip()
+    if not (colon and re.fullmatch(r"[A-Za-z0-9-]+", name) and value.isascii() and value.isprintable()):
+        raise ValueError("is not a header; write it like 'Prefer: respond-async'")
+    if name.lower() in OWN_HEADERS:
+        raise ValueError("is a header that the command sets itself, or a secret, which no argument may hold")
+    return name, value
 
 
 def target(to: str) -> dict[str, str]:
@@ -191,6 +235,17 @@ def _split(url: str, complaint: str) -> SplitResult:
     if not whole or not url.isprintable() or " " in url:
         raise ValueError(complaint)
     return parts
+
+
+def _text(file: str) -> str:
+    """Return what a file holds, or standard input for `-`. Raises OSError and UnicodeError."""
+    return sys.stdin.read() if file == "-" else Path(file).read_text()
+
+
+def _versioned(address: str) -> tuple[str, str]:
+    """Split an address of Graph into its version, v1.0 if it has none, and the rest."""
+    version, _, rest = address.partition("/")
+    return (version, rest) if version in VERSIONS else (VERSIONS[0], address)
 
 
 def _encoded(address: str) -> str:

@@ -34,9 +34,9 @@ async def call(
         raise LostError(f"no gateway reachable at {where.origin()}: {broken(error)}") from None
     if response.status == 401:
         raise RefusedError(
-            f"the gateway at {where.origin()} rejects this key. Use the jobKey of the copy's response (the first line "
-            "of gateway copy --json has it), or the GATEWAY_OPERATOR_KEY that the gateway was started with or printed "
-            "at its first start"
+            f"the gateway at {where.origin()} rejects this key. Use the jobKey of the response that named the job (the "
+            "first line of gateway copy --json, or start --json, has it), or the GATEWAY_OPERATOR_KEY that the gateway "
+            "was started with or printed at its first start"
         )
     if response.status >= 500:
         raise LostError(answer_text(response, content))

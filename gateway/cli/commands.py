@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from gateway.cli.arguments import DEFAULT_URL
-from gateway.cli.options import GatewayOption, OperatorKeyOption, PatienceOption, SecretOption
+from gateway.cli.options import GatewayOption, OperatorKeyOption, PatienceOption, SecretOption, WithTable
 
 STATUS_OF_JOBS = (
     "Exit status: 0 the jobs were shown (a live table: until Ctrl-C), 2 wrong use or refused, 3 gateway unreachable."
@@ -44,7 +44,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="gateway",
     cls=_Commands,
-    help="Turns Microsoft Graph's polled long-running copies into pushed events. Start with: gateway demo",
+    help="Turns Microsoft Graph's polled long-running operations into pushed events. Start with: gateway demo",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -55,21 +55,7 @@ app = typer.Typer(
 )
 
 
-class _WithTable(TyperCommand):
-    """A command whose help ends in a table. The table is built only when the help is shown."""
-
-    title = ""
-
-    def rows(self) -> list[tuple[str, str]]:
-        raise NotImplementedError
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section(self.title):
-            formatter.write_dl(self.rows())
-        super().format_epilog(ctx, formatter)
-
-
-class _WithSettings(_WithTable):
+class _WithSettings(WithTable):
     title = "Settings (environment variables; times in seconds)"
 
     def rows(self) -> list[tuple[str, str]]:
@@ -84,7 +70,7 @@ class _WithSettings(_WithTable):
         return rows
 
 
-class _WithScenarios(_WithTable):
+class _WithScenarios(WithTable):
     title = "Scenarios; copying an item with such an id or name selects one too"
 
     def rows(self) -> list[tuple[str, str]]:

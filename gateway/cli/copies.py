@@ -1,11 +1,10 @@
-"""The commands for single jobs: start or watch one, follow it, stop watching it, forward its events."""
+"""The commands for single jobs: start one, watch, follow or stop it, give it a token, forward its events."""
 
 from __future__ import annotations
 
+import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import quote
 
 import typer
 
@@ -20,15 +19,15 @@ from gateway.cli.options import (
     SecretOption,
     StartedJsonOption,
     TakesIds,
+    TokenOption,
+    WithTable,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import aiohttp
 
     from gateway.cli.display import Display
-    from gateway.cli.follow import Job, State
+    from gateway.cli.follow import Job
 
 STATUS = "Exit status: 0 completed, 1 failed, 2 wrong use or refused, 3 lost track of, 130 interrupted."
 
@@ -64,18 +63,15 @@ def copy(
     ] = None,
     as_json: StartedJsonOption = False,
     gateway: GatewayOption = DEFAULT_URL,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A file with Graph's access token; default: the value of GRAPH_TOKEN."),
-    ] = None,
+    token_file: TokenOption = None,
     patience: PatienceOption = 60.0,
 ) -> None:
     """Start a copy through a gateway and follow it. It is started at most once; an interrupt does not stop it.
 
     GRAPH_TOKEN=… gateway copy me/drive/items/01ABC --to /Documents
     """
-    from gateway.cli.arguments import copy_path, origin, parsed, printable, secret, target
-    from gateway.cli.follow import start
+    from gateway.cli.arguments import copy_path, origin, parsed, target
+    from gateway.cli.job import start_and_follow
 
     where = parsed(origin, gateway, "--gateway")
     url = where + parsed(copy_path, item, "ITEM")
@@ -84,16 +80,53 @@ def copy(
     body: dict[str, Any] = {"parentReference": parsed(target, to, "--to")}
     if name is not None:
         body["name"] = name
-    title = None if label is None else parsed(printable, label, "--label")
-    token = secret(token_file, "GRAPH_TOKEN", "--token-file")
+    sent = json.dumps(body).encode()
+    start_and_follow(where, "POST", url, sent, {}, token_file, label=label, as_json=as_json, patience=patience)
 
-    async def begin(session: aiohttp.ClientSession, shown: Display) -> Job:
-        job = await start(session, url, body, token, label=title, patience=patience, notice=shown.notice)
-        shown.started(job)
-        return _at(where, job)
 
-    interrupted = "Interrupted before the gateway answered: the copy may have been started."
-    _follow(begin, patience, as_json=as_json, interrupted=interrupted)
+class _WithOperations(WithTable):
+    title = "Operations; a path may begin with a version, which is v1.0 without, and hold a query"
+
+    def rows(self) -> list[tuple[str, str]]:
+        from gateway.graph.operations import OPERATIONS
+
+        return [(operation.method, operation.path) for operation in OPERATIONS]
+
+
+@app.command(cls=_WithOperations, epilog=STATUS)
+def start(
+    *,
+    method: Annotated[Literal["POST", "PATCH"], typer.Argument(metavar="METHOD", help="Of Graph's request.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Graph's path, such as teams/ID/clone, or a Graph URL.")],
+    json_body: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="The body: a JSON object, a file that holds one, or - for standard input."),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HEADER", help="A header for Graph, such as 'Prefer: respond-async'; may be repeated."),
+    ] = None,
+    label: LabelOption = None,
+    as_json: StartedJsonOption = False,
+    gateway: GatewayOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    patience: PatienceOption = 60.0,
+) -> None:
+    """Start any long-running operation of Graph and follow it. It is started at most once.
+
+    GRAPH_TOKEN=… gateway start POST teams/ID/clone --json-body '{"displayName":"Team 2","partsToClone":"apps"}'
+
+    What upstream does at once is printed as it answers. An interrupt does not stop the operation.
+    """
+    from gateway.cli import arguments
+    from gateway.cli.arguments import graph_path, origin, parsed
+    from gateway.cli.job import start_and_follow
+
+    where = parsed(origin, gateway, "--gateway")
+    url = where + parsed(graph_path, path, "PATH")
+    body = None if json_body is None else parsed(arguments.json_body, json_body, "--json-body")
+    headers = dict(parsed(arguments.header, text, "--header") for text in header or ())
+    start_and_follow(where, method, url, body, headers, token_file, label=label, as_json=as_json, patience=patience)
 
 
 @app.command(epilog=STATUS, cls=TakesIds)
@@ -107,13 +140,14 @@ def tail(
     """Follow one job to its end. Resumes after a lost connection or a restart of the gateway."""
     from gateway.cli.arguments import job_url, parsed
     from gateway.cli.follow import Job
+    from gateway.cli.job import follow_job
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB")
 
     async def begin(_session: aiohttp.ClientSession, _shown: Display) -> Job:
         return Job(url, {})
 
-    _follow(begin, patience, as_json=as_json)
+    follow_job(begin, patience, as_json=as_json)
 
 
 @app.command(epilog=STATUS)
@@ -139,6 +173,7 @@ def watch(
     from gateway.cli.arguments import operator_key, origin, parsed, printable
     from gateway.cli.calls import call
     from gateway.cli.follow import Job, LostError
+    from gateway.cli.job import at_gateway, follow_job
 
     where = parsed(origin, gateway, "--gateway")
     url = f"{where}/jobs"
@@ -153,10 +188,32 @@ def watch(
             raise LostError(f"{url} does not seem to be a gateway's: it answered without a job")
         job = Job(headers["Location"], answer)
         shown.started(job)
-        return _at(where, job)
+        return at_gateway(where, job)
 
     interrupted = "Interrupted before the gateway answered: it may watch the copy already."
-    _follow(begin, patience, as_json=as_json, interrupted=interrupted)
+    follow_job(begin, patience, as_json=as_json, interrupted=interrupted)
+
+
+@app.command(cls=TakesIds, epilog="Exit status: 0 it was handed in, 2 wrong use or refused, 3 gateway unreachable.")
+def token(
+    *,
+    job: JobArgument,
+    gateway: GatewayOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    job_key_file: JobKeyOption = None,
+    operator_key_file: OperatorKeyOption = None,
+) -> None:
+    """Hand in a fresh token for a job that waits for one. The trouble of such a job is tokenRequired.
+
+    GRAPH_TOKEN=… GATEWAY_JOB_KEY=… gateway token http://127.0.0.1:8000/jobs/…
+    """
+    from gateway.cli.arguments import job_url, parsed, secret
+    from gateway.cli.job import change
+
+    url = parsed(lambda text: job_url(text, gateway), job, "JOB")
+    body = {"token": secret(token_file, "GRAPH_TOKEN", "--token-file")}
+    told = f"The gateway asks for the status of {url} under this token from now on."
+    change(url, "PUT", "/token", body, job_key_file, operator_key_file, told)
 
 
 @app.command(cls=TakesIds, epilog="Exit status: 0 it is not watched any more, 2 wrong use or refused, 3 unreachable.")
@@ -167,22 +224,13 @@ def stop(
     job_key_file: JobKeyOption = None,
     operator_key_file: OperatorKeyOption = None,
 ) -> None:
-    """Stop watching a job. The copy itself goes on: Graph cannot cancel it. A job that has ended stays as it is."""
-    import aiohttp
-
-    from gateway.cli.arguments import job_key, job_url, parsed
-    from gateway.cli.calls import call
-    from gateway.cli.run import exit_status, until_done
+    """Stop watching a job. What was started goes on: Graph cannot cancel it. A job that has ended stays as it is."""
+    from gateway.cli.arguments import job_url, parsed
+    from gateway.cli.job import change
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB")
-    key = job_key(job_key_file, operator_key_file)
-
-    async def run() -> None:
-        async with aiohttp.ClientSession() as session:
-            await call(session, "DELETE", url, key)
-        print(f"The gateway does not watch {url} any more. The copy itself may go on.")
-
-    raise typer.Exit(exit_status(lambda: until_done(run)))
+    told = f"The gateway does not watch {url} any more. What was started may go on upstream."
+    change(url, "DELETE", "", None, job_key_file, operator_key_file, told)
 
 
 @app.command(
@@ -192,7 +240,7 @@ def stop(
 )
 def listen(
     *,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="The jobs' URLs (the Location of a copy), or ids.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="The jobs' URLs, or ids.")],
     forward_to: Annotated[str, typer.Option(metavar="URL", help="The receiver: http://localhost:3000/hook")],
     events: Annotated[
         str, typer.Option(metavar="KINDS", help="What is forwarded: progress, completed, failed, with commas between.")
@@ -224,51 +272,3 @@ def listen(
         return INTERRUPTED if ended is None else ended
 
     raise typer.Exit(exit_status(forward))
-
-
-def _at(gateway: str, job: Job) -> Job:
-    """Return the job at the gateway that answered: its GATEWAY_PUBLIC_URL may not lead there from this machine."""
-    return job._replace(url=f"{gateway}/jobs/{quote(str(job.answer['jobId']), safe='')}")
-
-
-def _follow(
-    begin: Callable[[aiohttp.ClientSession, Display], Awaitable[Job]],
-    patience: float,
-    *,
-    as_json: bool,
-    interrupted: str = "",
-) -> None:
-    """Follow the job that `begin` returns to its end, and exit with the status of that end.
-
-    `interrupted` is printed when a signal arrives before `begin` has returned.
-    """
-    import aiohttp
-    import anyio
-
-    from gateway.cli.arguments import command
-    from gateway.cli.display import display, ending, on_terminal, stderr_line
-    from gateway.cli.follow import Tail, verdict
-    from gateway.cli.run import COMPLETED, INTERRUPTED, exit_status, until_interrupted
-
-    job = ""
-
-    async def run() -> State:
-        nonlocal job
-        with display(as_json=as_json) as shown:
-            async with aiohttp.ClientSession() as session:
-                job = (await begin(session, shown)).url
-                return await Tail(session, job, patience=patience, show=shown.state, notice=shown.notice).ended()
-
-    def follow() -> int:
-        state = anyio.run(until_interrupted, run)
-        if state is None:
-            stderr_line(f"The copy continues. Follow it again: {command()} tail {job}" if job else interrupted)
-            return INTERRUPTED
-        status = verdict(state)
-        if status != COMPLETED:
-            stderr_line(ending(state))
-        elif on_terminal() and not as_json:
-            print(ending(state))
-        return status
-
-    raise typer.Exit(exit_status(follow))

@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 
     from gateway.cli.follow import Job, State
 
+COPY = "ItemCopy"
+TOKEN_REQUIRED = "tokenRequired"  # noqa: S105 - a code of a trouble
 SIGN_IN_ANEW = "Set GRAPH_TOKEN to a token that is still valid."
 
 REMEDIES = {
     # Graph's and OneDrive's, by their lists of error codes
-    "accessdenied": "The token's user may not read the item or write to the target: ask for access, or choose others.",
+    "accessdenied": "The token's user may not do this with the item or the target: ask for access, or choose others.",
     "activitylimitreached": "Upstream throttles: try again later.",
-    "generalexception": "Upstream gives no reason: try again, with a --name of its own.",
+    "generalexception": "Upstream gives no reason: try again, a copy with a --name of its own.",
     "invalidauthenticationtoken": SIGN_IN_ANEW,
-    "invalidrequest": "Upstream does not take this item, target or name as they were written: change them.",
-    "itemnotfound": "Check the item and the target: one of them is not there, or the token's user may not see it.",
-    "malwaredetected": "Upstream found malware in it and does not copy it.",
-    "namealreadyexists": "Give it another --name, or take --conflict rename.",
-    "notallowed": "Upstream does not allow this copy: try a smaller one, or another target.",
-    "notsupported": "Upstream cannot copy this item to that target: choose another target.",
+    "invalidrequest": "Upstream does not take the item, target, name or body as they were written: change them.",
+    "itemnotfound": "Check the ids, or item and target: one of them is not there, or the token's user may not see it.",
+    "malwaredetected": "Upstream found malware in it and does not take it.",
+    "namealreadyexists": "Give it another name: a copy by --name, or --conflict rename.",
+    "notallowed": "Upstream does not allow this: try a smaller copy, or another target.",
+    "notsupported": "Upstream cannot do this with that item or target: choose another one.",
     "operationnotfound": LOOK_FIRST,
     "quotalimitreached": "Make room in the target drive, or choose another one.",
-    "resourcemodified": "The item was changed meanwhile: start the copy again.",
+    "resourcemodified": "The item was changed meanwhile: start again.",
     "servicenotavailable": "Try again later.",
     "unauthenticated": SIGN_IN_ANEW,
     **dict.fromkeys(("cancelled", "canceled"), "Somebody cancelled it upstream: start it again if it is still wanted."),
@@ -201,20 +203,29 @@ def trouble_words(state: State, now: datetime | None = None) -> str:
     return f"{told}: {meaning}" if meaning else told
 
 
+def needs_token(state: State) -> bool:
+    """Return whether the job waits for a token."""
+    trouble = state.get("trouble")
+    return isinstance(trouble, dict) and trouble.get("code") == TOKEN_REQUIRED
+
+
 def ending(state: State) -> str:
     """Return the final status of a job as a sentence; a failure includes its remedy."""
+    operation = clean(state.get("operation") or COPY)
+    what = "copy" if operation == COPY else f"operation {operation}"
     error = state.get("error")
     error = error if isinstance(error, dict) else {}
     if state.get("status") in COMPLETED:
         found = state.get("resource") or state.get("resourceId")
-        complete = "The copy is complete" + (" in part" if error else "")
+        complete = f"The {what} is complete" + (" in part" if error else "")
         complete += f": {clean(found)}" if found else "."
         return f"{complete.rstrip('.')}. {error_words(error)}" if error else complete
     code = clean(error.get("code", "")) or clean(state.get("status", ""))
     message = clean(error.get("message", "")).rstrip(".")
     failed = f"{message} ({code})." if message else f"{code}."
     lost = error.get("origin") == "gateway"
-    return f"{'The gateway lost track of the copy' if lost else 'The copy failed'}: {failed} {remedy(code)}".rstrip()
+    end = f"The gateway lost track of the {what}" if lost else f"The {what} failed"
+    return f"{end}: {failed} {remedy(code)}".rstrip()
 
 
 def advice(words: str) -> str:

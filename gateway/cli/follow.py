@@ -1,4 +1,4 @@
-"""The client: starts a copy through a gateway, and follows a job to its end as EventSource would.
+"""The client that follows a job to its end, as EventSource would.
 
 Once the gateway has answered, a failing connection is retried until `patience` seconds have passed without news of the
 job. An event is news, and so is a stream that stayed open for `SETTLED` seconds. A connection that opens and closes
@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,6 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from gateway.core.errors import REQUEST_IN_PROGRESS
 from gateway.core.job import COMPLETED, FAILED
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ ANSWER = 90.0  # seconds; the gateway allows 60 for its copy request upstream, b
 SILENCE = 60.0  # seconds without a byte; the gateway's heartbeat is every 15, by default
 SETTLED = 5.0  # seconds after which an open stream counts as news of the job
 RETRY = 2.0  # seconds between connections, until the stream sends its own `retry:`
-BUSY = 0.5  # seconds between repeats of a request that is still in flight
 BROKEN_OFF = "the stream ended"
 
 
@@ -51,7 +48,7 @@ class RefusedError(Exception):
 
 
 class LostError(Exception):
-    """The gateway is unreachable or its answer unusable: the outcome of the copy is unknown."""
+    """The gateway is unreachable or its answer unusable: the outcome of the job is unknown."""
 
 
 class AwayError(Exception):
@@ -197,60 +194,6 @@ class Tail:
         return state
 
 
-async def start(
-    session: aiohttp.ClientSession,
-    url: str,
-    body: Mapping[str, Any],
-    token: str,
-    *,
-    label: str | None = None,
-    patience: float,
-    notice: Callable[[str], None] = lambda _: None,
-) -> Job:
-    """Start a copy, at most once, and return its job.
-
-    `label` names the job for people. A request whose response was lost is repeated with the same idempotency key.
-    Raises RefusedError and LostError.
-    """
-    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4()), "Accept": "application/json"}
-    if label is not None:
-        headers["Gateway-Label"] = label
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=ANSWER)
-    where, waiting = URL(url, encoded=True), Patience(patience, notice)
-    while True:
-        try:
-            async with session.post(
-                where, json=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                answer = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            words, wait = broken(error), 1.0
-            if not waiting.met:
-                raise LostError(f"no gateway reachable at {where.origin()}: {words}; nothing was started") from None
-        except UNREACHABLE as error:
-            words, wait, waiting.met = broken(error), BUSY, True
-        else:
-            if not (waiting.met and response.status == 409 and _code(answer) == REQUEST_IN_PROGRESS.code):
-                return _started(response, answer)
-            words, wait = answer_text(response, answer), BUSY
-        try:
-            await waiting.wait(words, wait)
-        except LostError as lost:
-            raise LostError(f"{lost}. The copy may be running: check the target before you start it again") from None
-
-
-def _started(response: aiohttp.ClientResponse, answer: bytes) -> Job:
-    words, job = answer_text(response, answer), json_object(answer)
-    # 200: a repeat, after whose lost answer the copy has already ended
-    if response.status in (200, 202) and "Location" in response.headers and "jobId" in job:
-        return Job(str(response.url.join(URL(response.headers["Location"], encoded=True))), job)
-    if 400 <= response.status < 500:
-        raise RefusedError(words)
-    if response.status >= 500:
-        raise LostError(words)
-    raise LostError(f"{response.url.origin()} does not seem to be a gateway: {words}")
-
-
 def verdict(state: State) -> int:
     """Return the exit status for a final state: 0 completed, 1 failed, 3 lost track of."""
     if state.get("status") in COMPLETED:
@@ -297,11 +240,6 @@ def json_object(body: bytes) -> State:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _code(body: bytes) -> str:
-    error = json_object(body).get("error")
-    return str(error.get("code")) if isinstance(error, dict) else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -26,6 +26,13 @@ JobKeyOption = Annotated[
         help="A file with the job's jobKey; default: the value of GATEWAY_JOB_KEY, else the operator key.",
     ),
 ]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with Graph's access token, - for standard input; default: the value of GRAPH_TOKEN.",
+    ),
+]
 SecretOption = Annotated[
     Path | None,
     typer.Option(
@@ -38,13 +45,27 @@ StartedJsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print one JSON object a line. The first has the jobKey, a secret that stop and callbacks take.",
+        help="Print one JSON object a line. The first has the jobKey, a secret that stop, callbacks and token take.",
     ),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's URL (the Location of a copy), or its id.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's URL (the Location that named it), or its id.")]
 
 _ID_WITH_DASH = re.compile(r"-[\w-]{23}", re.ASCII)
 """An id that begins with a dash. Gateways made such ids once."""
+
+
+class WithTable(TyperCommand):
+    """A command whose help ends in a table. The table is built only when the help is shown."""
+
+    title = ""
+
+    def rows(self) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section(self.title):
+            formatter.write_dl(self.rows())
+        super().format_epilog(ctx, formatter)
 
 
 class TakesIds(TyperCommand):

@@ -107,7 +107,7 @@ def test_how_an_end_is_told() -> None:
         "status": "failed",
         "error": {"code": "nameAlreadyExists", "message": "Name\x1b[2J taken", "origin": "upstream"},
     }
-    assert "(nameAlreadyExists). Give it another --name" in ending(failed)
+    assert "(nameAlreadyExists). Give it another name: a copy by --name" in ending(failed)
     assert "\x1b" not in ending(failed) + line(failed) + known(failed)
 
 
@@ -260,7 +260,7 @@ async def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
             await tail.line()
             tail.process.send_signal(number)
             assert await tail.process.wait() == 130
-            assert "The copy continues. Follow it again: " in (said := tail.errors())
+            assert "The job continues. Follow it again: " in (said := tail.errors())
             assert f"tail {served.url}/jobs/{job['jobId']}" in said
             assert "Traceback" not in said
 

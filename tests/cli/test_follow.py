@@ -14,7 +14,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.follow import EventStream, LostError, RefusedError, State, Tail, start
+from gateway.cli.follow import EventStream, LostError, RefusedError, State, Tail
+from gateway.cli.start import start
 from tests.support.fake_upstream import Answer, FakeUpstream, faking, reset
 
 pytestmark = pytest.mark.virtual_time
@@ -187,7 +188,8 @@ async def test_a_gateway_that_was_never_met_is_not_waited_for(fake: FakeUpstream
 
 async def begin(fake: FakeUpstream) -> str:
     async with aiohttp.ClientSession() as session:
-        job = await start(session, f"{fake.url}/v1.0/me/drive/items/1/copy", {}, "token", patience=PATIENCE)
+        url = f"{fake.url}/v1.0/me/drive/items/1/copy"
+        job = await start(session, "POST", url, b"{}", "token", patience=PATIENCE)
         return job.url
 
 

@@ -8,13 +8,14 @@ from importlib.metadata import version
 
 import anyio
 
+from gateway.graph.operations import OPERATIONS
 from gateway.settings import Settings
 from gateway.simulator import SCENARIOS
 from tests.support.commands import fresh_gateway, gateway
 
 COMMANDS = (
     *("demo", "serve", "simulate", "jobs", "backup", "reseal"),
-    *("copy", "tail", "watch", "stop", "listen", "callbacks"),
+    *("copy", "start", "tail", "watch", "token", "stop", "listen", "callbacks"),
 )
 
 
@@ -28,9 +29,11 @@ async def test_help_teaches() -> None:
     assert not [name for name in Settings.model_fields if f"GATEWAY_{name.upper()}" not in serve]
     _, simulate, _ = await gateway("simulate", "--help")
     assert not [name for name in SCENARIOS if name not in simulate]
+    _, start, _ = await gateway("start", "--help")
+    assert not [operation for operation in OPERATIONS if operation.path not in start]
     _, _, errors = await gateway("tial")
     assert "Did you mean 'tail'?" in errors
-    for wrong in (("nothing",), ("copy", "x"), ("simulate", "--scenario", "none"), ("tail",)):
+    for wrong in (("nothing",), ("copy", "x"), ("start", "GET", "me"), ("simulate", "--scenario", "none"), ("tail",)):
         status, _, errors = await gateway(*wrong)
         assert status == 2
         assert errors

@@ -149,7 +149,7 @@ async def test_plain_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines] == started[::-1]
         assert re.fullmatch(rf"{started[0]}  \S+Z  completed     100\.0 %  a copy  /v1\.0/\S+", lines[2])
         assert re.fullmatch(
-            rf"{started[1]}  \S+Z  failed +\S+ %  a copy  nameAlreadyExists: .*Give it another --name.*", lines[1]
+            rf"{started[1]}  \S+Z  failed +\S+ %  a copy  nameAlreadyExists: .*Give it another name: .*", lines[1]
         )
         _, failed, _ = await gateway("jobs", "--status", "FAILED", **asked)
         assert failed == lines[1] + "\n"

@@ -23,8 +23,8 @@ from typing import NoReturn
 
 _LOADED = ("gateway.cli.commands", "gateway.server.server", "gateway.store.sqlite", "gateway.store.postgres")
 _OF_COMMANDS = (
-    *("gateway.cli.demo", "gateway.cli.display", "gateway.cli.follow", "gateway.cli.jobs", "gateway.cli.reseal"),
-    *("gateway.cli.table", "gateway.simulator"),
+    *("gateway.cli.demo", "gateway.cli.display", "gateway.cli.follow", "gateway.cli.job", "gateway.cli.jobs"),
+    *("gateway.cli.reseal", "gateway.cli.table", "gateway.simulator"),
 )
 """What the other commands import, loaded when the first of them is asked for."""
 _LONGEST = 1 << 20

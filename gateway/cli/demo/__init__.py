@@ -20,8 +20,9 @@ from gateway.cli.arguments import command
 from gateway.cli.demo.gateways import Gateways, serving
 from gateway.cli.demo.postgres import HOST
 from gateway.cli.display import ending, percentage, stderr_line
-from gateway.cli.follow import ENDED, LostError, State, Tail, answer_text, broken, start, verdict
+from gateway.cli.follow import ENDED, LostError, State, Tail, answer_text, broken, verdict
 from gateway.cli.run import INTERRUPTED, until_interrupted
+from gateway.cli.start import start
 from gateway.core.keys import new_webhook_secret
 from gateway.simulator import Receiver, Simulator, running
 
@@ -89,7 +90,8 @@ async def _show(
         "    -H 'Authorization: Bearer demo' -H 'Content-Type: application/json' \\",
         f"    -d '{data}'",
     )
-    job, _ = await start(session, f"{url}{ITEM}/copy", BODY, AUTHORIZED["Authorization"].split()[1], patience=10)
+    token = AUTHORIZED["Authorization"].split()[1]
+    job, _ = await start(session, "POST", f"{url}{ITEM}/copy", data.encode(), token, patience=10)
     _print("202 Accepted", f"Location: {job}")
     await _register(session, job, receiver_url, operator_key, receiver)
     _print("", f"In a browser: {_page(url, job)}")
