@@ -150,7 +150,13 @@ def commands() -> Iterator[tuple[Operation, str]]:
 
 def test_the_page_shows_the_commands() -> None:
     """One for all the addresses of the same thing."""
-    guides = [guide.COPY["curl"], guide.FOLLOW["curl"], guide.CALLBACK["curl"]]
+    guides = [
+        guide.COPY["curl"],
+        guide.FOLLOW["curl"],
+        guide.CALLBACK["curl"],
+        guide.OPERATION["curl"],
+        guide.HAND_IN["curl"],
+    ]
     found = [block for block in PAGE.blocks if block.startswith("curl ")]
     assert found[: len(guides)] == guides
     shown = found[len(guides) :]

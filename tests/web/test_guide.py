@@ -21,9 +21,11 @@ from playwright.async_api import Browser, expect
 from gateway.simulator import Simulator, running
 from gateway.web import docs
 from gateway.web.docs import guide
+from tests.jobs.test_operations import Operations, asks, until
 from tests.support import node
 from tests.support.browser import axe, tab
 from tests.support.fake_receiver import ALLOWED, receiving
+from tests.support.fake_upstream import serving_fake
 from tests.support.front_end import front_end
 from tests.support.harness import README, Running, free_ports, serving
 from tests.system.test_clients_browser import AGAIN, HEADER, ONCE, QUERY, STOPS, TABLE
@@ -37,11 +39,13 @@ EXAMPLES = [
     *guide.FOLLOW.values(),
     *guide.CALLBACK.values(),
     *guide.VERIFY.values(),
+    *guide.OPERATION.values(),
+    *guide.HAND_IN.values(),
     guide.SDKS,
     guide.OPERATE,
     guide.LIST,
 ]
-IN_DOCS = {guide.COPY["curl"], guide.FOLLOW["curl"]}
+IN_DOCS = {guide.COPY["curl"], guide.FOLLOW["curl"], *guide.OPERATION.values(), *guide.HAND_IN.values()}
 """Of the examples, those that the README leaves to the page."""
 NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="curl is not installed")
 
@@ -127,6 +131,45 @@ async def test_a_copy_in_a_browser(way: str, tmp_path: Path, browser: Browser) -
         status, percentage = await opened.page.evaluate(script, GIVEN)
     assert status == "completed"
     assert 0 <= percentage < 100
+
+
+@asynccontextmanager
+async def asking(folder: Path, **values: Any) -> AsyncIterator[Running]:
+    """A gateway at an upstream whose status wants another token than the start did."""
+    async with serving_fake(Operations()) as upstream, serving(upstream.url, folder, **values) as gateway:
+        upstream.good = {"Bearer fresh"}
+        yield gateway
+
+
+@NEEDS_CURL
+async def test_another_operation_in_a_shell(tmp_path: Path) -> None:
+    """It asks for a token, gets one, and is followed to its end."""
+    async with asking(tmp_path) as gateway:
+        started = await shell(guide.OPERATION["curl"], gateway.url, NOTEBOOK="1-2")
+        assert started.startswith("HTTP/1.1 202")
+        job = json.loads(started.partition("\r\n\r\n")[2])
+        with anyio.fail_after(20):
+            await until(gateway, job, asks)
+        given = {"JOB": job["events"].removesuffix("/events"), "JOB_KEY": job["jobKey"], "TOKEN": "fresh"}
+        assert (await shell(guide.HAND_IN["curl"], gateway.url, **given)).startswith("HTTP/1.1 204")
+        followed = await shell(guide.FOLLOW["curl"], gateway.url, **given)
+    assert followed.count("event: completed") == 1
+
+
+async def test_another_operation_in_a_browser(tmp_path: Path, browser: Browser) -> None:
+    """As in a shell; the page hands in a fresh token when it is told that one is needed."""
+    async with front_end() as origin, asking(tmp_path, cors_origins=origin) as gateway, tab(browser) as opened:
+        await opened.page.goto(origin)
+        lines = "\n".join(part["JavaScript"] for part in (guide.OPERATION, guide.FOLLOW, guide.HAND_IN))
+        script = f"""async ({{ token, key, notebook }}) => {{
+          const bar = {{}};
+          const freshToken = async () => "fresh";
+          let done;
+          const ended = new Promise(resolve => done = resolve);
+          {lines.replace(WRITTEN, gateway.url)}
+          return (await ended).status;
+        }}"""
+        assert await opened.page.evaluate(script, {**GIVEN, "notebook": "1-2"}) == "completed"
 
 
 @NEEDS_CURL

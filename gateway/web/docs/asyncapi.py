@@ -19,9 +19,10 @@ from gateway.web.docs.openapi.schemas import STATES, message, schemas
 
 _ID = {"type": "string", "description": "the value to send as Last-Event-ID to resume after this event"}
 _DESCRIPTIONS = {
-    "progress": "The state changed and the copy is running. Each event holds the whole state: the newest is enough.",
-    "completed": "The copy has completed; with `error`, only in part. This is the last event of its job.",
-    "failed": "The copy failed, or the gateway lost track of it: `error.origin` says which. This is the last event of "
+    "progress": "The state changed and the job is running. Each event holds the whole state: the newest is enough. "
+    "While `trouble.code` is `tokenRequired`, the job waits for a token: see `PUT /jobs/{job}/token` in /openapi.json.",
+    "completed": "The job has completed; with `error`, only in part. This is the last event of its job.",
+    "failed": "The job failed, or the gateway lost track of it: `error.origin` says which. This is the last event of "
     "its job.",
 }
 _GET_EVENTS = {"http": {"method": "GET", "bindingVersion": "0.3.0"}}

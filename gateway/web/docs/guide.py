@@ -1,6 +1,7 @@
-"""The guide at the head of the page at /docs: a quick start, the verification of callbacks, and a table of SSE clients.
+"""The guide at the head of the page at /docs: a quick start, other operations, the verification of callbacks, and a
+table of SSE clients.
 
-The README has the same examples, and tests run them.
+Tests run the examples; the README has most of them too.
 """
 
 from __future__ import annotations
@@ -79,6 +80,37 @@ if (!seen.has(headers["webhook-id"])) // at least once: drop what comes again
 }
 """By language, a receiver. Given are the secret, the raw body, the headers in small letters, and a set."""
 
+OPERATION = {
+    "curl": """\
+curl -i -X POST http://127.0.0.1:8000/v1.0/me/onenote/notebooks/$NOTEBOOK/copyNotebook \\
+  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d '{"renameAs":"Notebook 2"}'""",
+    "JavaScript": """\
+const response = await fetch(`http://127.0.0.1:8000/v1.0/me/onenote/notebooks/${notebook}/copyNotebook`, {
+  method: "POST",
+  headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json", "Idempotency-Key": key },
+  body: JSON.stringify({ renameAs: "Notebook 2" }),
+});
+const job = await response.json();
+if (!response.ok) throw new Error(job.error.message);""",
+}
+"""By language, how another operation is started. Given are the token, a notebook's id, and a key."""
+
+HAND_IN = {
+    "curl": """\
+curl -i -X PUT $JOB/token -H "Authorization: Bearer $JOB_KEY" \\
+  -H "Content-Type: application/json" -d '{"token":"'$TOKEN'"}'""",
+    "JavaScript": """\
+events.addEventListener("progress", async e => {
+  if (JSON.parse(e.data).trouble?.code !== "tokenRequired") return;
+  await fetch(new URL("token", job.events), {
+    method: "PUT",
+    headers: { Authorization: `Bearer ${job.jobKey}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ token: await freshToken() }),
+  });
+});""",
+}
+"""By language, how a job gets a fresh token. Given are the job and its events, and what gets a token."""
+
 OPERATE = """\
 (umask 077; printf "export GATEWAY_%s_KEY=%s\\n" OPERATOR $(openssl rand -hex 16) SECRET $(openssl rand -hex 16) > keys)
 export GATEWAY_STORE_URL=postgresql://user:password@host/database GATEWAY_PUBLIC_URL=https://gateway.example.com
@@ -107,7 +139,7 @@ CLIENTS = {
 
 def guide(base: str) -> list[Section]:
     """The sections, for a gateway whose public URL is `base`, without a final slash."""
-    return [_quick_start(base), _verification(base), _clients()]
+    return [_quick_start(base), _other_operations(base), _verification(base), _clients()]
 
 
 def _quick_start(base: str) -> Section:
@@ -186,6 +218,34 @@ def _operator(base: str) -> list[Html]:
         ),
         _example("shell", LIST, base),
     ]
+
+
+def _other_operations(base: str) -> Section:
+    description = (
+        "Copies are one long-running operation of many. Moves, archives and labels of items are started and followed "
+        "as copies are. So are the operations of teams, channels, content types, workbooks, notebooks, communities and "
+        "external connections, whose status Graph shows only to a token. Send Graph's own request. If Graph answers "
+        "`202` and names a status, the response is a job's; what Graph does at once comes back as it is."
+    )
+    return section(
+        "other-operations",
+        "Other operations",
+        description,
+        [],
+        *_examples(OPERATION, base, "JavaScript", "curl"),
+        paragraphs(
+            "Follow the job as that of a copy. The gateway asks for the status under the token of the request, which "
+            "it keeps in memory, for this job alone. When that token has ended or the gateway was restarted, the job "
+            "has not failed: it waits, and its `trouble.code` is `tokenRequired`. Hand in a fresh token under the "
+            "`jobKey` of the response. In a shell, `JOB` is its `Location`, and `JOB_KEY` its `jobKey`."
+        ),
+        *_examples(HAND_IN, base, "JavaScript", "curl"),
+        paragraphs(
+            "In a terminal, `gateway start POST teams/ID/clone` starts any of these operations and follows it, and "
+            "`gateway token JOB` hands in the value of `GRAPH_TOKEN`. An operator can give the gateway an identity of "
+            "its own to ask with (`GATEWAY_POLL_IDENTITY`); then nobody has to hand in a token."
+        ),
+    )
 
 
 def _verification(base: str) -> Section:

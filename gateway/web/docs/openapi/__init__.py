@@ -11,14 +11,14 @@ from gateway.web.docs.openapi.components import HEADERS, PARAMETERS, error_respo
 from gateway.web.docs.openapi.schemas import schemas
 
 _DESCRIPTION = """\
-Starts Microsoft Graph's copies with Graph's own requests, polls their monitors, and pushes every status change as \
-Server-Sent Events and as signed callbacks (webhooks) until the copy has ended. Every job gets exactly one terminal \
-event. The same goes for what else has a monitor of the same kind: moves, archives and sensitivity labels; and for the \
-operations whose status asks for a token: of teams, channels, content types, workbooks, notebooks, communities and \
-external connections.
+Starts Microsoft Graph's long-running operations with Graph's own requests, polls their status, and pushes every \
+change as Server-Sent Events and as signed callbacks (webhooks) until the operation has ended. Every job gets exactly \
+one terminal event. The operations are copies of items, and what else has a monitor of the same kind: moves, archives \
+and sensitivity labels; and those whose status asks for a token: of teams, channels, content types, workbooks, \
+notebooks, communities and external connections.
 
 Anyone who has a job's URL can follow the job. Changing a job requires its `jobKey`; listing jobs requires the \
-operator key. Starting a copy and reading an item require the caller's token for Graph.
+operator key. Starting an operation and reading an item require the caller's token for Graph.
 
 Every route that supports `GET` supports `HEAD` too, without the body. Every error of the gateway has the format of \
 Graph's errors and one of the codes of `ErrorCode`: an unknown path is `404 notFound`, an unsupported method \
@@ -27,14 +27,14 @@ header and without cookies; a preflight request from any other origin is `400 co
 INFO = {
     "title": "Copy gateway",
     "version": version("copy-gateway"),
-    "summary": "Turns Microsoft Graph's polled long-running copies into pushed events.",
+    "summary": "Turns Microsoft Graph's polled long-running operations, such as copies, into pushed events.",
     "description": _DESCRIPTION,
     "license": {"name": "MIT", "identifier": "MIT"},
 }
 _TAGS = {
     "Copies": "Graph's own requests: start a copy or a sibling of it, read an item.",
     "Operations": "Graph's other requests that start a long-running operation, whose status asks for a token.",
-    "Jobs": "The copies that the gateway watches, and their state.",
+    "Jobs": "The copies and other operations that the gateway watches, and their state.",
     "Streams": "Every status change of a job, pushed as Server-Sent Events.",
     "Callbacks": "Signed webhooks to a URL that the caller names.",
     "Service": "The gateway's own health, metrics, documentation and web page.",

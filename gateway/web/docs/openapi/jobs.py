@@ -115,8 +115,8 @@ PATHS: dict[str, Any] = {
             "operationId": "watchMonitor",
             "tags": ["Jobs"],
             "summary": "Watch a monitor URL that the caller has",
-            "description": "For a copy that was started without the gateway. The monitor URL is a secret, and is never "
-            "shown again.",
+            "description": "For a copy, or a sibling, that was started without the gateway. The monitor URL is "
+            "a secret, and is never shown again.",
             "requestBody": body(
                 ref("schemas", "MonitorToWatch"),
                 copy={"monitorUrl": "https://contoso.sharepoint.com/_api/v2.0/operations/4A3407B5-88FC-4504-8B21"},
@@ -162,7 +162,7 @@ PATHS: dict[str, Any] = {
             "operationId": "stopJob",
             "tags": ["Jobs"],
             "summary": "Stop watching a job",
-            "description": "The copy itself goes on upstream: Graph has no cancel. The job ends as failed with "
+            "description": "What was started goes on upstream: Graph has no cancel. The job ends as failed with "
             "`watchStopped`. For a job that has ended, the request changes nothing.",
             "security": _KEY,
             "responses": {

@@ -62,14 +62,14 @@ _TIME = {"type": "string", "format": "date-time"}
 _URL = {"type": "string", "format": "uri"}
 _STATE_PROPERTIES = {
     "jobId": "the job's id, as in its URL",
-    "operation": "upstream's name of the operation, such as ItemCopy, or ItemMove, ItemArchive, ItemUnarchive, "
-    "AssignSensitivityLabel",
-    "label": "the job's name for people: the caller's Gateway-Label, else the new item's name",
+    "operation": "upstream's name of the operation, such as ItemCopy, ItemMove or AssignSensitivityLabel; for those "
+    "whose status asks for a token, the action, such as cloneTeam or copyNotebook",
+    "label": "the job's name for people: the caller's Gateway-Label, else the name that the request gives",
     "status": "upstream's status; an unknown status means that the job is running",
     "percentageComplete": "the progress in percent; it never falls",
     "statusDescription": "upstream's description of the status",
-    "resourceId": "the id of the new item, or of the one that was changed",
-    "resource": "the path that reads that item, through the gateway or at Graph",
+    "resourceId": "the id of what is new, such as the copy, or of what was changed",
+    "resource": "the path that reads it at Graph, and through the gateway if it is an item",
     "error": "why the job failed, or what it left out when it completed in part; every failed job has it",
     "trouble": "why a running job shows no progress; an event tells when it comes, changes and goes",
     "at": "when the gateway saw this state",
