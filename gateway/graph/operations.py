@@ -10,6 +10,7 @@ change them. Each segment is decoded once, only to reject path traversal.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -174,11 +175,19 @@ def _pattern(operation: Operation) -> re.Pattern[str]:
     return re.compile(rf"/(?P<version>v1\.0|beta)/{path}")
 
 
-_PATTERNS: dict[tuple[str, str], list[tuple[Operation, re.Pattern[str]]]] = {}
-"""Those of the requests that have a method and a last segment; the last segment of an item's path is any."""
-for _operation in (READ, *OPERATIONS):
-    _end = _operation.path.rpartition("/")[2].replace("{item}", "")
-    _PATTERNS.setdefault((_operation.method, _end), []).append((_operation, _pattern(_operation)))
+Patterns = dict[tuple[str, str], list[tuple[Operation, re.Pattern[str]]]]
+
+
+def patterns_of(operations: Iterable[Operation]) -> Patterns:
+    """Those of the requests that have a method and a last segment; the last segment of an item's path is any."""
+    found: Patterns = {}
+    for operation in operations:
+        end = operation.path.rpartition("/")[2].replace("{item}", "")
+        found.setdefault((operation.method, end), []).append((operation, _pattern(operation)))
+    return found
+
+
+_PATTERNS = patterns_of((READ, *OPERATIONS))
 
 
 def parse(method: str, raw_path: str) -> GraphRequest:
