@@ -111,7 +111,10 @@ class Settings(BaseSettings):
         "new,old the first encrypts and each decrypts, until gateway reseal has run",
     )
     cors_origins: List = Field((), description="browser origins that may call the gateway (CORS)")
-    copy_timeout: Seconds = Field(60, description="timeout of one copy request to upstream, and of reading an item")
+    copy_timeout: Seconds = Field(
+        60,
+        description="timeout of one request upstream that starts a copy or another operation, and of reading an item",
+    )
     poll_min: Seconds = Field(0.5, description="shortest wait between two polls of a job")
     poll_max: Seconds = Field(
         30, description="longest wait between two polls of a job, unless Retry-After asks for more"

@@ -108,7 +108,7 @@ class LiveTable:
         if patience.away:
             last = _line((f"reconnecting: {patience.away}; gives up after {patience.seconds:g} s", "bold yellow"))
         else:
-            last = _line(("Ctrl-C closes this table; the copies continue", "dim"))
+            last = _line(("Ctrl-C closes this table; the jobs continue", "dim"))
         return Group(*self._lines(), last)
 
     def _lines(self) -> list[Text]:

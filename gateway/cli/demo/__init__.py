@@ -214,6 +214,7 @@ def _print_next_steps(gateways: Gateways, job: str, simulator: str, operator_key
         f"  a progress bar          {copy} rich",
         f"  a copy that fails       {copy} failed",
         f"  a throttled copy        {copy} retry-after",
+        f"  another operation       {command()} start POST me/onenote/notebooks/1-2/copyNotebook",
     )
 
 
