@@ -116,7 +116,8 @@ def start(
 
     GRAPH_TOKEN=… gateway start POST teams/ID/clone --json-body '{"displayName":"Team 2","partsToClone":"apps"}'
 
-    What upstream does at once is printed as it answers. An interrupt does not stop the operation.
+    What upstream does at once is printed as it answers. While the job waits for a token, a fresh one that is written to
+    the file of --token-file is handed in. An interrupt does not stop the operation.
     """
     from gateway.cli import arguments
     from gateway.cli.arguments import graph_path, origin, parsed

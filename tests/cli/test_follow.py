@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.follow import EventStream, LostError, RefusedError, State, Tail
+from gateway.cli.follow import EventStream, Job, LostError, RefusedError, State, Tail
+from gateway.cli.job import TokenFile
 from gateway.cli.start import start
 from tests.support.fake_upstream import Answer, FakeUpstream, faking, reset
 
@@ -83,6 +85,10 @@ def job(code: int, **values: Any) -> Answer:
     return answer
 
 
+async def no_content(_request: web.Request) -> web.StreamResponse:
+    return web.Response(status=204)
+
+
 def one_after_the_other(*answers: Answer) -> Answer:
     """The last one for ever."""
     left = list(answers)
@@ -145,10 +151,6 @@ async def test_an_event_renews_patience(fake: FakeUpstream, followed: Followed) 
 
 async def test_204_tells_that_it_has_ended(fake: FakeUpstream, followed: Followed) -> None:
     """How, is read from the job's state."""
-
-    async def no_content(_request: web.Request) -> web.StreamResponse:
-        return web.Response(status=204)
-
     fake.on_item = one_after_the_other(stream(frame(1)), no_content, job(200, status="completed"))
     assert (await followed.end())["status"] == "completed"
     fake.on_item = one_after_the_other(no_content, answering(404))
@@ -232,6 +234,27 @@ async def test_a_copy_is_asked_for_once(answer: Answer, error: type[Exception], 
     with pytest.raises(error):
         await begin(fake)
     assert fake.copies() == 1
+
+
+async def test_a_file_whose_token_is_refused(fake: FakeUpstream, tmp_path: Path) -> None:
+    """It is not sent twice, unless the gateway was away; the next one is, and none while the job needs none."""
+    token = tmp_path / "token"
+    notices: list[str] = []
+    waits: list[bool] = []
+    fake.on_item = one_after_the_other(answering(503), answering(400), no_content)
+    async with aiohttp.ClientSession() as session, anyio.create_task_group() as tasks:
+        asking = Job(f"{fake.url}/jobs/1", {"jobKey": "its-key"})
+        tasks.start_soon(TokenFile(token, "stale").hand_in, session, asking, lambda: bool(waits), notices.append)
+        token.write_text("too-early")
+        await anyio.sleep(10)
+        waits.append(True)
+        for text in ("stale", "", "second", "third"):
+            token.write_text(text)
+            await anyio.sleep(10)
+        tasks.cancel_scope.cancel()
+    assert [json.loads(body)["token"] for *_, body in fake.asked] == ["second", "second", "third"]
+    assert {headers["Authorization"] for _, _, headers, _ in fake.asked} == {"Bearer its-key"}
+    assert notices == [f"the token of {token} is refused: Some words (some)", f"handed in the token of {token}"]
 
 
 @given(

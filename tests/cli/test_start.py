@@ -142,3 +142,21 @@ async def test_a_fresh_token(tmp_path: Path) -> None:
         options = ("--token-file", str(tmp_path / "token"))
         status, _, errors = await gateway("token", url, *options, GATEWAY_OPERATOR_KEY=OPERATOR_KEY)
         assert (status, "The job needs no token" in errors) == (2, True)
+
+
+async def test_a_file_whose_token_is_renewed(tmp_path: Path) -> None:
+    """What is written to it while the job waits is handed in, under the job's own key."""
+    token = tmp_path / "token"
+    token.write_text("stale")
+    async with serving_fake(Operations()) as upstream, serving(upstream.url, tmp_path) as served:
+        upstream.good = {"Bearer fresh"}
+        async with following("start", *NOTEBOOK, "--token-file", str(token), GATEWAY_URL=served.url) as start:
+            while "token required" not in await start.line():
+                pass
+            token.write_text("fresh")
+            with anyio.fail_after(20):
+                assert await start.process.wait() == 0
+            said = start.errors()
+        assert f"Write a fresh one to {token}, or hand it in: " in said
+        assert said.count("handed in the token") == 1
+        assert {*upstream.tokens()} == {"Bearer stale", "Bearer fresh"}

@@ -241,7 +241,8 @@ def _other_operations(base: str) -> Section:
         ),
         *_examples(HAND_IN, base, "JavaScript", "curl"),
         paragraphs(
-            "In a terminal, `gateway start POST teams/ID/clone` starts any of these operations and follows it, and "
+            "In a terminal, `gateway start POST teams/ID/clone --token-file FILE` starts any of these operations and "
+            "follows it; while the job waits, a fresh token that is written to the file is handed in. "
             "`gateway token JOB` hands in the value of `GRAPH_TOKEN`. An operator can give the gateway an identity of "
             "its own to ask with (`GATEWAY_POLL_IDENTITY`); then nobody has to hand in a token."
         ),
