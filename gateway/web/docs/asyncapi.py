@@ -15,7 +15,7 @@ from gateway.web.docs.openapi import INFO
 from gateway.web.docs.openapi.callbacks import SIGNATURE
 from gateway.web.docs.openapi.components import JOB, PARAMETERS, ref
 from gateway.web.docs.openapi.jobs import OTHER_JOB
-from gateway.web.docs.openapi.schemas import STATES, message, schemas
+from gateway.web.docs.openapi.schemas import STATES, WAITING, message, schemas
 
 _ID = {"type": "string", "description": "the value to send as Last-Event-ID to resume after this event"}
 _DESCRIPTIONS = {
@@ -25,6 +25,7 @@ _DESCRIPTIONS = {
     "failed": "The job failed, or the gateway lost track of it: `error.origin` says which. This is the last event of "
     "its job.",
 }
+_STATES = {kind: [state] for kind, state in STATES.items()} | {"progress": [STATES["progress"], WAITING]}
 _GET_EVENTS = {"http": {"method": "GET", "bindingVersion": "0.3.0"}}
 
 
@@ -87,7 +88,7 @@ def document(base: str) -> dict[str, Any]:
         },
         "components": {
             "messages": {
-                **{kind: _event(kind, _DESCRIPTIONS[kind], "State", STATES[kind]) for kind in KINDS},
+                **{kind: _event(kind, _DESCRIPTIONS[kind], "State", *_STATES[kind]) for kind in KINDS},
                 "gone": _event(
                     "gone", "Sent once for an unknown job; the other jobs continue.", "Gone", {"jobId": OTHER_JOB}
                 ),
@@ -139,7 +140,7 @@ def _with_query() -> dict[str, Any]:
     return {"http": {**_GET_EVENTS["http"], "query": query}}
 
 
-def _event(name: str, description: str, schema: str, example: Mapping[str, Any]) -> dict[str, Any]:
+def _event(name: str, description: str, schema: str, *examples: Mapping[str, Any]) -> dict[str, Any]:
     """An event of a stream: its fields `event` and `id` are the headers, its `data` is the payload."""
     event_id = {"gone": "0,-", "progress": "5"}.get(name, "9")
     fields = {"event": {"const": name}, "id": _ID}
@@ -150,7 +151,7 @@ def _event(name: str, description: str, schema: str, example: Mapping[str, Any])
         "contentType": "application/json",
         "headers": {"type": "object", "properties": fields, "required": ["event", "id"]},
         "payload": ref("schemas", schema),
-        "examples": [{"headers": {"event": name, "id": event_id}, "payload": example}],
+        "examples": [{"headers": {"event": name, "id": event_id}, "payload": example} for example in examples],
     }
 
 

@@ -37,6 +37,16 @@ FAILED = {
         "origin": "upstream",
     },
 }
+WAITING = {
+    "jobId": JOB,
+    "operation": "cloneTeam",
+    "status": "inProgress",
+    "percentageComplete": 0.0,
+    "label": "Team 2",
+    "trouble": {"code": "tokenRequired", "since": "2026-11-22T22:40:01.123Z"},
+    "at": "2026-11-22T22:40:01.123Z",
+}
+"""A job whose status asks for a token that it has not."""
 STATES: dict[Kind, dict[str, Any]] = {"progress": RUNNING, "completed": COMPLETED, "failed": FAILED}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # noqa: S105 - an example
 NEW_CALLBACK = {
@@ -121,7 +131,7 @@ def _states() -> dict[str, Any]:
     for name, description in _STATE_PROPERTIES.items():
         state["properties"][name]["description"] = description
     state["description"] = "The state of a job: Graph's asyncJobStatus, with `jobId`, `at` and `label`."
-    state["examples"] = list(STATES.values())
+    state["examples"] = [*STATES.values(), WAITING]
     return components
 
 
