@@ -158,10 +158,13 @@ def test_linters_find_no_error(name: str, generated: Generated) -> None:
 @pytest.mark.parametrize(
     ("name", "package", "script"),
     [
-        ("openapi-generator", "project/openapi_client", OF_OPENAPI_GENERATOR),
-        ("openapi-python-client", "client", OF_OPENAPI_PYTHON_CLIENT),
+        pytest.param("openapi-generator", "project/openapi_client", OF_OPENAPI_GENERATOR, id="openapi-generator"),
+        pytest.param(
+            *("openapi-python-client", "client", OF_OPENAPI_PYTHON_CLIENT),
+            id="openapi-python-client",
+            marks=pytest.mark.thorough,
+        ),
     ],
-    ids=["openapi-generator", "openapi-python-client"],
 )
 async def test_a_generated_python_client(
     name: str, package: str, script: str, generated: Generated, tmp_path: Path

@@ -286,8 +286,15 @@ async def test_the_page_in_a_browser(tmp_path: Path, browser: Browser) -> None:
             assert page.url == gateway.url + address
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (320, "dark"),
+        (1280, "light"),
+        pytest.param(320, "light", marks=pytest.mark.thorough),
+        pytest.param(1280, "dark", marks=pytest.mark.thorough),
+    ],
+)
 async def test_the_page_for_everybody(width: int, scheme: str, tmp_path: Path, browser: Browser) -> None:
     """Axe finds nothing, and nothing is wider than the screen."""
     options: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme, "bypass_csp": True}
