@@ -271,7 +271,7 @@ def test_the_page_is_about_what_is_there() -> None:
     named = set(re.findall(r"(?m)^\| `([\w.-]+)` \|", PAGE))
     suffixes = {".conf", ".service", ".yaml", ".yml", ".json", ".example"}
     there = {path.name for path in DEPLOY.iterdir() if path.suffix in suffixes}
-    assert named == there | {"Dockerfile", "KEYS.md", "WATCHING.md"}
+    assert named == there | {"Dockerfile", "KEYS.md", "TOKENS.md", "WATCHING.md"}
     assert not unknown(dict.fromkeys(re.findall(r"GATEWAY_\w+", PAGE), ""))
     assert len(PAGE.splitlines()) < 120
 
