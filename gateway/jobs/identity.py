@@ -40,6 +40,8 @@ class Identity:
         self._now = asyncio.get_running_loop().time  # a wall clock that is set must not make a token last
         self._lock = anyio.Lock()
         self._token = ""
+        self._refused = ""
+        """The token that upstream refused: for one job, which is no reason to keep it from the others."""
         self._ends = 0.0
         self._next = 0.0
         """From when another token may be asked for."""
@@ -55,23 +57,26 @@ class Identity:
             yield cls(credential, f"{origin}/.default")
 
     async def authorization(self) -> str:
-        """The value of `Authorization`. Raises NoToken."""
-        if self._is_due():
+        """The value of `Authorization`, which may have been refused. Raises NoToken."""
+        if self._is_due() or (self._lock.locked() and not self._lasts):
             async with self._lock:  # all jobs wait for one attempt
                 if self._is_due():
                     await self._renew()
-        if self._now() >= self._ends:
+        if not self._lasts:
             raise NoToken
         return f"Bearer {self._token}"
 
     def refused(self, authorization: str) -> None:
         """Upstream took this one for no token: another is asked for, at most one every `AGAIN` seconds."""
-        if authorization == f"Bearer {self._token}":
-            self._token, self._ends = "", 0.0
+        self._refused = authorization.removeprefix("Bearer ")
+
+    @property
+    def _lasts(self) -> bool:
+        return self._now() < self._ends
 
     def _is_due(self) -> bool:
         now = self._now()
-        return now >= self._ends - EARLY and now >= self._next
+        return now >= self._next and (now >= self._ends - EARLY or self._token == self._refused)
 
     async def _renew(self) -> None:
         self._next = self._now() + AGAIN
@@ -81,6 +86,9 @@ class Identity:
         except Exception as error:  # noqa: BLE001 - of many libraries; its text may hold what is secret
             log.warning("identity_failed", error=type(error).__name__)
             return
+        except asyncio.CancelledError:  # the job for which it was asked has ended: the next one asks
+            self._next = 0.0
+            raise
         seconds = found.expires_on - time.time()
         self._token, self._ends = found.token, self._now() + seconds
         log.info("identity_renewed", seconds=round(seconds))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -16,7 +15,7 @@ from gateway.graph import operations
 from gateway.graph.client import Monitor
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused
 from gateway.jobs.host import ASK_AGAIN, MOST_AT_LEAST, Host, well_elsewhere_at
-from gateway.jobs.identity import AGAIN, NoToken
+from gateway.jobs.identity import AGAIN
 from gateway.jobs.loss import (
     UNSEEN_MONITOR,
     WELL,
@@ -28,7 +27,7 @@ from gateway.jobs.loss import (
 from gateway.jobs.pacing import TICK
 from gateway.jobs.polling import PollContext, poll
 from gateway.jobs.schedule import Progress, bounds_of, next_wait
-from gateway.jobs.tokens import Token
+from gateway.jobs.tokens import Credentials, Token
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
 
@@ -52,6 +51,7 @@ class Watch:
         "_bounds",
         "_cancelled",
         "_context",
+        "_credentials",
         "_due",
         "_ends",
         "_hangs",
@@ -64,7 +64,6 @@ class Watch:
         "_progress",
         "_scope",
         "_stopping",
-        "_token",
         "_troubles",
         "_verdict",
         "host",
@@ -87,8 +86,7 @@ class Watch:
         self._context = context
         self._operation = operation = operations.of(job.target)
         self._bounds = bounds_of(operation, context.bounds)
-        self._token = token
-        """For this job alone; it goes with this watch."""
+        self._credentials = Credentials(token, context.identity)
         done = job.state.percentage_complete
         self._loss = WELL if done > 0 or job.state.status != "notStarted" else UNSEEN_MONITOR
         self._hangs = 0
@@ -114,7 +112,14 @@ class Watch:
     @property
     def has_token(self) -> bool:
         """Whether somebody's token is kept for the job, which ends with this watch."""
-        return self._token is not None and self._token.lasts
+        return self._credentials.has_token
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until the next poll; 0 while the polls rest until somebody hands in a token."""
+        trouble = self._job.state.trouble
+        rests = trouble is not None and trouble.code == "tokenRequired"
+        return 0.0 if rests else max(0.0, self._due - self._now())
 
     def stop(self) -> None:
         self._stopping = True
@@ -173,13 +178,14 @@ class Watch:
             if self._now() + TICK >= self._ends:  # a timer may fire early by that much
                 await self._conclude()
                 return
+            self._awaiting = True
             authorization = None
-            if self._operation.asks_for_token and (authorization := await self._authorization()) is None:
-                if not await self._require_token():
+            if self._operation.asks_for_token and (authorization := await self._credentials.authorization()) is None:
+                self._awaiting = False
+                if self._overdue or not await self._require_token():
                     return
                 wait = self._ends - self._now() if self._context.identity is None else AGAIN
                 continue
-            self._awaiting = True
             polled = await self._poll_in_turn(authorization)
             self._awaiting, self.polling = False, True
             if self._overdue:
@@ -189,15 +195,6 @@ class Watch:
                 return
             wait = next_wait_
             self.polling = False
-
-    async def _authorization(self) -> str | None:
-        """That of the job's own token, else of the gateway's identity; None without either."""
-        if self._token is not None and self._token.lasts:
-            return self._token.authorization
-        self._token = None
-        with suppress(NoToken):
-            return None if self._context.identity is None else await self._context.identity.authorization()
-        return None
 
     async def _require_token(self) -> bool:
         """Tell that the polls rest until somebody hands in a token, for which another watch begins; False when the job
@@ -235,10 +232,8 @@ class Watch:
         sent = self._now()
         context.metrics.poll_lag.observe(max(0.0, sent - self._due))
         observed = await poll(self._job, monitor, self.host, context, authorization)
-        if isinstance(observed, TokenRefused):
-            if self._token is None and context.identity is not None and authorization is not None:
-                context.identity.refused(authorization)
-            self._token = None
+        if isinstance(observed, TokenRefused) and authorization is not None:
+            self._credentials.refused(authorization)
         return sent, observed
 
     async def _apply(self, sent: float, heard: Observation) -> float | None:

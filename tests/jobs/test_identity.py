@@ -13,25 +13,31 @@ import anyio
 import pytest
 from aiohttp import web
 
-from tests.jobs.test_operations import TEAM, Operations, asks, hand_in, until
+from tests.jobs.test_operations import TEAM, Operations, asks, hand_in, stop, until
 from tests.jobs.test_siblings import ask
 from tests.support.fake_upstream import serving_fake
 from tests.support.harness import TOKEN, serving, tail
 
 pytestmark = pytest.mark.virtual_time
 
+NOTEBOOK = "/v1.0/me/onenote/notebooks/n/copyNotebook"
+
 
 class Endpoint:
-    """Gives tokens, numbered from 1, that last for an hour. `asked` keeps each request's path and fields."""
+    """Gives tokens, numbered from 1, that last for an hour, each after `seconds`. `asked` keeps each request's path and
+    fields.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.fails = False
+        self.seconds = 0.0
 
     async def give(self, request: web.Request) -> web.StreamResponse:
         fields = {**request.query, **{name: str(value) for name, value in (await request.post()).items()}}
         self.asked.append((request.path, fields))
+        await anyio.sleep(self.seconds)
         if self.fails:
             return web.json_response({"error": "invalid_client", "error_description": "AADSTS7000215"}, status=401)
         ends = str(int(time.time()) + 3600)
@@ -125,3 +131,55 @@ async def test_its_token_is_refused(endpoint: Endpoint, tmp_path: Path) -> None:
             assert 0 < len(upstream.asked) - polls <= 121
             assert 0 < len(endpoint.asked) - asked <= 121
             assert asks(await until(gateway, job, bool))
+
+
+async def test_its_token_is_refused_for_one_job(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The others go on under it: one job must not silence them."""
+    async with serving_fake(Operations()) as upstream:
+        upstream.good = {f"Bearer own-{number}" for number in range(1, 1000)}
+        upstream.told = [{"status": "inProgress"}]
+        status = upstream.on_item
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=401) if "refused" in request.path else await status(request)
+
+        upstream.on_item = answer
+        async with serving(upstream.url, tmp_path, poll_identity="default") as gateway:
+            _, well, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+            upstream.headers = {"Location": "/refused"}
+            _, refused, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+            await until(gateway, refused, asks)
+            await anyio.sleep(600)
+            upstream.told = [{"status": "succeeded"}]
+            seen = [event.data for event in await tail(gateway.session, well["events"])]
+            assert (seen[-1]["status"], [one for one in seen if "trouble" in one]) == ("completed", [])
+            assert asks(await until(gateway, refused, bool))
+            assert len(endpoint.asked) <= 30
+
+
+async def test_its_token_comes_late(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The end of the job that asked for it costs the others nothing, and no deadline waits for it."""
+    async with serving_fake(Operations()) as upstream:
+        upstream.good = {f"Bearer own-{number}" for number in range(1, 1000)}
+        upstream.told = [{"status": "inProgress"}]
+        endpoint.seconds = 15
+        async with serving(upstream.url, tmp_path, poll_identity="default", job_deadline=30) as gateway:
+            _, first, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+            _, second, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+            await anyio.sleep(5)
+            _, third, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+            await anyio.sleep(5)
+            assert await stop(gateway, first) == 204
+            for job in (second, third):
+                seen = [event.data for event in await tail(gateway.session, job["events"])]
+                assert [one["status"] for one in seen] == ["notStarted", "inProgress", "failed"]
+                assert not [one for one in seen if "trouble" in one]
+    async with (
+        serving_fake(Operations()) as upstream,
+        serving(*(upstream.url, tmp_path), poll_identity="default", job_deadline=5) as gateway,
+    ):
+        begun = anyio.current_time()
+        _, job, _ = await ask(gateway, "POST", NOTEBOOK, b"{}", Authorization="")
+        last = (await tail(gateway.session, job["events"]))[-1].data
+        assert last["error"]["code"] == "deadlineExceeded"
+        assert anyio.current_time() - begun < 6
