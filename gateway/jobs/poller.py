@@ -96,14 +96,16 @@ class Poller:
     async def hand_in(self, job_id: str, token: Token) -> Job | None:
         """Go on polling a job under this token, whichever gateway polled it before.
 
-        Returns the job under its new epoch; None when it has ended or is unknown. Raises StoreUnavailable.
+        A poll that is due later here stays so: a token lifts no wait that upstream asked for. Returns the job under its
+        new epoch; None when it has ended or is unknown. Raises StoreUnavailable.
         """
         job = await self._context.store.take(job_id)
         if self._stopping:
             raise StoreUnavailable("the gateway is shutting down")
         if job is not None:
             monitor = self._context.upstream.monitor(job.monitor or "", operations.of(job.target))
-            self._begin(job, monitor, 0.0, token)
+            watch = self._watches.get(job_id)
+            self._begin(job, monitor, 0.0 if watch is None else watch.due_in, token)
         return job
 
     def held(self) -> set[str]:
