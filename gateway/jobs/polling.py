@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from gateway.core.job import Answer, Job, reference
 from gateway.graph import operations
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused, interpret
+from gateway.graph.documents import BROKEN
 from gateway.jobs.host import Host
 from gateway.jobs.identity import Identity
 from gateway.jobs.loss import Patience
@@ -29,6 +32,9 @@ _OUTCOMES: dict[type[Observation], str] = {
 
 HUNG_AT_ONCE = 2000
 """Most polls in flight for jobs whose last polls ran into their time limit: with 3,600 such jobs none waits for it."""
+
+SHORTEST_SECRET = 16
+"""Characters of the shortest token that is looked for in bodies: many texts hold shorter ones by chance."""
 
 log = EventLog("gateway.watch")
 
@@ -61,7 +67,10 @@ async def poll(
     sent = now()
     with context.tracing.calling("GET", "{monitor}", under=job.target.trace) as span:
         reply = await context.upstream.poll(monitor, span.along({}), authorization)
-        observed = reply if isinstance(reply, NoAnswer) else _interpreted(reply, job, monitor, context)
+        if isinstance(reply, NoAnswer):
+            observed: Observation = reply
+        else:
+            observed = _interpreted(_without_token(reply, authorization), job, monitor, context)
         outcome = "timed_out" if isinstance(observed, NoAnswer) and observed.hung else _OUTCOMES[type(observed)]
         span.of_job(job.id)
         span.set_attributes(host=host.kind, outcome=outcome)
@@ -72,6 +81,14 @@ async def poll(
     host.poll_duration.observe(now() - sent)
     host.polls[outcome].inc()
     return observed
+
+
+def _without_token(reply: Reply, authorization: str | None) -> Reply:
+    """A reply whose body does not repeat the token that it was asked for under."""
+    token = (authorization or "").rpartition(" ")[2].encode()
+    if len(token) < SHORTEST_SECRET or token not in reply.body:
+        return reply
+    return msgspec.structs.replace(reply, body=reply.body.replace(token, BROKEN.encode()))
 
 
 def _interpreted(reply: Reply, job: Job, monitor: Monitor, context: PollContext) -> Observation:

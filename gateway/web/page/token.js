@@ -31,7 +31,7 @@ export class TokenForm {
     event.preventDefault();
     const token = this.token.value.trim();
     const key = this.key.value.trim();
-    if (![token, this.operator.isOpen ? "-" : key].every((text) => /^[\x21-\x7e]+$/.test(text.replace(/^Bearer /, "")))) {
+    if (![token, this.operator.isOpen ? "-" : key].every((text) => /^[\x21-\x7e]+$/.test(text.replace(/^Bearer /i, "")))) {
       return say(this.words, "Both have visible ASCII characters only.");
     }
     say(this.words, "Handing it in …");
