@@ -46,6 +46,7 @@ _ESCAPED = re.compile(rb"[\x80-\xff ]")
 _LISTENING = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 _DIALLED = re.compile(r"[a-z0-9._:-]+")  # no character that only some URL parsers decode
+_BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")  # urlsplit reads `a[::1]b` as `::1`
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
@@ -209,6 +210,8 @@ def split(url: str) -> SplitResult | None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
+        return None
+    if "[" in parts.netloc and not _BRACKETED.fullmatch(parts.netloc.rpartition("@")[2]):
         return None
     return parts if parts.scheme in ("http", "https") and _DIALLED.fullmatch(parts.hostname or "") else None
 

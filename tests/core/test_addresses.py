@@ -247,6 +247,8 @@ def test_an_origin_is_written_in_one_way(url: str) -> None:
         ("http://example.com:443/", "http://example.com:443"),
         ("https://example.com:80/", "https://example.com:80"),
         ("https://[2606:4700:0:0:0:0:0:1111]/", "https://[2606:4700::1111]"),
+        ("https://a[::1]/", ""),
+        ("https://[::1]a:443/", ""),
         ("https://[::FFFF:8.8.8.8]/", "https://8.8.8.8"),
         ("ftp://example.com/", ""),
         ("https://user:hidden@example.com/", "https://example.com"),
