@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from starlette.requests import Request
@@ -91,7 +91,7 @@ class CopyRoutes:
             "jobKey": job_key(self._secret, job.id),
         }
         if job.monitor is not None and operations.of(job.target).asks_for_token:
-            content["operationLocation"] = urlsplit(job.monitor)._replace(scheme="", netloc="").geturl()
+            content["operationLocation"] = _path_of(job.monitor)
         if started.callback is not None:
             content["callback"] = as_registered(started.callback)
         request.scope["gateway.span"].of_job(job.id)
@@ -103,6 +103,13 @@ class CopyRoutes:
         answer.headers.update(request_ids(started.upstream))
         answer.headers.update(clean(started.upstream, ("Content-Location",)))
         return answer
+
+
+def _path_of(url: str) -> str:
+    """The path and query of a URL, as a reference that leads nowhere but to the same host."""
+    parts = urlsplit(url)
+    path = f"/.{parts.path}" if parts.path.startswith("//") else parts.path or "/"  # `//` would begin a host
+    return urlunsplit(("", "", path, parts.query, ""))
 
 
 async def _checked(request: Request, asked: GraphRequest, path: str) -> CopyRequest:
