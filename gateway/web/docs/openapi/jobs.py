@@ -179,7 +179,7 @@ PATHS: dict[str, Any] = {
             "summary": "Hand in a token for a job that asks for one",
             "description": "For a job whose `trouble` is `tokenRequired`, or will be. The gateway that gets the token "
             "asks for the job's status under it from now on. The token is kept in memory, for this job alone, until "
-            "the job or the token has ended.",
+            "the job or the token has ended. It lifts no wait that upstream asked for.",
             "requestBody": body(ref("schemas", "TokenToHandIn"), token={"token": "eyJ0eXAi.eyJleHAi.c2lnbmF0"}),
             "security": _KEY,
             "responses": {
