@@ -158,7 +158,7 @@ class Upstream:
         if kind is None or parts is None:
             return None
         client = self._polls[kind]
-        is_own = origin(url) == self.origin
+        is_own = kind == "own" and origin(url) == self.origin
         return Monitor(url, client.address(url), client, f"{parts.hostname}:{port_of(parts)}", is_own)
 
     def allows(self, url: str) -> bool:
