@@ -208,11 +208,12 @@ class Upstream:
         Redirects to allowed hosts are followed, `HOPS` at most and within the poll's time; another one is returned.
         `authorization`, for the status of an operation, goes to upstream's own origin only.
         """
-        under = headers if authorization is None else {**headers, **_OF_OPERATION, "Authorization": authorization}
+        under = headers
+        if authorization is not None and monitor.is_own:
+            under = {**headers, **_OF_OPERATION, "Authorization": authorization}
         now = asyncio.get_running_loop().time
         until = now() + POLL_SECONDS
         hops: list[str] = []
-        under = under if monitor.is_own else headers
         reply = await _polled(monitor, under, POLL_SECONDS)
         for _ in range(HOPS):
             if isinstance(reply, NoAnswer) or not leads_elsewhere(reply):

@@ -263,17 +263,17 @@ class Copies:
                 raise GatewayError(OUTCOME_UNKNOWN) from failure
             span.answered(reply.code)
         operation = request.asked.operation
-        is_told = not operation.asks_for_token or status_url(operation, reply.headers) is not None
+        location = status_url(operation, reply.headers)
+        is_told = not operation.asks_for_token or location is not None
         if reply.code >= 400 or (operation is not COPY and not (reply.code == 202 and is_told)):
             raise Answered(reply)
         try:
-            return await self._take_on(request, key, reply)
+            return await self._take_on(request, key, reply, location)
         except GatewayError as error:
             error.ids = request_ids(reply.headers)
             raise
 
-    async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply) -> Started:
-        location = status_url(request.asked.operation, reply.headers)
+    async def _take_on(self, request: CopyRequest, key: bytes | None, reply: Reply, location: str | None) -> Started:
         if reply.code != 202 or not location:
             raise not_a_job(f"Upstream answered {reply.code}{'' if location else ' without a Location'}.")
         job, events, monitor = self._accept(request, location)

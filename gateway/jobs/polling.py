@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gateway.core.job import Answer, Job, reference
-from gateway.graph import operations
 from gateway.graph.client import Monitor, Upstream
 from gateway.graph.dialects import Lost, NoAnswer, Observation, Throttled, TokenRefused, interpret
 from gateway.graph.documents import BROKEN
@@ -67,10 +66,7 @@ async def poll(
     sent = now()
     with context.tracing.calling("GET", "{monitor}", under=job.target.trace) as span:
         reply = await context.upstream.poll(monitor, span.along({}), authorization)
-        if isinstance(reply, NoAnswer):
-            observed: Observation = reply
-        else:
-            observed = _interpreted(_without_token(reply, authorization), job, monitor, context)
+        observed = reply if isinstance(reply, NoAnswer) else _interpreted(reply, job, monitor, context, authorization)
         outcome = "timed_out" if isinstance(observed, NoAnswer) and observed.hung else _OUTCOMES[type(observed)]
         span.of_job(job.id)
         span.set_attributes(host=host.kind, outcome=outcome)
@@ -83,18 +79,27 @@ async def poll(
     return observed
 
 
-def _without_token(reply: Reply, authorization: str | None) -> Reply:
+def _without_token(reply: Reply, authorization: str) -> Reply:
     """A reply whose body does not repeat the token that it was asked for under."""
-    token = (authorization or "").rpartition(" ")[2].encode()
+    token = authorization.rpartition(" ")[2].encode()
     if len(token) < SHORTEST_SECRET or token not in reply.body:
         return reply
     return msgspec.structs.replace(reply, body=reply.body.replace(token, BROKEN.encode()))
 
 
-def _interpreted(reply: Reply, job: Job, monitor: Monitor, context: PollContext) -> Observation:
-    under_token = operations.of(job.target).asks_for_token
+def _interpreted(
+    reply: Reply, job: Job, monitor: Monitor, context: PollContext, authorization: str | None
+) -> Observation:
+    if authorization is not None:
+        reply = _without_token(reply, authorization)
     try:
-        return interpret(reply, monitor.url, context.clock(), allowed=context.upstream.allows, under_token=under_token)
+        return interpret(
+            reply,
+            monitor.url,
+            context.clock(),
+            allowed=context.upstream.allows,
+            under_token=authorization is not None,
+        )
     except Exception as error:  # noqa: BLE001 - the answer to one job must not end the process
         # Without a traceback, which may contain the monitor URL.
         log.error("answer_unreadable", job=reference(job.id), status=reply.code, error=type(error).__name__)  # noqa: TRY400
