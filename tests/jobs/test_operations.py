@@ -104,13 +104,15 @@ async def stop(gateway: Running, job: dict[str, Any]) -> int:
 
 async def until(gateway: Running, job: dict[str, Any], reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The job's state, once it has `reached` it."""
+    headers: dict[str, str] = {}
+    state: dict[str, Any] = {}
     with anyio.fail_after(86_400):
-        while True:
-            async with gateway.session.get(f"{gateway.url}/jobs/{job['jobId']}") as response:
-                state: dict[str, Any] = await response.json()
-            if reached(state):
-                return state
-            await anyio.sleep(1)
+        while not state or not reached(state):
+            async with gateway.session.get(f"{gateway.url}/jobs/{job['jobId']}", headers=headers) as response:
+                if response.status != 304:
+                    state = await response.json()
+                    headers = {"If-None-Match": response.headers["ETag"], "Prefer": "wait=60"}
+    return state
 
 
 def asks(state: dict[str, Any]) -> bool:

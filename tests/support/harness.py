@@ -35,11 +35,13 @@ from gateway.store import Store
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import OFF
 from tests.support.forking import Forked
+from tests.support.virtual_time import VirtualLoop
 
 OPERATOR_KEY = "operator-key-for-tests"
 TOKEN = {"Authorization": "Bearer a-token-of-the-caller"}
 OPERATOR = {"Authorization": f"Bearer {OPERATOR_KEY}"}
 QUICK = {"poll_min": 0.02, "poll_max": 0.2}
+"""The pace of polls where time is real. Virtual time passes anyway, and each poll costs."""
 COPY_BODY = {"name": "a copy", "parentReference": {"path": "/drive/root:/Documents"}}
 FOLDER = "/v1.0/me/drive/items/01MOWKYVLARGEFOLDER1"
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -106,7 +108,6 @@ def settings(upstream: str, folder: Path, **values: Any) -> Settings:
         "store_url": f"sqlite:///{folder}/gateway.db",
         "port": 0,
         "operator_key": OPERATOR_KEY,
-        **QUICK,
         **values,
     }
     return Given(**given)
@@ -116,8 +117,8 @@ def settings(upstream: str, folder: Path, **values: Any) -> Settings:
 async def serving(upstream: str, folder: Path, **values: Any) -> AsyncIterator[Running]:
     """A gateway in this loop, whatever clock that has, on a socket of its own; drained at the end."""
     tracing = values.pop("tracing", OFF)
-    chosen = settings(upstream, folder, **values)
     loop = asyncio.get_running_loop()
+    chosen = settings(upstream, folder, **({} if isinstance(loop, VirtualLoop) else QUICK) | values)
     begun = time.time() - loop.time()
     gateway = Gateway(chosen, await open_source(chosen), lambda: begun + loop.time(), random.Random(1), tracing)
     listening = listen(chosen.host, chosen.port, chosen.send_timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,7 @@ async def test_what_is_told_is_in_it(tmp_path: Path) -> None:
     """A copy that ends well, one given up, and a job that nobody knows: each event, each message to a receiver."""
     async with (
         receiving() as receiver,
-        running(Simulator(seconds=2)) as upstream,
+        running(Simulator(seconds=2, clock=asyncio.get_running_loop().time)) as upstream,
         serving(upstream.url, tmp_path, **ALLOWED) as gateway,
     ):
         jobs = [await gateway.copy(json={"name": name}) for name in ("well", "stopped")]
