@@ -77,7 +77,8 @@ def postgres_server() -> Iterator[Databases]:
 def database_url(postgres_server: Databases) -> Iterator[str]:
     """An empty database, dropped at the end whoever is connected."""
     name = f"gateway_{secrets.token_hex(6)}"
-    _execute(postgres_server.url(), f"CREATE DATABASE {name}")
+    quickly = " STRATEGY file_copy" if isinstance(postgres_server, Server) else ""  # none before PostgreSQL 15
+    _execute(postgres_server.url(), f"CREATE DATABASE {name}{quickly}")
     # Without asking for TLS first: when that question is broken off, asyncpg leaves an error behind that nobody hears.
     yield f"{postgres_server.url(name)}?sslmode=disable"
     _execute(postgres_server.url(), f"DROP DATABASE {name} WITH (FORCE)")

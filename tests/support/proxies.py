@@ -30,6 +30,8 @@ START_SECONDS = 20
 class Proxy:
     """One in front of a gateway at `port`; `changes` replace texts of its file, each of which must be there.
 
+    `trust` is what a client verifies it with.
+
     It needs no root: all that it writes lies in `folder`.
     """
 
@@ -49,6 +51,8 @@ class Proxy:
         self._tls = self.folder / "tls"
         self._tls.mkdir(parents=True)
         self._authority = trustme.CA()
+        self.trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it trusts no other, and need not load them
+        self._authority.configure_trust(self.trust)
         mine = self._authority.issue_cert("localhost")
         mine.private_key_pem.write_to_path(self._tls / "privkey.pem")
         mine.cert_chain_pems[0].write_to_path(self._tls / "fullchain.pem")
@@ -71,15 +75,10 @@ class Proxy:
     def _command(self) -> list[str]:
         raise NotImplementedError
 
-    def trust(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self._authority.configure_trust(context)
-        return context
-
     def client(self, *, http2: bool = False) -> httpx.AsyncClient:
         """One that trusts it, and waits 20 s at most for anything."""
         return httpx.AsyncClient(
-            base_url=self.url, verify=self.trust(), http1=not http2, http2=http2, timeout=20, trust_env=False
+            base_url=self.url, verify=self.trust, http1=not http2, http2=http2, timeout=20, trust_env=False
         )
 
     def logged(self) -> str:
@@ -100,7 +99,7 @@ class Proxy:
         """Wait until it answers; /metrics is refused by itself, whether there is a gateway or not."""
         assert self._process is not None
         until = time.monotonic() + START_SECONDS
-        with httpx.Client(verify=self.trust(), trust_env=False, timeout=1) as client:
+        with httpx.Client(verify=self.trust, trust_env=False, timeout=1) as client:
             while True:
                 with suppress(httpx.HTTPError):
                     assert client.get(f"{self.url}/metrics").status_code == 404

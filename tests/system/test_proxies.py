@@ -49,6 +49,7 @@ DELAY = 0.1
 """Seconds that a proxy may add to the way of an event."""
 KEPT = 32 << 20
 """Bytes of a stream that may lie between its origin and a reader that takes nothing."""
+COMMENT = b": %s\n\n" % (b"x" * (1 << 17))
 SECONDS = 60
 JOB = "/jobs/a-job-nobody-may-know"
 FOLLOW = """
@@ -181,7 +182,7 @@ async def delays(proxied: Site) -> dict[type[Proxy], list[float]]:
     """Seconds by which each event is later through a proxy than directly; it happens when all have the one before."""
     job = await proxied.copy(0)
     readers: list[tuple[Any, str, Any]] = [(None, proxied.gateway.url, True)]
-    readers += [(kind, proxy.url, proxy.trust()) for kind, proxy in proxied.proxies.items()]
+    readers += [(kind, proxy.url, proxy.trust) for kind, proxy in proxied.proxies.items()]
     came: dict[Any, dict[str, float]] = {kind: {} for kind, *_ in readers}
 
     async def read(kind: Any, url: str, trust: Any) -> None:
@@ -372,8 +373,8 @@ class Endless:
         await response.prepare(request)
         try:
             while self.sent < 2 * KEPT:
-                await response.write(b": %s\n\n" % (b"x" * 16_380))
-                self.sent += 16_384
+                await response.write(COMMENT)
+                self.sent += len(COMMENT)
         finally:
             self.ended.set()
         return response
@@ -397,7 +398,7 @@ async def stopped(tmp_path_factory: pytest.TempPathFactory, anyio_backend: objec
     cut: dict[type[Proxy], int] = {}
 
     async def read(proxy: Proxy, streams: dict[str, Endless]) -> None:
-        trust = proxy.trust() if proxy.scheme == "https" else None
+        trust = proxy.trust if proxy.scheme == "https" else None
         reader, writer = await asyncio.open_connection("localhost", proxy.port, ssl=trust, limit=1024)
         name = type(proxy).__name__
         writer.write(f"GET /jobs/{name}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
