@@ -7,6 +7,7 @@ they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -55,11 +56,16 @@ _HEADERS = {
 _SHARED_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 
 
+@cache
+def _contents() -> Mapping[str, bytes]:
+    folder = files(__name__)
+    return {name: folder.joinpath(name).read_bytes() for name in (PAGE, FOLLOW, *PARTS)}
+
+
 class Page:
     def __init__(self, *, is_simulated: bool) -> None:
         """With `is_simulated` the page offers demo copies, which Graph itself would refuse."""
-        folder = files(__name__)
-        self._contents = {name: folder.joinpath(name).read_bytes() for name in (PAGE, FOLLOW, *PARTS)}
+        self._contents = dict(_contents())
         if is_simulated:
             self._contents[PAGE] = self._contents[PAGE].replace(b"<body>", SIMULATED)
 
