@@ -199,7 +199,7 @@ def trouble_words(state: State, now: datetime | None = None) -> str:
         seconds = math.ceil(left.total_seconds())
     except (ValueError, TypeError):
         seconds = 0
-    told = f"{word}, next look in {seconds} s" if seconds > 0 else word
+    told = f"{word}, next look in {seconds} s" if seconds > 0 and code != TOKEN_REQUIRED else word
     return f"{told}: {meaning}" if meaning else told
 
 

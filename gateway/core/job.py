@@ -89,6 +89,15 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     since: str
     retry_at: str | None = None
 
+    def asked_wait(self, clock: float) -> float:
+        """Seconds for which upstream still asks not to be asked, `clock` in seconds since 1970; no longer than it asked
+        for, whatever became of the clock.
+        """
+        if self.retry_at is None:
+            return 0.0
+        until, since = (datetime.fromisoformat(at).timestamp() for at in (self.retry_at, self.since))
+        return max(0.0, until - max(clock, since))
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Graph's asyncJobStatus plus `jobId`, `at` (ISO 8601, UTC, the time of this state's event), `label`, the name for

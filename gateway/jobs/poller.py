@@ -71,7 +71,8 @@ class Poller:
     def resume(self, unfinished: Iterable[Job], *, waited: float = 0.0) -> None:
         """Start polling jobs that were read from the store.
 
-        The first poll of a job falls at random within the wait for the job's age, less the `waited` seconds.
+        The first poll of a job falls at random within the wait for the job's age, less the `waited` seconds, and no
+        sooner than upstream asked for.
         """
         context = self._context
         for job in unfinished:
@@ -86,7 +87,8 @@ class Poller:
                 rng=context.rng,
             )
             monitor = context.upstream.monitor(job.monitor or "", operation)
-            self._begin(job, monitor, context.rng.uniform(0, max(wait - waited, 0.0)))
+            first = context.rng.uniform(0, max(wait - waited, 0.0))
+            self._begin(job, monitor, _asked_wait(job, context.clock()) + first)
 
     def watch(self, job: Job, monitor: Monitor | None, token: Token | None = None) -> None:
         """Start polling a new job at its monitor; `token` is its caller's, for an operation that asks for one."""
@@ -96,16 +98,20 @@ class Poller:
     async def hand_in(self, job_id: str, token: Token) -> Job | None:
         """Go on polling a job under this token, whichever gateway polled it before.
 
-        A poll that is due later here stays so: a token lifts no wait that upstream asked for. Returns the job under its
-        new epoch; None when it has ended or is unknown. Raises StoreUnavailable.
+        A token lifts no wait that upstream asked for. Returns the job under its new epoch; None when it has ended, be
+        that only known here and still to be stored, or is unknown. Raises StoreUnavailable.
         """
+        watch = self._watches.get(job_id)
+        if watch is not None and watch.ends_it:
+            return None
         job = await self._context.store.take(job_id)
         if self._stopping:
             raise StoreUnavailable("the gateway is shutting down")
         if job is not None:
             monitor = self._context.upstream.monitor(job.monitor or "", operations.of(job.target))
             watch = self._watches.get(job_id)
-            self._begin(job, monitor, 0.0 if watch is None else watch.due_in, token)
+            wait = _asked_wait(job, self._context.clock()) if watch is None else watch.due_in
+            self._begin(job, monitor, wait, token)
         return job
 
     def held(self) -> set[str]:
@@ -179,3 +185,8 @@ class Poller:
             del self._hosts[watch.host.name]
         if self._stopping and not self._watches:
             self._empty.set()
+
+
+def _asked_wait(job: Job, clock: float) -> float:
+    trouble = job.state.trouble
+    return 0.0 if trouble is None else trouble.asked_wait(clock)

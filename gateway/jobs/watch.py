@@ -66,6 +66,7 @@ class Watch:
         "_stopping",
         "_troubles",
         "_verdict",
+        "ends_it",
         "host",
         "polling",
     )
@@ -75,6 +76,8 @@ class Watch:
     ) -> None:
         self._scope = anyio.CancelScope()
         self.polling = False
+        self.ends_it = False
+        """Whether the job has ended for this watch, which may still have to store it."""
         self._stopping = False
         self._awaiting = False
         self._overdue = False
@@ -116,10 +119,11 @@ class Watch:
 
     @property
     def due_in(self) -> float:
-        """Seconds until the next poll; 0 while the polls rest until somebody hands in a token."""
+        """Seconds until the next poll; while the polls rest for want of a token, for which upstream asks to wait."""
         trouble = self._job.state.trouble
-        rests = trouble is not None and trouble.code == "tokenRequired"
-        return 0.0 if rests else max(0.0, self._due - self._now())
+        if trouble is not None and trouble.code == "tokenRequired":
+            return trouble.asked_wait(self._context.clock())
+        return max(0.0, self._due - self._now())
 
     def stop(self) -> None:
         self._stopping = True
@@ -204,7 +208,8 @@ class Watch:
         told = self._job.state.trouble
         if told is None or told.code != "tokenRequired":
             log.info("token_required", job=self._reference)
-            told = Trouble(code="tokenRequired", since=iso(clock))
+            retry_at = told.retry_at if told is not None and told.asked_wait(clock) else None
+            told = Trouble(code="tokenRequired", since=iso(clock), retry_at=retry_at)
         job, events = troubled(self._job, told, clock)
         return not events or await self._append(job, events)
 
@@ -361,6 +366,7 @@ class Watch:
     async def _append(self, job: Job, events: Sequence[Event]) -> bool:
         """Store a change, however long that takes; False when the job has ended or belongs to another epoch."""
         metrics, failures = self._context.metrics, 0
+        self.ends_it = job.state.ended
 
         def failed(error: Exception, attempts: int) -> None:
             nonlocal failures

@@ -23,6 +23,7 @@ from gateway.core.job import (
     Job,
     JobError,
     Target,
+    Trouble,
     accepted,
     advance,
     iso,
@@ -323,3 +324,13 @@ def test_any_order_of_answers_gives_a_proper_log(steps: list[Answer | LostCode])
     shown = [msgspec.json.decode(event.data)["percentageComplete"] for event in log]
     assert shown == sorted(shown)
     assert log[-1].data == msgspec.json.encode(job.state)
+
+
+@pytest.mark.parametrize(
+    ("until", "clock", "wait"),
+    [(None, 1000, 0), (1060, 1000, 60), (1060, 1050, 10), (1060, 1061, 0), (1060, 900, 60), (1060, -1e9, 60)],
+)
+def test_how_long_upstream_asks_to_wait(until: float | None, clock: float, wait: float) -> None:
+    """Until the time that was told; no longer than it asked for, where the clock was set back."""
+    told = Trouble(code="throttled", since=iso(1000), retry_at=None if until is None else iso(until))
+    assert told.asked_wait(clock) == wait

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from gateway.core.job import Target
+from gateway.core.errors import StoreUnavailable
+from gateway.core.job import Event, Job, Target
 from gateway.graph import operations
 from gateway.graph.operations import COPY, OPERATIONS, Operation
 from gateway.jobs.schedule import Bounds, bounds_of
 from gateway.jobs.tokens import seconds_left
+from gateway.store.sqlite import SQLiteStore
 from tests.jobs.test_siblings import ask, started
 from tests.support.fake_upstream import FakeUpstream, answering, serving_fake
 from tests.support.harness import OPERATOR, TOKEN, Running, serving, tail
@@ -323,6 +325,42 @@ async def test_a_token_lifts_no_wait(tmp_path: Path) -> None:
         assert upstream.tokens() == [TOKEN["Authorization"]]
         await anyio.sleep(200)
         assert upstream.tokens() == [TOKEN["Authorization"], "Bearer token-9"]
+
+
+async def test_a_token_lifts_no_wait_of_another_process(tmp_path: Path) -> None:
+    """Upstream is asked no sooner than it said to the one before."""
+    async with serving_fake(Operations()) as upstream:
+        async with serving(upstream.url, tmp_path) as gateway:
+            _, job, _ = await ask(gateway, "POST", TEAM, b"{}")
+            upstream.on_item = answering(lambda: web.Response(status=429, headers={"Retry-After": "300"}))
+            await anyio.sleep(60)
+        async with serving(upstream.url, tmp_path) as gateway:
+            assert await hand_in(gateway, job, "another") == 204
+            await anyio.sleep(200)
+            assert upstream.tokens() == [TOKEN["Authorization"]]
+            await anyio.sleep(300)
+            assert upstream.tokens() == [TOKEN["Authorization"], "Bearer another"]
+
+
+async def test_a_token_that_comes_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that waits for the store is kept: what a status says once, another poll may not find again."""
+    append = SQLiteStore.append
+    is_away = True
+
+    async def held(store: SQLiteStore, job: Job, events: Sequence[Event]) -> bool:
+        if job.state.ended and is_away:
+            raise StoreUnavailable("away")
+        return await append(store, job, events)
+
+    monkeypatch.setattr(SQLiteStore, "append", held)
+    async with serving_fake(Operations()) as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.told = [{"status": "succeeded"}, {"status": "failed"}]
+        _, job, _ = await ask(gateway, "POST", TEAM, b"{}")
+        await anyio.sleep(40)
+        assert await hand_in(gateway, job, "another") == 409
+        is_away = False
+        last = (await tail(gateway.session, job["events"]))[-1].data
+        assert (last["status"], upstream.tokens()) == ("completed", [TOKEN["Authorization"]])
 
 
 async def test_a_restart(tmp_path: Path) -> None:

@@ -102,6 +102,22 @@ async def test_a_long_requested_wait_is_told_at_once_with_its_end(tmp_path: Path
         assert trouble["retryAt"] > trouble["since"]
 
 
+async def test_a_requested_wait_outlives_the_process(tmp_path: Path) -> None:
+    """The next one asks no sooner than upstream said."""
+    async with faking() as upstream:
+        await scripted(upstream, [document(202, {"status": "notStarted"}), document(429, Retry_After="3600"), DONE])
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            job = await gateway.copy(ITEM)
+            await anyio.sleep(10)
+        asked = len(upstream.asked)
+        async with serving(upstream.url, tmp_path, **REAL) as gateway:
+            await anyio.sleep(3580)
+            assert len(upstream.asked) == asked
+            events = await tail(gateway.session, f"{gateway.url}/jobs/{job['jobId']}/events")
+            assert told(events) == [None, "throttled", None]
+            assert len(upstream.asked) == asked + 1
+
+
 async def test_a_change_of_trouble_is_an_event_and_an_alternation_is_none(tmp_path: Path) -> None:
     """Two answers in a row change it; one between changes nothing."""
     async with faking() as upstream, serving(upstream.url, tmp_path, **REAL) as gateway:
