@@ -153,11 +153,31 @@ def test_the_words_of_the_time_left(least: int, most: int, words: str) -> None:
         (f"troubleWords({WAITING}, 0)", "Graph throttles; next look in 9 s"),
         (f"troubleWords({WAITING}, 8001)", "Graph throttles; next look in 1 s"),
         (f"troubleWords({WAITING}, 9000)", "Graph throttles; the next look is due"),
+        ("troubleWords({ code: 'tokenRequired' }, 0, true)", "Graph asks for a token"),
+        ("troubleWords({ code: 'newer' }, 0, true)", "Newer"),
+        ("jobWord(null)", "Job"),
+        ("jobWord({ operation: 'ItemCopy' })", "Copy"),
+        ("jobWord({ operation: 'archiveTeam' })", "Archive team"),
     ],
 )
 def test_the_words_of_times(call: str, words: str) -> None:
     names = call.partition("(")[0]
     assert node(f"{of('words.js', names)} console.log(JSON.stringify({call}));") == words
+
+
+@pytest.mark.parametrize(
+    "code", ["accessDenied_Copy", "cancelled", "nameAlreadyExists", "TeamUnavailable", "monitorExpired"]
+)
+@pytest.mark.parametrize("origin", ["upstream", "gateway"])
+def test_advice_on_a_copy_is_for_copies(code: str, origin: str) -> None:
+    """What is said of a team speaks of no folder and no copy."""
+    told = {
+        operation: node(f"{of('words.js', 'advice')} console.log(JSON.stringify(advice({json.dumps(state)})));")
+        for operation in ("ItemCopy", "archiveTeam")
+        for state in [{"operation": operation, "error": {"code": code, "origin": origin}}]
+    }
+    assert told["ItemCopy"]
+    assert not re.search("folder|copies|copy|item", told["archiveTeam"])
 
 
 @pytest.mark.parametrize("url", ["'localhost:8000/jobs/x/events'", "'ftp://h/jobs/x'", "'http://'", "''", "undefined"])

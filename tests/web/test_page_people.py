@@ -231,7 +231,7 @@ async def test_many_jobs_on_one_stream(tmp_path: Path, browser: Browser) -> None
         await page.keyboard.press("Enter")
         await expect(page.locator("#follow-problem")).to_contain_text("at most 200 running jobs; 1 not added")
         says(upstream, "completed", 100)
-        await expect(page.locator("#summary-words")).to_have_text("200 copies: 200 completed")
+        await expect(page.locator("#summary-words")).to_have_text("200 jobs: 200 completed")
         await expect(page.locator("#connection")).to_have_text("Ended")
         tasks: list[float] = await page.evaluate("() => window.tasks")
         assert max(tasks) < LONGEST_TASK, tasks

@@ -58,3 +58,4 @@ async def test_a_token_is_handed_in(width: int, tmp_path: Path, browser: Browser
             await shown.get_by_role("button", name="Hand in").click()
             await expect(shown).to_contain_text("The result")
             await expect(shown).to_contain_text("/v1.0/me/onenote/notebooks/2")
+            await expect(shown).not_to_contain_text("Read the")  # at Graph alone

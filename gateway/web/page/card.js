@@ -140,7 +140,7 @@ export class Card {
     if (!this.#shown) {
       if (away !== null && !ended) return "not connected";
       if (phase === "failed") return state.error.message;
-      if (state?.trouble && !ended) return troubleWords(state.trouble, now);
+      if (state?.trouble && !ended) return troubleWords(state.trouble, now, true);
     }
     if (state === null || ended || away !== null) return "";
     if (state.percentageComplete === 100) return "all copied, waiting for the final status";

@@ -6,7 +6,9 @@ import { clipboard, code, element, foreign, say, show, tabs } from "./dom.js";
 import { browser, curl, jobUrl, python, read } from "./lines.js";
 import { TokenForm } from "./token.js";
 import { verdict } from "./verdict.js";
-import { duration, moment, percent, spoken, stateWord, troubleWords } from "./words.js";
+import { duration, isCopy, moment, needsToken, percent, spoken, stateWord, troubleWords } from "./words.js";
+
+const ITEM = /\/items\/[^/]+$/; // the resources that the gateway reads; others are read at Graph
 
 export class Details {
   #folded = null;
@@ -59,7 +61,7 @@ export class Details {
     const trouble = job.ended ? "" : this.#trouble(now, away);
     say(this.trouble, trouble);
     show(this.trouble, trouble !== "");
-    this.token.paint(!job.ended && away === null && job.state?.trouble?.code === "tokenRequired");
+    this.token.paint(away === null && needsToken(job));
     if (job.ended && this.#painted.phase !== job.phase) this.verdict.replaceChildren(...verdict(job));
     show(this.verdict, job.ended);
     show(this.fold, job.phase !== "gone");
@@ -124,9 +126,10 @@ export class Details {
   #paintFolded() {
     const { changes, phase, state } = this.job;
     const { result } = this.#folded;
-    if (result.hidden && phase === "completed" && state.resource) {
-      const line = code(read(state.resource), "the command that reads the new item");
-      result.append(element("h4", {}, "Read the new item"), line);
+    if (result.hidden && phase === "completed" && ITEM.test(state.resource)) {
+      const item = isCopy(state) ? "the new item" : "the item";
+      const line = code(read(state.resource), `the command that reads ${item}`);
+      result.append(element("h4", {}, `Read ${item}`), line);
       show(result, true);
     }
     if (this.#painted.changes === changes && this.#painted.length === changes.length) return;

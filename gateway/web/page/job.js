@@ -1,7 +1,7 @@
 // A job's state as its events report it, and estimates from it. No DOM, no network, no clock of its own.
 
 import { short } from "./ids.js";
-import { COMPLETED } from "./words.js";
+import { COMPLETED, jobWord } from "./words.js";
 
 const SAMPLES = 12;
 const MOST_POINTS = 512;
@@ -28,7 +28,7 @@ export class Job {
   }
 
   get name() {
-    return this.state?.label ?? `Copy ${short(this.id)}`;
+    return this.state?.label ?? `${jobWord(this.state)} ${short(this.id)}`;
   }
 
   /** Apply an event: its name, its number in the job's log, and its state. */

@@ -60,7 +60,7 @@ function follow(ids, { focus = false } = {}) {
   if (taken.length > 0) settle();
   turn();
   if (cards.size === 1) cards.values().next().value.open();
-  if (taken.length > 1) announce(`Following ${count(taken.length, "copy", "copies")}`);
+  if (taken.length > 1) announce(`Following ${count(taken.length, "job")}`);
   if (focus) {
     board.paint(); // a hidden element takes no focus
     cards.get(ids[0])?.title.focus();
@@ -76,11 +76,15 @@ function leave(id) {
 }
 
 function drop(ids) {
+  remove(ids);
+  settle();
+}
+
+function remove(ids) {
   for (const id of ids) {
     cards.get(id)?.node.remove();
     cards.delete(id);
   }
-  settle();
 }
 
 /** After the set of jobs changed: update the address, reopen the stream from each job's position, and render. */
@@ -104,8 +108,9 @@ function fromAddress() {
   turn();
   if (isOperator()) return;
   const wanted = fromFragment(location.hash);
-  drop([...cards.keys()].filter((id) => !wanted.includes(id)));
+  remove([...cards.keys()].filter((id) => !wanted.includes(id)));
   complain(follow(wanted), []);
+  settle(); // not before: a reload in between would find the address without jobs
 }
 
 /** Show the view that the address names. */
@@ -146,7 +151,7 @@ function complain(excess, words, ...problems) {
 function painted(ended) {
   if (ended.length > 0) {
     notifier.tell(ended);
-    if (ended.length > ANNOUNCED_SINGLY) announce(`${ended.length} copies ended`);
+    if (ended.length > ANNOUNCED_SINGLY) announce(`${ended.length} jobs ended`);
     else announce(ended.map((job) => `${job.name}: ${stateWord(job)}`).join(". "));
     if (board.running.length === 0) {
       board.stream.close();

@@ -1,4 +1,4 @@
-// Notifications of the browser when copies end, if the user asked for them.
+// Notifications of the browser when jobs end, if the user asked for them.
 
 import { say, show } from "./dom.js";
 import { count, stateWord } from "./words.js";
@@ -19,7 +19,7 @@ export class Notifier {
   tell(jobs) {
     if (!this.#isOn || jobs.length === 0) return;
     const words = jobs.map((job) => `${job.name}: ${stateWord(job)}`);
-    new Notification(words.length > 3 ? `${count(words.length, "copy", "copies")} ended` : words.join("\n"));
+    new Notification(words.length > 3 ? `${count(words.length, "job")} ended` : words.join("\n"));
   }
 
   async #turn() {

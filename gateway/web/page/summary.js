@@ -28,7 +28,7 @@ export function title(jobs) {
 }
 
 export function paintSummary(words, bar, jobs) {
-  const told = `${count(jobs.length, "copy", "copies")}: ${counts(jobs)}`;
+  const told = `${count(jobs.length, "job")}: ${counts(jobs)}`;
   say(words, told);
   bar.setAttribute("aria-label", told);
   if (bar.children.length === 0) bar.append(...STACKED.map((name) => element("span", { "data-group": name })));

@@ -32,13 +32,13 @@ export class TokenForm {
     const token = this.token.value.trim();
     const key = this.key.value.trim();
     if (![token, this.operator.isOpen ? "-" : key].every((text) => /^[\x21-\x7e]+$/.test(text.replace(/^Bearer /i, "")))) {
-      return say(this.words, "Both have visible ASCII characters only.");
+      return say(this.words, "Fill in both; they have visible ASCII characters only, and no spaces.");
     }
     say(this.words, "Handing it in …");
     try {
       await this.operator.ask(`jobs/${this.job.id}/token`, "PUT", { token }, this.operator.isOpen ? null : key);
       this.token.value = this.key.value = "";
-      say(this.words, "Handed in. The gateway asks Graph again.");
+      say(this.words, "Handed in. The gateway asks Graph again; if this stays for a minute, Graph refuses that token too.");
     } catch (error) {
       say(this.words, error.message);
     }

@@ -1,6 +1,7 @@
 // Tools for a list of cards: filter by state, search by name or id, sort.
 
 import { element, say, show } from "./dom.js";
+import { needsToken } from "./words.js";
 
 const GROUPS = { unknown: "running", gone: "unknown" }; // by phase; the others are their own
 const RANKS = ["failed", "unknown", "running", "stopped", "completed"];
@@ -95,8 +96,9 @@ export function order(list, cards) {
   if (focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
+/** A job that waits for somebody's token comes before those that run by themselves. */
 function rank(job) {
-  return RANKS.indexOf(group(job));
+  return RANKS.indexOf(needsToken(job) ? "unknown" : group(job));
 }
 
 function progress(job) {

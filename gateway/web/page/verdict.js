@@ -2,7 +2,7 @@
 
 import { element, foreign } from "./dom.js";
 import { BASE } from "./lines.js";
-import { advice, CANCELLED } from "./words.js";
+import { advice, CANCELLED, isCopy } from "./words.js";
 
 export function verdict({ phase, state }) {
   if (phase === "gone") {
@@ -25,12 +25,8 @@ export function verdict({ phase, state }) {
     element("h4", {}, heading(phase, state)),
     ...reasons(error),
     // Of a job that was stopped, the reason says it.
-    phase === "stopped" ? "" : element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(error)),
+    phase === "stopped" ? "" : element("p", { class: "advice" }, element("strong", {}, "What to do: "), advice(state)),
   ];
-}
-
-function isCopy({ operation }) {
-  return operation === "ItemCopy";
 }
 
 function heading(phase, state) {

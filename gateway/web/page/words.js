@@ -12,31 +12,54 @@ export const STATUSES = [
   ...["failed", "deleteFailed", ...CANCELLED, "submissionFailed", "invalid"],
 ];
 
-const CANCELLED_ADVICE = "A user or upstream cancelled the copy. Start it again if it is still wanted.";
+const CANCELLED_ADVICE = "A user or upstream cancelled it. Start it again if it is still wanted.";
 const ADVICE = {
-  accessdenied: "The token may not read the item or may not write to the target. Start the copy with a token that may.",
-  activitylimitreached: "Upstream is throttling requests. Start the copy again later.",
+  accessdenied: "The token may not do this. Start it again with a token that may.",
+  activitylimitreached: "Upstream is throttling requests. Start it again later.",
   canceled: CANCELLED_ADVICE,
   cancelled: CANCELLED_ADVICE,
+  servicenotavailable: "Upstream was unavailable. Start it again later.",
+};
+const COPY_ADVICE = {
+  ...ADVICE,
+  accessdenied: "The token may not read the item or may not write to the target. Start the copy with a token that may.",
   deletefailed: "Look in the target folder: an item that was to be deleted may still be there.",
   generalexception: "Upstream failed. Look in the target folder for items copied so far, then start the copy again.",
   itemnotfound: "Check the item and the target: one of them no longer exists.",
   namealreadyexists:
     "Send another name, or add ?@microsoft.graph.conflictBehavior=rename to the request, and start the copy again.",
   quotalimitreached: "Free space in the target drive or choose another drive, then start the copy again.",
-  servicenotavailable: "Upstream was unavailable. Start the copy again later.",
 };
-const OTHERWISE = "Look in the target folder for items copied so far, and start the copy again when the cause is gone.";
+const OTHERWISE = "See what it has done so far, and start it again when the cause is gone.";
+const COPY_OTHERWISE =
+  "Look in the target folder for items copied so far, and start the copy again when the cause is gone.";
 
-export function advice(error) {
-  if (error.origin === "gateway") return "Check the target folder before you start it again: there could be two copies.";
-  return ADVICE[error.code.toLowerCase().split("_")[0]] ?? OTHERWISE;
+/** What to do about the error of a job that failed. */
+export function advice(state) {
+  const { code, origin } = state.error;
+  const known = code.toLowerCase().split("_")[0];
+  if (isCopy(state)) {
+    if (origin === "gateway") return "Check the target folder before you start it again: there could be two copies.";
+    return COPY_ADVICE[known] ?? COPY_OTHERWISE;
+  }
+  if (origin === "gateway") return "Look for its result before you start it again: it may have gone on.";
+  return ADVICE[known] ?? OTHERWISE;
 }
 
 /** inProgress as "In progress"; upstream may add statuses that are unknown today. */
 export function spoken(word) {
   const words = word.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
   return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+export function isCopy({ operation }) {
+  return operation === "ItemCopy";
+}
+
+/** The word for a job that has no label: what it does, such as "Archive team". */
+export function jobWord(state) {
+  if (state === null) return "Job";
+  return isCopy(state) ? "Copy" : spoken(state.operation);
 }
 
 export function percent(value) {
@@ -80,18 +103,24 @@ function rounded(ms) {
 }
 
 const TROUBLES = {
-  throttled: "Graph throttles",
-  unreachable: "Graph gives no usable answer",
-  doubted: "Graph says that it does not know this job; the gateway makes sure",
+  throttled: ["Graph throttles"],
+  unreachable: ["Graph gives no usable answer"],
+  doubted: ["Graph says that it does not know this job", "the gateway makes sure"],
+  tokenRequired: ["Graph asks for a token", "the gateway waits until a fresh one is handed in"],
 };
 
-/** Why nothing moves, and when the gateway looks again. */
-export function troubleWords({ code, retryAt }, now) {
-  if (code === "tokenRequired") return "Graph asks for a token; the gateway waits until a fresh one is handed in";
-  const words = TROUBLES[code] ?? spoken(code);
-  if (!retryAt) return words;
+/** Why nothing moves, and when the gateway looks again; without what it does, where there is little room. */
+export function troubleWords({ code, retryAt }, now, isShort = false) {
+  const [why, does] = TROUBLES[code] ?? [spoken(code)];
+  const words = does && !isShort ? `${why}; ${does}` : why;
+  if (!retryAt || code === "tokenRequired") return words;
   const wait = Math.ceil((Date.parse(retryAt) - now) / 1000) * 1000;
   return wait > 0 ? `${words}; next look in ${duration(wait)}` : `${words}; the next look is due`;
+}
+
+/** Whether a job waits until somebody hands in a token. */
+export function needsToken(job) {
+  return !job.ended && job.state?.trouble?.code === "tokenRequired";
 }
 
 /** The word for a job: its status, or what the page knows besides. */
