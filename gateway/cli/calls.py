@@ -20,7 +20,8 @@ async def call(
 ) -> tuple[Mapping[str, str], State]:
     """Send a request and return the headers and the JSON object of its answer, which is empty for any other body.
 
-    `key` is a jobKey or the operator key. Raises RefusedError for a 3xx or 4xx, LostError for a 5xx or no answer.
+    `key` is the operator key; for a job, its jobKey does too. Raises RefusedError for a 3xx or 4xx, LostError for a 5xx
+    or no answer.
     """
     where = URL(url, encoded=True)
     headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
@@ -33,11 +34,11 @@ async def call(
     except UNREACHABLE as error:
         raise LostError(f"no gateway reachable at {where.origin()}: {broken(error)}") from None
     if response.status == 401:
-        raise RefusedError(
-            f"the gateway at {where.origin()} rejects this key. Use the jobKey of the response that named the job (the "
-            "first line of gateway copy --json, or start --json, has it), or the GATEWAY_OPERATOR_KEY that the gateway "
-            "was started with or printed at its first start"
-        )
+        keys = "the GATEWAY_OPERATOR_KEY that the gateway was started with or printed at its first start"
+        if where.name != "jobs":
+            first = "the first line of gateway copy --json, or start --json, has it"
+            keys = f"the jobKey of the response that named the job ({first}), or {keys}"
+        raise RefusedError(f"the gateway at {where.origin()} rejects this key. Use {keys}")
     if response.status >= 500:
         raise LostError(answer_text(response, content))
     if response.status >= 300:

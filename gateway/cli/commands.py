@@ -71,7 +71,7 @@ class _WithSettings(WithTable):
 
 
 class _WithScenarios(WithTable):
-    title = "Scenarios; copying an item with such an id or name selects one too"
+    title = "Scenarios; the id or name of a copied item selects one too, of other operations an id or displayName"
 
     def rows(self) -> list[tuple[str, str]]:
         from gateway.simulator import SCENARIOS

@@ -96,7 +96,9 @@ class _WithOperations(WithTable):
 @app.command(cls=_WithOperations, epilog=STATUS)
 def start(
     *,
-    method: Annotated[Literal["POST", "PATCH"], typer.Argument(metavar="METHOD", help="Of Graph's request.")],
+    method: Annotated[
+        Literal["POST", "PATCH"], typer.Argument(metavar="METHOD", help="Of Graph's request.", case_sensitive=False)
+    ],
     path: Annotated[str, typer.Argument(metavar="PATH", help="Graph's path, such as teams/ID/clone, or a Graph URL.")],
     json_body: Annotated[
         str | None,
@@ -170,6 +172,8 @@ def watch(
     """Watch and follow a copy that was started without the gateway.
 
     GATEWAY_OPERATOR_KEY=… gateway watch https://contoso.sharepoint.com/_api/v2.0/monitor/… --label Archive
+
+    A status that asks for a token, such as that of a team's operation, cannot be watched so: use gateway start.
     """
     from gateway.cli.arguments import operator_key, origin, parsed, printable
     from gateway.cli.calls import call
@@ -213,7 +217,10 @@ def token(
 
     url = parsed(lambda text: job_url(text, gateway), job, "JOB")
     body = {"token": secret(token_file, "GRAPH_TOKEN", "--token-file")}
-    told = f"The gateway asks for the status of {url} under this token from now on."
+    told = (
+        f"The gateway asks for the status of {url} under this token from now on. If the job still waits in a minute, "
+        "Graph refuses this token too."
+    )
     change(url, "PUT", "/token", body, job_key_file, operator_key_file, told)
 
 

@@ -138,8 +138,8 @@ class ProgressBar:
         if not self._state:
             return Text("waiting for the gateway", style="dim")
         lines: list[RenderableType] = [self._bar]
-        if label := clean(self._state.get("label") or ""):
-            lines.insert(0, Text(label, style="bold", no_wrap=True, overflow="ellipsis"))
+        if name := title(self._state):
+            lines.insert(0, Text(name, style="bold", no_wrap=True, overflow="ellipsis"))
         if words := trouble_words(self._state) or clean(self._state.get("statusDescription") or ""):
             lines.append(Text(words, style="dim", no_wrap=True, overflow="ellipsis"))
         return Constrain(Group(*lines), max(1, self._live.console.width - ECHO))
@@ -168,12 +168,18 @@ def console() -> Console:
 
 
 def line(state: State, *, advise: bool = False) -> str:
-    """Format a state as one line: time, status, percentage, label and details. `advise` adds an error's remedy."""
+    """Format a state as one line: time, status, percentage, title and details. `advise` adds an error's remedy."""
     error = state.get("error")
     details = error_words(error) if isinstance(error, dict) and not advise else known(state)
-    at, status, label = (clean(state.get(name) or "") for name in ("at", "status", "label"))
-    told = "  ".join(words for words in (label, details) if words)
+    at, status = (clean(state.get(name) or "") for name in ("at", "status"))
+    told = "  ".join(words for words in (title(state), details) if words)
     return f"{at:<24}  {status:<13} {percentage(state):5.1f} %  {told}".rstrip()
+
+
+def title(state: State) -> str:
+    """Return a job's label; of one without a label what it does, unless that is a copy, as most do."""
+    operation = state.get("operation") or COPY
+    return clean(state.get("label") or ("" if operation == COPY else operation))
 
 
 def known(state: State, now: datetime | None = None) -> str:

@@ -120,7 +120,7 @@ class _States:
     def __init__(self, shown: Display, job: str, token_file: TokenFile | None) -> None:
         self._shown = shown
         do = "Hand in a fresh one" if token_file is None else f"Write a fresh one to {token_file.path}, or hand it in"
-        self._advice = f"The job waits for a token. {do}: {command()} token {job}"
+        self._advice = f"The job waits for a token. {do} under its jobKey or the operator key: {command()} token {job}"
         self._waiting = False
 
     def waits(self) -> bool:

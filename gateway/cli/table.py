@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from gateway.cli.display import clean, console, known, percentage
+from gateway.cli.display import clean, console, known, percentage, title
 from gateway.cli.follow import ENDED, State
 from gateway.cli.jobs import PAGE, Jobs, Watch
 from gateway.core.job import COMPLETED, FAILED, STATUSES
@@ -143,12 +143,13 @@ def heading(room: Layout) -> Text:
 
 def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     """Yield the lines of one job: its row, and its details below when they do not stand beside."""
-    job, label, status = (clean(state.get(name) or "") for name in ("jobId", "label", "status"))
+    job, status = (clean(state.get(name) or "") for name in ("jobId", "status"))
+    name = title(state)
     done = percentage(state)
     failed = status in FAILED
     style = "red" if failed else "green" if status in COMPLETED else "cyan"
     cells = [
-        (set_cell_size(label or job, room.title), ""),
+        (set_cell_size(name or job, room.title), ""),
         (set_cell_size(status, room.status), style),
         (f"{done:3.0f}%", style),
     ]
@@ -158,7 +159,7 @@ def row(state: State, room: Layout, now: datetime) -> Iterator[Text]:
     if room.age:
         cells.append((f"{age(state.get('at'), now):>{AGE}}", "dim"))
     line = _line(*cells)
-    words = "  ".join(told for told in (known(state, now), job if label else "") if told)
+    words = "  ".join(told for told in (known(state, now), job if name else "") if told)
     left = room.width - line.cell_len - 1
     if words and room.beside and (cell_len(words) <= left or not failed):
         line.append(" ").append(words, "red" if failed else "dim")

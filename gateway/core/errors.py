@@ -123,7 +123,6 @@ MONITOR_HOST_NOT_ALLOWED = ErrorKind(
     "operator allows hosts with GATEWAY_MONITOR_HOSTS.",
     ends_copy=True,
     may_run=True,
-    advice="The gateway's operator can allow the host with GATEWAY_MONITOR_HOSTS.",
 )
 OUTCOME_UNKNOWN = ErrorKind(
     502,

@@ -21,6 +21,7 @@ import anyio
 import pytest
 from rich.cells import cell_len
 
+from gateway.cli import display
 from gateway.cli import jobs as cli_jobs
 from gateway.cli.jobs import Jobs, JobTable
 from gateway.cli.table import Layout, age, heading, row
@@ -106,6 +107,14 @@ def test_a_label_titles_the_row(status: str, width: int) -> None:
     assert "x" * 24 in "\n".join(lines)
     assert all(cell_len(line) <= width for line in lines)
     assert "z" * 20 not in next(row(other, room, NOW)).plain
+
+
+@pytest.mark.parametrize(("operation", "title"), [("archiveTeam", "archiveTeam"), ("ItemCopy", "x" * 24)])
+def test_a_job_without_a_label(operation: str, title: str) -> None:
+    """Is titled by what it does, in the table and on a line; a copy, which most are, by its id."""
+    state = job("x" * 24, "inProgress", operation=operation)
+    assert next(row(state, Layout.of(80), NOW)).plain.startswith(title)
+    assert display.line(state).endswith("%" if operation == "ItemCopy" else f"%  {title}")
 
 
 def test_the_next_look_counts_down() -> None:
