@@ -156,6 +156,20 @@ async def test_another_operation_in_a_shell(tmp_path: Path) -> None:
     assert followed.count("event: completed") == 1
 
 
+async def test_another_operation_in_python(tmp_path: Path) -> None:
+    """As in a shell, by a script of a process of its own."""
+    async with asking(tmp_path) as gateway:
+        given = "".join(f"{name} = {value!r}\n" for name, value in {**GIVEN, "notebook": "1-2"}.items())
+        imports = "import httpx\nfrom httpx_sse import connect_sse\nfresh_token = lambda: 'fresh'\n"
+        script = guide.OPERATION["Python"].replace(WRITTEN, gateway.url) + "\n" + guide.HAND_IN["Python"]
+        with anyio.fail_after(30):
+            ran = await anyio.run_process(
+                [sys.executable, "-c", f"{imports}{given}{script}\nprint(state)"], check=False
+            )
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert "'status': 'completed'" in ran.stdout.decode()
+
+
 async def test_another_operation_in_a_browser(tmp_path: Path, browser: Browser) -> None:
     """As in a shell; the page hands in a fresh token when it is told that one is needed."""
     async with front_end() as origin, asking(tmp_path, cors_origins=origin) as gateway, tab(browser) as opened:

@@ -92,6 +92,13 @@ const response = await fetch(`http://127.0.0.1:8000/v1.0/me/onenote/notebooks/${
 });
 const job = await response.json();
 if (!response.ok) throw new Error(job.error.message);""",
+    "Python": """\
+response = httpx.post(
+    f"http://127.0.0.1:8000/v1.0/me/onenote/notebooks/{notebook}/copyNotebook",
+    headers={"Authorization": f"Bearer {token}", "Idempotency-Key": key},
+    json={"renameAs": "Notebook 2"},
+)
+job = response.raise_for_status().json()""",
 }
 """By language, how another operation is started. Given are the token, a notebook's id, and a key."""
 
@@ -108,6 +115,13 @@ events.addEventListener("progress", async e => {
     body: JSON.stringify({ token: await freshToken() }),
   });
 });""",
+    "Python": """\
+with httpx.Client(timeout=None) as client, connect_sse(client, "GET", job["events"]) as source:
+    for event in source.iter_sse():
+        state = event.json() if event.data else {}
+        if state.get("trouble", {}).get("code") == "tokenRequired":
+            own = {"Authorization": f"Bearer {job['jobKey']}"}
+            httpx.put(f"{response.headers['Location']}/token", headers=own, json={"token": fresh_token()})""",
 }
 """By language, how a job gets a fresh token. Given are the job and its events, and what gets a token."""
 
@@ -232,19 +246,22 @@ def _other_operations(base: str) -> Section:
         "Other operations",
         description,
         [],
-        *_examples(OPERATION, base, "JavaScript", "curl"),
+        *_examples(OPERATION, base, "JavaScript", "Python", "curl"),
         paragraphs(
             "Follow the job as that of a copy. The gateway asks for the status under the token of the request, which "
             "it keeps in memory, for this job alone. When that token has ended or the gateway was restarted, the job "
             "has not failed: it waits, and its `trouble.code` is `tokenRequired`. Hand in a fresh token under the "
             "`jobKey` of the response. In a shell, `JOB` is its `Location`, and `JOB_KEY` its `jobKey`."
         ),
-        *_examples(HAND_IN, base, "JavaScript", "curl"),
+        *_examples(HAND_IN, base, "JavaScript", "Python", "curl"),
         paragraphs(
+            "The answer `204` does not say whether Graph takes the token. If it refuses that one too, the job stays as "
+            "it is, and no event comes: look at its state after a minute. A token of somebody who may not read the "
+            "status (`403`, `404`) ends the job as lost.\n\n"
             "In a terminal, `gateway start POST teams/ID/clone --token-file FILE` starts any of these operations and "
             "follows it; while the job waits, a fresh token that is written to the file is handed in. "
             "`gateway token JOB` hands in the value of `GRAPH_TOKEN`. An operator can give the gateway an identity of "
-            "its own to ask with (`GATEWAY_POLL_IDENTITY`); then nobody has to hand in a token."
+            "its own to ask with (`GATEWAY_POLL_IDENTITY`); then nobody has to hand in a token.",
         ),
     )
 

@@ -48,7 +48,9 @@ def document(base: str) -> dict[str, Any]:
     paths = {**copies.paths(), **operations.paths(), **own}
     used = {name for operation in _operations(paths) for name in _referred(operation["responses"])}
     used |= set(_referred(errors(*_ANYWHERE)))
-    responses = named("responses", copies.responses(base)) | error_responses(used)
+    of_copies = copies.responses(base)
+    started = of_copies | operations.responses(base, of_copies)
+    responses = named("responses", started) | error_responses(used)
     paths |= {path: item | {"head": _head(item["get"], responses)} for path, item in own.items() if "get" in item}
     return {
         "openapi": "3.1.0",

@@ -218,7 +218,7 @@ def responses(base: str) -> dict[str, Any]:
     return {
         "CopyAccepted": accepted,
         "Repeated": repeated,
-        "Done": done,
+        "CopyDone": done,
         "DoneWithoutContent": {
             "description": "done at once: upstream's own answer, and no job",
             "headers": passed_on["headers"],
@@ -278,12 +278,12 @@ def _change(name: str) -> dict[str, Any]:
 
 
 def start(
-    name: str, summary: str, description: str, request: str, *also: str, tag: str = "Copies", is_copy: bool = False
+    name: str, summary: str, description: str, request: str, *also: str, of: str = "Copy", is_copy: bool = False
 ) -> dict[str, Any]:
-    """An operation that may start a job. `request` names its body, `also` its own parameters. What is no copy may also
-    be done at once.
+    """An operation that may start a job. `request` names its body, `also` its own parameters, `of` its responses. What
+    is no copy may also be done at once.
     """
-    done = {"200": ref("responses", "Done"), "204": ref("responses", "DoneWithoutContent")}
+    done = {"200": ref("responses", f"{of}Done"), "204": ref("responses", "DoneWithoutContent")}
     of_gateway = (
         "Idempotency-Key",
         "Gateway-Label",
@@ -293,7 +293,7 @@ def start(
     )
     return {
         "operationId": name,
-        "tags": [tag],
+        "tags": ["Copies" if of == "Copy" else "Operations"],
         "summary": summary,
         "description": description,
         "parameters": [*(ref("parameters", name) for name in (*also, *of_gateway)), *_PASSED_ON],
@@ -302,7 +302,7 @@ def start(
         "security": _TOKEN,
         "responses": {
             **({"200": ref("responses", "Repeated")} if is_copy else done),
-            "202": ref("responses", "CopyAccepted"),
+            "202": ref("responses", f"{of}Accepted"),
             "default": ref("responses", "PassedOn"),
             **or_upstream(
                 "400 invalidRequest",

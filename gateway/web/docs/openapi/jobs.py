@@ -116,7 +116,8 @@ PATHS: dict[str, Any] = {
             "tags": ["Jobs"],
             "summary": "Watch a monitor URL that the caller has",
             "description": "For a copy, or a sibling, that was started without the gateway. The monitor URL is "
-            "a secret, and is never shown again.",
+            "a secret, and is never shown again. It is asked without a token: what asks for one, as Graph's other "
+            "operations do, is started through the gateway.",
             "requestBody": body(
                 ref("schemas", "MonitorToWatch"),
                 copy={"monitorUrl": "https://contoso.sharepoint.com/_api/v2.0/operations/4A3407B5-88FC-4504-8B21"},
@@ -179,7 +180,9 @@ PATHS: dict[str, Any] = {
             "summary": "Hand in a token for a job that asks for one",
             "description": "For a job whose `trouble` is `tokenRequired`, or will be. The gateway that gets the token "
             "asks for the job's status under it from now on. The token is kept in memory, for this job alone, until "
-            "the job or the token has ended. It lifts no wait that upstream asked for.",
+            "the job or the token has ended. It lifts no wait that upstream asked for. The answer does not say whether "
+            "upstream takes the token: the `trouble` goes with upstream's next good answer, and stays, without an "
+            "event, if it refuses this token too. A token that may not read the status ends the job as lost.",
             "requestBody": body(ref("schemas", "TokenToHandIn"), token={"token": "eyJ0eXAi.eyJleHAi.c2lnbmF0"}),
             "security": _KEY,
             "responses": {

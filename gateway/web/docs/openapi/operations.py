@@ -8,6 +8,7 @@ from typing import Any
 from gateway.graph.operations import OPERATIONS, Operation
 from gateway.web.docs.openapi.components import body, parameter, ref
 from gateway.web.docs.openapi.copies import DRIVES, start
+from gateway.web.docs.openapi.schemas import NEW_CALLBACK, OF_TEAM, TEAM, just_started
 
 _TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
     "createTeam": (
@@ -33,7 +34,10 @@ _DESCRIPTION = (
     _OF + "any other answer comes back as it is. The caller's token is kept in memory, for this job alone, to ask for "
     "its status; when it has ended, the job's `trouble` is `tokenRequired`: see `PUT /jobs/{job}/token`."
 )
-_SESSION = " With `Prefer: respond-async`; without, Graph answers with the session itself, and there is no job."
+_SESSION = (
+    " With `Prefer: respond-async`; without, Graph answers with the session itself, and there is no job. A job's "
+    "`resource` reads the session's id, at Graph."
+)
 
 
 def _asking() -> list[Operation]:
@@ -48,7 +52,7 @@ def paths() -> dict[str, Any]:
             named = re.findall(r"\{(\w+)\}", path)
             summary, _ = _TEXTS[operation.action]
             description = _DESCRIPTION + (_SESSION if operation.action == "createSession" else "")
-            content = start(name, summary, description, _body(operation), "If-Match", tag="Operations")
+            content = start(name, summary, description, _body(operation), "If-Match", of="Operation")
             parts = [ref("parameters", part) for part in ("version", *named)]
             found[f"/{{version}}/{path}"] = {"parameters": parts, operation.method.lower(): content}
     return found
@@ -56,6 +60,30 @@ def paths() -> dict[str, Any]:
 
 def _body(operation: Operation) -> str:
     return f"Of{operation.action[:1].upper()}{operation.action[1:]}"
+
+
+def responses(base: str, of_copies: dict[str, Any]) -> dict[str, Any]:
+    """Those to a copy and its siblings, with examples of these operations."""
+    place = f"/v1.0/teams('{TEAM}')"
+    started = {
+        **just_started(base),
+        **OF_TEAM,
+        "operationLocation": f"{place}/operations('dc1e8c4f-5a0b-4e0a-9c3e-2a8f0d3b6c11')",
+    }
+    ended = {**started, "status": "completed", "percentageComplete": 100.0, "resourceId": TEAM, "resource": place}
+    del ended["operationLocation"]  # not known any more
+    return {
+        "OperationAccepted": _with_examples(
+            of_copies["CopyAccepted"], started=started, withCallback={**started, "callback": NEW_CALLBACK}
+        ),
+        "OperationDone": _with_examples(of_copies["CopyDone"], done={"id": "0x0101", "name": "Document"}, ended=ended),
+    }
+
+
+def _with_examples(response: dict[str, Any], **values: dict[str, Any]) -> dict[str, Any]:
+    examples = {name: {"value": value} for name, value in values.items()}
+    content = response["content"]["application/json"] | {"examples": examples}
+    return response | {"content": {"application/json": content}}
 
 
 def request_bodies() -> dict[str, Any]:

@@ -96,6 +96,10 @@ def just_started(base: str) -> dict[str, Any]:
     return {**STARTED, "events": f"{base}/jobs/{JOB}/events", "jobKey": "bPCzZB5cxeOYZ1oHrzlJQHi0CP9xYWnjXiQ7t1U5FQU"}
 
 
+TEAM = "172b0cce-e65d-44ce-9a49-91d9f2e8491e"
+OF_TEAM = {"operation": "cloneTeam", "label": "Team 2"}
+
+
 def message(kind: Kind) -> dict[str, Any]:
     """An example of the body that a receiver is sent."""
     return {"type": f"job.{kind}", "timestamp": STATES[kind]["at"], "data": STATES[kind]}
