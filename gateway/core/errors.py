@@ -81,7 +81,9 @@ JOB_NOT_FOUND = ErrorKind(
     "There is no such job: its id is wrong, or it was deleted some time after its end.",
 )
 NOT_FOUND = ErrorKind(
-    404, "notFound", "There is no such route, or the gateway does not forward it; the message says what it forwards."
+    404,
+    "notFound",
+    "There is no such route, or the gateway does not forward it; the message says what it forwards, or where to look.",
 )
 METHOD_NOT_ALLOWED = ErrorKind(405, "methodNotAllowed", "The route does not support this method; see Allow.")
 REQUEST_TIMEOUT = ErrorKind(408, "requestTimeout", "The request was not complete within 30 seconds.")

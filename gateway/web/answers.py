@@ -72,6 +72,7 @@ _PASSED_BACK = (
     "client-request-id",
 )
 _SANDBOX = {"Content-Security-Policy": "sandbox"}
+_NO_ROUTE = "There is no such route. Graph's requests begin with /v1.0 or /beta; /docs lists every route."
 
 
 class RequestMiddleware:
@@ -284,9 +285,15 @@ async def on_store_unavailable(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer an error of the router itself."""
     http = cast("HTTPException", error)
-    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(http.status_code, INVALID_REQUEST)  # of the router itself
-    return error_answer(request.scope, GatewayError(kind, f"{http.detail}."), http.headers)
+    if http.status_code == 404:
+        failure = GatewayError(NOT_FOUND, _NO_ROUTE)
+    elif http.status_code == 405:
+        failure = GatewayError(METHOD_NOT_ALLOWED)
+    else:
+        failure = GatewayError(INVALID_REQUEST, f"{http.detail}.")
+    return error_answer(request.scope, failure, http.headers)
 
 
 async def on_fault(request: Request, _error: Exception) -> Response:

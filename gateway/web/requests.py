@@ -154,6 +154,8 @@ async def body_of(request: Request) -> bytes:
 
 def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises GatewayError: 400."""
+    if not body:
+        raise invalid("The body must be a JSON object, but it is empty.")
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec raises all three

@@ -304,3 +304,25 @@ async def test_white_space_behind_a_value_is_no_part_of_it(tmp_path: Path) -> No
         assert b'"label":"b"' in await reader.readuntil(b"}")
         writer.close()
         assert upstream.asked[0][2]["Authorization"] == "Bearer x"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("POST", "/teams", b"{}", 404, "begin with /v1.0 or /beta"),
+        ("POST", "/v2.0/teams", b"{}", 404, "begin with /v1.0 or /beta"),
+        ("POST", "/jobs/x/token", b"{}", 405, "see Allow"),
+        ("POST", "/v1.0/me/drive/items/1/copy", b"", 400, "but it is empty"),
+        ("POST", "/v1.0/teams/1/clone", b"fresh", 400, "but it is no JSON"),
+        ("POST", "/v1.0/teams/1/merge", b"{}", 404, "teams/{id}/clone"),
+    ],
+)
+async def test_what_is_wrong_is_told(
+    method: str, path: str, body: bytes, status: int, words: str, tmp_path: Path
+) -> None:
+    """In words that lead to what is right."""
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        async with gateway.session.request(method, gateway.url + path, data=body, headers=TOKEN) as response:
+            told = await response.json()
+        assert (response.status, words in told["error"]["message"]) == (status, True), told
+        assert upstream.copies() == 0
