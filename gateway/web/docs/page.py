@@ -115,7 +115,7 @@ def _article(openapi: Mapping[str, Any], forms: list[Operation]) -> Html:
     ]
     if len(forms) > 1:
         others = (element("span", _address(form.method, form.path), id=form.name) for form in forms[1:])
-        more = element("summary", f"{len(forms) - 1} more paths")
+        more = element("summary", "1 more path" if len(forms) == 2 else f"{len(forms) - 1} more paths")
         parts.append(element("details", more, listed(*others, class_="plain")))
     parameters = {(parameter["in"], parameter["name"]): parameter for form in forms for parameter in form.parameters}
     if parameters:

@@ -109,7 +109,7 @@ PARAMETERS = {
     "Gateway-Label": parameter(
         "Gateway-Label",
         "header",
-        "names the job for people, 1 to 128 printable characters; by default the body's `name`",
+        "names the job for people, 1 to 128 printable characters; by default the name that the body gives",
         "Quarterly report",
         minLength=1,
         maxLength=128,
