@@ -350,7 +350,8 @@ def _conflicts(given: Mapping[str, Any]) -> dict[str, str]:
 
 def problem_text(problem: Mapping[str, Any], field: FieldInfo) -> str:
     """The message for one of pydantic's errors: the expected value, and the value found."""
-    message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"must be {_wanted(field)}"
+    told = problem.get("ctx", {})
+    message = str(told["error"]) if "error" in told else f"must be {told.get('expected') or _wanted(field)}"
     # A list names its wrong parts.
     if get_origin(field.annotation) is tuple or CREDENTIAL in field.metadata:
         return message
@@ -394,7 +395,6 @@ def _wanted(field: FieldInfo) -> str:
     }
     number = "a whole number" if field.annotation is int else "a number"
     unit = f" {UNIT}" if UNIT in field.metadata else ""
-    above = "gt" in bounds
-    lowest = f"above {bounds['gt']}" if above else f"from {bounds['ge']}"
-    highest = (" and up to " if above else " to ") + str(bounds["le"]) if "le" in bounds else " upwards"
+    lowest = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
+    highest = (" and up to " if "gt" in bounds else " to ") + str(bounds["le"]) if "le" in bounds else " upwards"
     return f"{number}{unit} {lowest}{highest}, such as {field.default}"

@@ -69,6 +69,7 @@ def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         "STORE_URL": "mysql://x",
         "LOG_LIMIT": "1",
         "CALLBACK_ALLOW": "10.0.0.1/8",
+        "POLL_IDENTITY": "managed",
     }
     for name, value in wrong.items():
         monkeypatch.setenv(f"GATEWAY_{name}", value)
@@ -78,6 +79,20 @@ def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert named == {f"GATEWAY_{name}" for name in wrong if name != "HOST"} | {"GATEWAY_PUBLIC_URL"}
     assert "too-short" not in str(caught.value)
     assert "at least 16 characters" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["\x01 nonsense", "-1", "https://[", ","])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_nonsense_is_told_in_words(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Whatever a setting is of: it is taken as it stands, or named with what is wrong."""
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", value)
+    problems: tuple[str, ...] = ()
+    try:
+        settings.read()
+    except SettingsError as error:
+        problems = tuple(error.problems)
+    named = [problem for problem in problems if problem.startswith(f"GATEWAY_{name.upper()}: ")]
+    assert bool(named) == bool(problems)
 
 
 def test_what_settings_ask_of_each_other_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
