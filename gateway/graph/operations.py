@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Literal
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -207,12 +208,21 @@ def parse(method: str, raw_path: str) -> GraphRequest:
             named = found.groupdict()
             item_id = None if named.get("below") else _item_id(named.get("id"))
             return GraphRequest(operation, found["version"], named.get("prefix"), path, item_id)
-    raise not_forwarded(f"{method} on this path")
+    raise not_forwarded(f"{method} on this path", _meant(path))
 
 
-def not_forwarded(what: str) -> GatewayError:
-    """404: `what` is not the gateway's to pass on."""
-    return GatewayError(NOT_FOUND, f"{what} is not forwarded. {FORWARDED}")
+def not_forwarded(what: str, meant: str = "") -> GatewayError:
+    """404: `what` is not the gateway's to pass on; `meant` may be, or is empty."""
+    hint = f"Did you mean {meant}? " if meant else ""
+    return GatewayError(NOT_FOUND, f"{what} is not forwarded. {hint}{FORWARDED}")
+
+
+def _meant(path: str) -> str:
+    """The start that a path names but for the case of its letters, whatever the method; empty if there is none."""
+    for operation, pattern in chain.from_iterable(_PATTERNS.values()):
+        if operation.path != "{item}" and re.fullmatch(pattern.pattern, path, re.IGNORECASE):
+            return f"{operation.method} {operation.path}"
+    return ""
 
 
 def _item_id(segment: str | None) -> str | None:

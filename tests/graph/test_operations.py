@@ -125,6 +125,27 @@ def test_anything_else_is_404_and_says_what_is_forwarded(method: str, path: str)
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "meant"),
+    [
+        ("POST", "/v1.0/me/drive/items/1/Copy", "POST {item}/copy"),
+        ("PATCH", "/v1.0/me/drive/items/1/copy", "POST {item}/copy"),
+        ("PUT", "/beta/teams/1/archive/", "POST teams/{id}/archive"),
+        ("POST", "/v1.0/me/onenote/notebooks/1/copynotebook", "POST {owner}/onenote/notebooks/{id}/copyNotebook"),
+        ("POST", "/v1.0/external/connections/1/schema", "PATCH external/connections/{id}/schema"),
+        ("PUT", "/v1.0/me/drive/items/1", ""),
+        ("POST", "/v1.0/teams/1/delete", ""),
+    ],
+)
+def test_what_may_be_meant(method: str, path: str, meant: str) -> None:
+    """Another method, or another case of letters."""
+    with pytest.raises(GatewayError) as caught:
+        parse(method, path)
+    assert caught.value.message.partition(" is not forwarded. ")[2].startswith(
+        f"Did you mean {meant}? The gateway" if meant else "The gateway"
+    )
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/v1.0/me/drive/items/../copy",

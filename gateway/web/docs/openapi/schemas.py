@@ -73,7 +73,7 @@ _URL = {"type": "string", "format": "uri"}
 _STATE_PROPERTIES = {
     "jobId": "the job's id, as in its URL",
     "operation": "upstream's name of the operation, such as ItemCopy, ItemMove or AssignSensitivityLabel; for those "
-    "whose status asks for a token, the action, such as cloneTeam or copyNotebook",
+    "whose status asks for a token, the gateway's own, such as cloneTeam or contentTypeCopy",
     "label": "the job's name for people: the caller's Gateway-Label, else the name that the request gives",
     "status": "upstream's status; an unknown status means that the job is running",
     "percentageComplete": "the progress in percent; it never falls",
@@ -377,7 +377,7 @@ def _responses(base: str) -> dict[str, Any]:
             "examples": [just_started(base)],
         },
         "AcceptedOrItem": {
-            "description": "The job, of a request that was repeated; or the item, of one that was done at once.",
+            "description": "The job, of a request that was repeated; or what upstream did at once, such as the item.",
             "anyOf": [ref("schemas", "Accepted"), ref("schemas", "DriveItem")],
         },
         "Jobs": _object(
