@@ -18,6 +18,9 @@ T = TypeVar("T")
 WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Backoff between the attempts of a write, in seconds; the last value repeats."""
 
+CLOSED = "The store: it is closed."
+"""What those are told who still ask a store for something when its gateway has stopped, or has crashed."""
+
 log = EventLog("gateway.store")
 
 

@@ -16,7 +16,7 @@ import anyio
 import asyncpg
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.availability import Availability
+from gateway.store.availability import CLOSED, Availability
 from gateway.store.postgres.connecting import arguments
 
 T = TypeVar("T")
@@ -171,6 +171,7 @@ class Batches(Generic[Item, Result]):
         self._do = do
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._not_empty = asyncio.Event()
+        self._is_closed = False
 
     def ask(self, item: Item) -> asyncio.Future[Result]:
         """Queue an item; the future holds its result, or the error that `do` raises for it.
@@ -179,20 +180,28 @@ class Batches(Generic[Item, Result]):
         affects no other item.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            future.set_exception(StoreUnavailable(CLOSED))
+            return future
         self._waiting.append((item, future))
         self._not_empty.set()
         return future
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        while True:
-            await self._not_empty.wait()
-            batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-            if not self._waiting:
-                self._not_empty.clear()
-            active = [entry for entry in batch if not entry[1].done()]
-            if active:
-                await self._serve(active)
+        """Serve until cancelled. What is queued then fails, and what is queued later."""
+        batch: Sequence[tuple[Item, asyncio.Future[Result]]] = ()
+        try:
+            while True:
+                await self._not_empty.wait()
+                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                if not self._waiting:
+                    self._not_empty.clear()
+                active = [entry for entry in batch if not entry[1].done()]
+                if active:
+                    await self._serve(active)
+        finally:
+            self._is_closed = True
+            _fail([*batch, *self._waiting], StoreUnavailable(CLOSED))
 
     async def _serve(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
@@ -207,10 +216,6 @@ class Batches(Generic[Item, Result]):
                 return
             for entry in batch:
                 await self._serve([entry])
-        except BaseException:
-            for _, future in batch:
-                future.cancel()
-            raise
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.availability import Availability
+from gateway.store.availability import CLOSED, Availability
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -55,6 +55,7 @@ class SQLiteThread:
         self._queue: SimpleQueue[list[_Task] | None] = SimpleQueue()
         self._gathered: list[_Task] = []
         self._queued_at = self._due = -math.inf
+        self._is_closed = False
         self._queueing: asyncio.Handle | None = None
         """Queues what was gathered: in this iteration of the loop, or when it is due."""
         self._loop = asyncio.get_running_loop()
@@ -70,9 +71,13 @@ class SQLiteThread:
         """Queue `work(connection)`; `then` gets its result in the event loop once its transaction is durable.
 
         `gather`: the work may wait a moment for more, see `GATHER`; other work takes it along. The future holds the
-        result. It fails with StoreUnavailable for an error of SQLite, and with any other error that the work raised.
+        result. It fails with StoreUnavailable for an error of SQLite and after `close`, and with any other error that
+        the work raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
+        if self._is_closed:
+            future.set_exception(StoreUnavailable(CLOSED))
+            return future
         self._gathered.append(_Task(work, future, then))
         due = -math.inf
         if gather:
@@ -100,7 +105,8 @@ class SQLiteThread:
             self._queue.put(gathered[first : first + BATCH])
 
     async def close(self) -> None:
-        """Finish the queued tasks, then close the connection."""
+        """Finish the queued tasks, then close the connection. What is submitted from now on fails."""
+        self._is_closed = True
         self._enqueue()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
@@ -167,7 +173,11 @@ def _deliver(tasks: list[_Task]) -> None:
     SQLiteThread._undelivered -= len(tasks)  # noqa: SLF001 - the counterpart of `submit`, in the same module
     for task in tasks:
         if task.error is None and task.then is not None:
-            task.then(task.result)
+            try:
+                task.then(task.result)
+            except Exception as error:  # noqa: BLE001 - what was stored is still to be told to all who wait
+                message = "an exception in the event loop's part of a task of the store"
+                task.future.get_loop().call_exception_handler({"message": message, "exception": error})
         if task.future.done():
             continue
         if task.error is None:
