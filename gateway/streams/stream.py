@@ -204,6 +204,10 @@ class Subscriber:
             return
         self._send_last(*self._ending)
 
+    def fail(self, error: Exception) -> None:
+        log.warning("send_failed", error=type(error).__name__)
+        self._cut("failed")
+
     def released(self) -> None:
         self._timer.cancel()
         for tail in list(self._follows):
@@ -264,8 +268,7 @@ class Subscriber:
                 else:
                     self._end("ended")
         except Exception as error:  # noqa: BLE001 - one reader's error must not end the task group of all readers
-            log.warning("send_failed", error=type(error).__name__)
-            self._cut("failed")
+            self.fail(error)
         except BaseException:
             self._cut("drained")
             raise

@@ -55,6 +55,9 @@ class Reader(Protocol):
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:
         """End the stream after `last_words`, as soon as possible; cut off a slow reader after `grace` seconds."""
 
+    def fail(self, error: Exception) -> None:
+        """End at once, since one of the methods above raised this."""
+
 
 class Tail:
     """`head` is the number of the newest event known here; `events` are the newest, all numbered above `floor`."""
@@ -161,6 +164,7 @@ class Tails:
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         tasks.start_soon(self._pump)
+        tasks.start_soon(self._beat_at_intervals)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a reader's work that has to wait, in a task of its own."""
@@ -215,14 +219,15 @@ class Tails:
         """End every stream. Each reader resumes, here or elsewhere, after a random delay of 1 to 4 s."""
         self.draining = True
         for reader in list(self._readers):
-            reader.finish(b"retry: %d\n\n" % rng.randint(1000, 4000), "drained", DRAIN_GRACE)
+            try:
+                reader.finish(b"retry: %d\n\n" % rng.randint(1000, 4000), "drained", DRAIN_GRACE)
+            except Exception as error:  # noqa: BLE001 - one reader's error must not keep the others from their end
+                reader.fail(error)
 
     async def _pump(self) -> None:
-        beat_every = min(self.heartbeat / 8, 1.0)
         look_at = self._now() + self._look_every
-        beat_at = self._now() + beat_every
         while True:
-            with anyio.move_on_after(max(0.0, min(beat_at, look_at) - self._now())):
+            with anyio.move_on_after(max(0.0, look_at - self._now())):
                 await self._news.wait()
             self._news.clear()
             now = self._now()
@@ -231,9 +236,12 @@ class Tails:
                 look_at = now + self._look_every
             if self._grown:
                 await self._read_on()
-            if now >= beat_at:
-                beat_at = now + beat_every
-                await self._beat(now)
+
+    async def _beat_at_intervals(self) -> None:
+        """Apart from the pump, which waits for the store: streams must not fall silent while that hangs."""
+        while True:
+            await asyncio.sleep(min(self.heartbeat / 8, 1.0))
+            await self._beat(self._now())
 
     def _look_at(self, tails: Iterable[Tail]) -> None:
         for tail in tails:
@@ -287,7 +295,10 @@ class Tails:
                 pushed = 0
                 await asyncio.sleep(0)
             pushed += reader.weight
-            reader.push(tail, new, shared)
+            try:
+                reader.push(tail, new, shared)
+            except Exception as error:  # noqa: BLE001 - one reader's error must not end the pump of all readers
+                reader.fail(error)
 
     async def _beat(self, now: float) -> None:
         """Send heartbeats: to readers of one log by the tail's last push, to readers of several logs by their own."""
@@ -297,6 +308,9 @@ class Tails:
                 tail.served_at = now
                 silent += [reader for reader in tail.readers if reader not in self._of_many]
         for number, reader in enumerate(silent, 1):
-            reader.beat(now)
+            try:
+                reader.beat(now)
+            except Exception as error:  # noqa: BLE001 - as in `_push`
+                reader.fail(error)
             if number % PUSH_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.core.job import Event
 from gateway.store import Slice
 from gateway.streams.tails import Tail, Tails
+from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 
 HOLD = "gateway.hold"
@@ -25,6 +26,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 Finish = Callable[[int, RawHeaders], RawHeaders]
 """Gets the status and the headers of a response that was held; returns all its headers."""
 
+log = EventLog("gateway.sse")
 
 _SEQ = attrgetter("seq")
 
@@ -41,6 +43,8 @@ class Transport(Protocol):
     def hijack(self, owner: Wait) -> None: ...
 
     def respond(self, status: int, headers: RawHeaders, body: bytes, flush_seconds: float) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class Wait:
@@ -131,6 +135,12 @@ class Wait:
 
     def finish(self, last_words: bytes, reason: str, grace: float | None = None) -> None:  # noqa: ARG002 - as above
         self._wake(reason)
+
+    def fail(self, error: Exception) -> None:
+        log.warning("send_failed", error=type(error).__name__)
+        if self._transport is not None:
+            self._reason = "failed"
+            self._transport.abort()
 
     def released(self) -> None:
         self._timer.cancel()

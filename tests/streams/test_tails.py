@@ -178,12 +178,12 @@ class Scene:
         if events and await self.store.append(job, events):
             self.job = job
 
-    async def join(self, after: int) -> None:
+    async def join(self, after: int, client: Client | None = None) -> None:
         (head,) = await self.store.heads(["j"])
         assert head is not None
         after = min(after, head.head)
         stream = Stream(self.tails, Metrics(), ["j"], [head], [after], send_timeout=50, max_age=1e9)
-        client = Client()
+        client = client or Client()
         self.clients.append((client, after))
         scope = {"type": "http", "method": "GET", "gateway.connection": client}
         self.tasks.start_soon(stream, scope, client.receive, client.send)
