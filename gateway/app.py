@@ -240,7 +240,8 @@ class Gateway:
             else:
                 shared.on_stop = poller.drop
                 shared.on_take = poller.leave_to
-                shared.on_callback_change = callbacks.drop
+                shared.on_callback_remove = callbacks.drop
+                shared.on_callback_take = callbacks.leave_to
                 membership = Membership(shared, poller, callbacks, runtime)
                 await membership.begin()
             keys = Keys(store, clock=clock)

@@ -91,6 +91,9 @@ class Work(Protocol):
     def drop(self, row_id: str) -> None:
         """Stop working on a row at once."""
 
+    def leave_to(self, row_id: str, epoch: int) -> None:
+        """Stop working on a row that another gateway has under this epoch, unless this one has it under a later one."""
+
     def give_up(self, most: int) -> Sequence[str]:
         """Stop working on up to `most` idle rows and return their ids; rows in flight are kept."""
 
@@ -279,10 +282,22 @@ class Membership:
             before = work.held()
             owned = await self._store.holdings(table)
             now = work.held()
-            _drop_all(work, (before & now) - owned)
+            await self._leave(table, (before & now) - owned)
             unclaimed = owned - now
             await self._release(table, unclaimed & self._unclaimed[table])
             self._unclaimed[table] = unclaimed
+
+    async def _leave(self, table: Table, ids: set[str]) -> None:
+        """Stop working on rows of other gateways: by their epochs, since this gateway may have got one anew meanwhile,
+        for a job with a token that no other has.
+        """
+        if not ids:
+            return
+        work = self._works[table]
+        epochs = await self._store.epochs(table, list(ids))
+        for row_id, epoch in epochs.items():
+            work.leave_to(row_id, epoch)
+        _drop_all(work, ids - epochs.keys())
 
     async def _release(self, table: Table, ids: Iterable[str]) -> None:
         """Release idle rows; rows that cannot be released now are remembered, since nothing works on them here."""

@@ -35,6 +35,8 @@ class ScriptedStore:
         self.alive = True
         self.free: list[str] = []
         self.owned: set[str] = set()
+        self.stored: dict[str, int] = {}
+        self.on_compare: Callable[[], None] = lambda: None
         self.away: set[str] = set()
         self.hanging: set[str] = set()
         self.renewals: list[float] = []
@@ -92,7 +94,12 @@ class ScriptedStore:
         self.owned -= set(ids)
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
+        self.on_compare()
         return set(self.owned) if table == "jobs" else set()
+
+    async def epochs(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> dict[str, int]:
+        assert table == "jobs"
+        return {row_id: self.stored[row_id] for row_id in ids if row_id in self.stored}
 
     async def release_all(self) -> None:
         await self._asked("release_all")
@@ -104,13 +111,18 @@ class ScriptedStore:
 
 class Jobs:
     def __init__(self) -> None:
-        self.ids: dict[str, None] = {}
+        self.ids: dict[str, int] = {}
+        """With the epoch of each."""
 
     def held(self) -> set[str]:
         return set(self.ids)
 
     def drop(self, row_id: str) -> None:
         self.ids.pop(row_id, None)
+
+    def leave_to(self, row_id: str, epoch: int) -> None:
+        if self.ids.get(row_id, epoch) < epoch:
+            self.drop(row_id)
 
     def give_up(self, most: int) -> Sequence[str]:
         given = list(self.ids)[:most]
@@ -119,7 +131,7 @@ class Jobs:
         return given
 
     def resume(self, rows: Iterable[Any]) -> None:
-        self.ids.update(dict.fromkeys(rows))
+        self.ids.update(dict.fromkeys(rows, 1))
 
 
 class Scene:
@@ -277,6 +289,22 @@ async def test_what_is_owned_but_unknown_here_is_handed_on_after_two_looks() -> 
         await anyio.sleep(3.5 * LEASE)
         assert scene.store.handed_on == ["lost"]
         assert not scene.jobs.ids
+
+
+@pytest.mark.parametrize("stored", [2, 3])
+async def test_what_is_taken_again_during_a_comparison_is_kept(stored: int) -> None:
+    """A job that another gateway had, for which a token came here meanwhile, whichever of the two was looked up."""
+    async with playing() as scene:
+        scene.jobs.resume(["again", "gone"])
+
+        def taken() -> None:
+            if "again" in scene.jobs.ids:
+                scene.jobs.ids["again"] = 3
+
+        scene.store.on_compare = taken
+        scene.store.stored = {"again": stored, "gone": 2}
+        await anyio.sleep(1.5 * LEASE)
+        assert scene.jobs.ids == {"again": 3}
 
 
 async def test_one_that_retires_takes_nothing_more() -> None:

@@ -126,7 +126,10 @@ class Callbacks:
             self._news.set()
 
     def take(self, callback: Callback) -> None:
-        """Start delivering a callback; its earlier version, if any, is replaced."""
+        """Start delivering a callback; its earlier version, if any, is replaced, but no later one."""
+        known = self._active.get(callback.id)
+        if known is not None and known.callback.epoch > callback.epoch:
+            return  # two retries at once: the answer to the first may come after that to the second
         self.drop(callback.id)
         if callback.state != "active":
             return
@@ -140,6 +143,12 @@ class Callbacks:
         if subscriber is not None:
             self._leave(subscriber)
             subscriber.scope.cancel()
+
+    def leave_to(self, callback_id: str, epoch: int) -> None:
+        """Stop delivering a callback that another gateway delivers under this epoch."""
+        subscriber = self._active.get(callback_id)
+        if subscriber is not None and subscriber.callback.epoch < epoch:
+            self.drop(callback_id)
 
     async def stop(self) -> None:
         """Begin no more attempts; attempts in flight get `STOP_GRACE` seconds to finish and be stored."""

@@ -173,8 +173,10 @@ class SharedStore(Store, Protocol):
     """Called in the event loop with a job's id when another gateway has ended it."""
     on_take: Callable[[str, int], None]
     """Called in the event loop with a job's id and its new epoch when another gateway has taken it over."""
-    on_callback_change: Callable[[str], None]
-    """Called in the event loop with a callback's id when another gateway has removed or revived it."""
+    on_callback_remove: Callable[[str], None]
+    """Called in the event loop with a callback's id when another gateway has removed it."""
+    on_callback_take: Callable[[str, int], None]
+    """Called in the event loop with a callback's id and its new epoch when another gateway has revived it."""
 
     def clock(self) -> float:
         """Seconds since 1970, by a clock that all gateways share."""
@@ -209,6 +211,9 @@ class SharedStore(Store, Protocol):
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         """The ids of the running jobs or active callbacks that this gateway owns, according to the store."""
+
+    async def epochs(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> dict[str, int]:
+        """The epochs of those of these rows that are stored, whoever owns them."""
 
     async def troubled(self, host: str) -> tuple[int, int]:
         """The number of running jobs of a host, named by its mark, and of those in trouble, whichever gateway polls

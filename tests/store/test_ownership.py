@@ -47,6 +47,8 @@ async def test_what_each_gateway_hears_of_the_others(lives: PostgresLives) -> No
     assert await one.holdings("jobs") == {"b"}
     assert await two.holdings("jobs") == {"a"}
     assert await two.holdings("callbacks") == {"c"}
+    assert await two.epochs("jobs", ["a", "b", "none"]) == {"a": 2, "b": 1}
+    assert await one.epochs("callbacks", ["c"]) == {"c": 2}
 
 
 async def test_a_claim_takes_what_is_free_and_no_more(lives: PostgresLives) -> None:
@@ -157,15 +159,15 @@ async def test_a_job_that_is_taken_over_at_any_gateway(lives: PostgresLives) -> 
 async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: PostgresLives) -> None:
     """Whoever delivers it must not go on."""
     one, two = lives.store, await lives.join()
-    heard: list[str] = []
+    heard: list[tuple[str, int | None]] = []
     news = anyio.Event()
 
-    def on_change(callback_id: str) -> None:
-        heard.append(callback_id)
+    def on_change(callback_id: str, epoch: int | None = None) -> None:
+        heard.append((callback_id, epoch))
         if len(heard) == 2:
             news.set()
 
-    one.on_callback_change = on_change
+    one.on_callback_remove = one.on_callback_take = on_change
     await made(one)
     for callback_id in ("a", "b"):
         await one.add_callback(wanting(callback_id))
@@ -173,7 +175,7 @@ async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: Postgres
     assert await two.revive_callback("j", "b") is not None
     with anyio.fail_after(5):
         await news.wait()
-    assert sorted(heard) == ["a", "b"]
+    assert sorted(heard) == [("a", None), ("b", 2)]
     assert await one.holdings("callbacks") == set()
     assert await two.holdings("callbacks") == {"b"}
 

@@ -34,7 +34,7 @@ from gateway.store.rows import JOB
 JOIN_TRIES = 3
 _AGAIN = 0.5
 _DELETE_AT_ONCE = 500
-_GROWN, _STOPPED, _TAKEN, _CALLBACK = "j", "s", "t", "c"
+_GROWN, _STOPPED, _TAKEN, _REMOVED, _REVIVED = "j", "s", "t", "c", "r"
 
 _Append = tuple[Job, Sequence[Event]]
 _Wanted = tuple[str, int, int]
@@ -56,7 +56,8 @@ class PostgresStore(Ownership):
         self.on_change: OnChange = ignore_change
         self.on_stop: Callable[[str], None] = lambda _job_id: None
         self.on_take: Callable[[str, int], None] = lambda _job_id, _epoch: None
-        self.on_callback_change: Callable[[str], None] = lambda _callback_id: None
+        self.on_callback_remove: Callable[[str], None] = lambda _callback_id: None
+        self.on_callback_take: Callable[[str, int], None] = lambda _callback_id, _epoch: None
         self._appends: Batches[_Append, bool] = Batches(self._append_all)
         self._reads: Batches[_Wanted, Slice | None] = Batches(self._read_all)
         self._wakeups = Wakeups(pool, database.listen_url, lambda: self.me, self._on_wakeup)
@@ -248,13 +249,13 @@ class PostgresStore(Ownership):
             lambda connection: self._callbacks.revive(connection, job_id, callback_id, self.me)
         )
         if callback is not None:
-            self._wakeups.notify(_CALLBACK, callback_id)
+            self._wakeups.notify(_REVIVED, f"{callback_id} {callback.epoch}")
         return callback
 
     async def remove_callback(self, job_id: str, callback_id: str) -> bool:
         removed = await self._pool.execute(self._callbacks.REMOVE, callback_id, job_id)
         if removed:
-            self._wakeups.notify(_CALLBACK, callback_id)
+            self._wakeups.notify(_REMOVED, callback_id)
         return bool(removed)
 
     async def ping(self) -> None:
@@ -272,11 +273,11 @@ class PostgresStore(Ownership):
             self.on_change(row_id, ())
         elif kind == _STOPPED:
             self.on_stop(row_id)
-        elif kind == _TAKEN:
-            job_id, _, epoch = row_id.partition(" ")
-            self.on_take(job_id, int(epoch))
-        elif kind == _CALLBACK:
-            self.on_callback_change(row_id)
+        elif kind == _REMOVED:
+            self.on_callback_remove(row_id)
+        elif kind in (_TAKEN, _REVIVED):
+            taken_id, _, epoch = row_id.partition(" ")
+            (self.on_take if kind == _TAKEN else self.on_callback_take)(taken_id, int(epoch))
 
     async def _append_all(self, appends: Sequence[_Append]) -> list[bool]:
         """Whether each append was stored. Takes one statement, unless a job has several appends in the batch."""

@@ -147,6 +147,10 @@ class Ownership:
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         return {row["id"] for row in await self._pool.execute(_TABLES[table].owned, self.me)}
 
+    async def epochs(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> dict[str, int]:
+        found = await self._pool.execute(_TABLES[table].epochs, ids)
+        return {row["id"]: row["epoch"] for row in found}
+
     async def troubled(self, host: str) -> tuple[int, int]:
         (row,) = await self._pool.execute(TROUBLED, b'"host":"%b"' % host.encode())
         return row["jobs"], row["troubled"]

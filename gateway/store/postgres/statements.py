@@ -131,6 +131,7 @@ UPDATE {table} SET owner = NULL WHERE id IN (
   SELECT id FROM {table} WHERE owner = $1 AND id = ANY($2::text[]) AND {live} ORDER BY id FOR UPDATE
 )
 """
+_EPOCHS = "SELECT id, epoch FROM {table} WHERE id = ANY($1::text[])"
 _OWNED = "SELECT id FROM {table} WHERE owner = $1 AND {live}"
 
 
@@ -145,3 +146,4 @@ class Owned:
         self.claim = _CLAIM.format(**names)
         self.release = _RELEASE.format(**names)
         self.owned = _OWNED.format(**names)
+        self.epochs = _EPOCHS.format(**names)
