@@ -113,7 +113,7 @@ class Store(Protocol):
         """The slice without events of each job: its head, and whether it has ended; None for an unknown job."""
 
     async def page(self, *, limit: int, status: str | None, before: str | None) -> tuple[list[Job], str | None]:
-        """Up to `limit` jobs, newest first, and the cursor of the next page or None.
+        """Up to `limit` jobs without their monitor URLs, newest first, and the cursor of the next page or None.
 
         `status` filters, and `before` is a cursor. Raises ValueError for an invalid cursor.
         """

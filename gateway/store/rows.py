@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.core.callback import Callback, DeliveryProgress
 from gateway.core.job import Job, Kind, State, Target
-from gateway.store.sealing import Cipher
+from gateway.store.sealing import Cipher, DecryptionFailed
+from gateway.telemetry.logs import EventLog
+
+T = TypeVar("T")
+Row = TypeVar("Row", bound=Iterable[Any])
 
 JOB = "id, created, target, monitor, state, status, seq, epoch, ended"
 CALLBACK = "id, job_id, receiver, events, made, with_copy, state, settled, epoch, tries"
 SEALED = (("jobs", "monitor"), ("callbacks", "receiver"))
 """The tables and columns whose values are encrypted, each for the id of its row."""
+
+log = EventLog("gateway.store")
 
 _read_state = msgspec.json.Decoder(State).decode
 _read_target = msgspec.json.Decoder(Target).decode
@@ -57,14 +63,27 @@ class Rows:
             job.ended,
         )
 
-    def job(self, row: Iterable[Any]) -> Job:
-        """The job in a row of the columns `JOB`."""
+    def legible(self, table: str, found: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+        """Those of claimed rows that a key opens: one under another GATEWAY_SECRET_KEY must not stop the rest."""
+        values = []
+        failure, count = None, 0
+        for row in found:
+            try:
+                values.append(read(row))
+            except DecryptionFailed as error:
+                failure, count = error, count + 1
+        if failure is not None:
+            log.error("row_unreadable", table=table, count=count, error=str(failure))
+        return values
+
+    def job(self, row: Iterable[Any], *, with_monitor: bool = True) -> Job:
+        """The job in a row of the columns `JOB`; without its monitor URL, it can be read whatever the key."""
         job_id, created, target, monitor, state, _status, seq, epoch, ended = row
         return Job(
             id=job_id,
             created=created,
             target=_read_target(target),
-            monitor=None if monitor is None else self._cipher.decrypt(monitor, job_id).decode(),
+            monitor=None if monitor is None or not with_monitor else self._cipher.decrypt(monitor, job_id).decode(),
             state=_read_state(state),
             seq=seq,
             epoch=epoch,

@@ -168,6 +168,28 @@ async def test_what_no_key_opens_is_left(engine: Engine) -> None:
     assert await engine.reseal(BOTH) == Resealed(changed=0, current=2 * JOBS, unreadable=1)
 
 
+async def test_what_no_key_opens_stops_nothing_else(engine: Engine) -> None:
+    """The start goes on without it, for the sake of the others; a list shows it, and it can be ended."""
+    async with engine.open(OLD) as store:
+        await fill(store)
+    for table, column, row_id in (("jobs", "monitor", "job-0007"), ("callbacks", "receiver", "callback-0003")):
+        (other,) = (await engine.execute(f"SELECT min(id) FROM {table}"))[0]
+        await engine.execute(
+            f"UPDATE {table} SET {column} = (SELECT {column} FROM {table} WHERE id = '{other}') WHERE id = '{row_id}'"
+        )
+    async with engine.open(OLD) as store:
+        jobs, callbacks = await store.claim(), await store.claim_callbacks()
+        numbers = range(JOBS)
+        assert {job.id for job in jobs} == {numbered(number) for number in numbers if number != 7}
+        assert {one.id for one in callbacks} == {numbered(number, "callback") for number in numbers if number != 3}
+        listed, _ = await store.page(limit=JOBS, status=None, before=None)
+        assert len(listed) == JOBS
+        assert await store.stop("job-0007", NOW) is not None
+        stopped = await store.get("job-0007")
+        assert stopped is not None
+        assert stopped.ended == NOW
+
+
 async def test_an_interrupted_run_is_completed_by_the_next(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store's own secret is last: until then both keys are asked for."""
     async with engine.open(OLD) as store:

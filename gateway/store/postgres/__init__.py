@@ -123,7 +123,7 @@ class PostgresStore(Ownership):
             row = await connection.fetchrow(f"SELECT {JOB} FROM jobs WHERE id = $1 FOR UPDATE", job_id)
             if row is None:
                 return None
-            job, events = jobs.lose_track(self._rows.job(row), "watchStopped", now)
+            job, events = jobs.lose_track(self._rows.job(row, with_monitor=False), "watchStopped", now)
             if events:
                 await connection.execute(
                     "UPDATE jobs SET state = $2, status = $3, seq = $4, ended = $5, monitor = NULL, epoch = epoch + 1"
@@ -179,7 +179,7 @@ class PostgresStore(Ownership):
             status,
             limit + 1,
         )
-        return rows.page([self._rows.job(row) for row in found], limit)
+        return rows.page([self._rows.job(row, with_monitor=False) for row in found], limit)
 
     async def reserve(self, key: bytes, fingerprint: bytes, now: float) -> Reservation | None:
         async def work(connection: Connection) -> Reservation | None:

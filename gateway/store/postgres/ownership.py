@@ -21,8 +21,7 @@ from gateway.store import ClusterView
 from gateway.store.postgres.pool import Connection, Pool
 from gateway.store.postgres.statements import EXPIRE_MEMBERS, MARK_UNKNOWN, RENEW, TROUBLED, Owned
 from gateway.store.rows import CALLBACK, JOB, Rows
-from gateway.store.sealing import Cipher, DecryptionFailed
-from gateway.telemetry.logs import EventLog
+from gateway.store.sealing import Cipher
 
 T = TypeVar("T")
 
@@ -40,8 +39,6 @@ _TABLES: dict[Literal["jobs", "callbacks"], Owned] = {"jobs": _JOBS, "callbacks"
 
 _ALIVE = "SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0 FOR UPDATE"
 """Locks the own membership, before any row: a gateway that is removed as dead, or leaves, must not own a row anew."""
-
-log = EventLog("gateway.store")
 
 
 class Ownership:
@@ -180,10 +177,4 @@ class Ownership:
             await connection.execute(f"UPDATE gateways SET {table} = {table} + $2 WHERE id = $1", self.me, len(claimed))
             return claimed
 
-        found = []
-        for row in await self._pool.transaction(work):
-            try:
-                found.append(read(row))
-            except DecryptionFailed as error:  # a row under another GATEWAY_SECRET_KEY must not stop the rest
-                log.error("row_unreadable", table=table, error=str(error))  # noqa: TRY400 - the row is a secret
-        return found
+        return self._rows.legible(table, await self._pool.transaction(work), read)

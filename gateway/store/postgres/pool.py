@@ -105,6 +105,8 @@ class Pool:
                     result = await work(connection)
         except FAULTS as error:
             if not is_temporary(error):
+                if isinstance(error, asyncpg.PostgresError):
+                    error.detail = None  # it holds the row's values, such as a job's id, and the error may be logged
                 raise
             unavailable = StoreUnavailable(fault_text(error))
             self.availability.failed(unavailable)

@@ -80,7 +80,7 @@ class SQLiteStore:
             row = db.execute(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None:
                 return None
-            job, events = jobs.lose_track(self._rows.job(row), "watchStopped", now)
+            job, events = jobs.lose_track(self._rows.job(row, with_monitor=False), "watchStopped", now)
             if events:
                 self._append(db, msgspec.structs.replace(job, epoch=job.epoch + 1), events, job.epoch)
             return job
@@ -120,7 +120,7 @@ class SQLiteStore:
                 " ORDER BY created DESC, id DESC LIMIT ?",
                 (created, job_id, status, limit + 1),
             )
-            return [self._rows.job(row) for row in found]
+            return [self._rows.job(row, with_monitor=False) for row in found]
 
         return rows.page(await self._reads.submit(work), limit)
 
@@ -130,7 +130,8 @@ class SQLiteStore:
         def work(db: sqlite3.Connection) -> list[Job]:
             db.execute("UPDATE keys SET outcome = 'unknown' WHERE outcome = 'inFlight'")
             db.execute("UPDATE jobs SET epoch = epoch + 1 WHERE ended IS NULL")
-            return [self._rows.job(row) for row in db.execute(f"SELECT {JOB} FROM jobs WHERE ended IS NULL")]
+            found = db.execute(f"SELECT {JOB} FROM jobs WHERE ended IS NULL")
+            return self._rows.legible("jobs", found, self._rows.job)
 
         return await self._promise(work)
 
@@ -325,6 +326,5 @@ class CallbackTable:
 
     def claim(self, db: sqlite3.Connection) -> list[Callback]:
         db.execute("UPDATE callbacks SET epoch = epoch + 1 WHERE state = 'active'")
-        return [
-            self._rows.callback(row) for row in db.execute(f"SELECT {CALLBACK} FROM callbacks WHERE state = 'active'")
-        ]
+        found = db.execute(f"SELECT {CALLBACK} FROM callbacks WHERE state = 'active'")
+        return self._rows.legible("callbacks", found, self._rows.callback)
