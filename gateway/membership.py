@@ -13,6 +13,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import anyio
@@ -29,6 +30,9 @@ TICKS = 10
 """Renewals in the time of one lease, and as many attempts to balance the load."""
 OUTAGE_TICKS = 3
 """Ticks without a successful renewal that count as an outage, which may have hit the other gateways too."""
+
+RELEASED_AT_ONCE = 200
+"""Rows per release: tens of milliseconds of work for the database."""
 
 UNEVEN = 0.05
 """Excess over its share, as a part of it, at which a gateway releases rows: each move costs a poll or two."""
@@ -303,12 +307,12 @@ class Membership:
         """Release idle rows; rows that cannot be released now are remembered, since nothing works on them here."""
         idle = self._given_up[table]
         idle.update(ids)
-        idle -= self._works[table].held()
-        if idle:
-            await self._store.release(table, list(idle))
-            self._metrics.handed_on.labels(table).inc(len(idle))
-            log.info("handed_on", table=table, count=len(idle))
-            idle.clear()
+        while portion := list(islice(idle - self._works[table].held(), RELEASED_AT_ONCE)):
+            await self._store.release(table, portion)
+            idle.difference_update(portion)
+            self._metrics.handed_on.labels(table).inc(len(portion))
+            log.info("handed_on", table=table, count=len(portion))
+        idle.clear()  # what is left is held again: a job was taken anew, with a token
 
 
 def _drop_all(work: Work, ids: Iterable[str]) -> None:

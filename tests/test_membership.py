@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import membership
 from gateway.core.errors import StoreUnavailable
 from gateway.membership import Lease, Membership, rebalance
 from gateway.store import ClusterView, SharedStore
@@ -37,6 +38,7 @@ class ScriptedStore:
         self.owned: set[str] = set()
         self.stored: dict[str, int] = {}
         self.on_compare: Callable[[], None] = lambda: None
+        self.on_release: Callable[[], None] = lambda: None
         self.away: set[str] = set()
         self.hanging: set[str] = set()
         self.renewals: list[float] = []
@@ -92,6 +94,7 @@ class ScriptedStore:
         await self._asked("release")
         self.handed_on += ids
         self.owned -= set(ids)
+        self.on_release()
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         self.on_compare()
@@ -279,6 +282,24 @@ async def test_what_could_not_be_handed_on_is_handed_on_later() -> None:
         scene.store.away = set()
         await anyio.sleep(LEASE / 4)
         assert len(scene.store.handed_on) == 5
+
+
+async def test_what_is_taken_anew_before_its_release_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else has the token that came for it meanwhile."""
+    monkeypatch.setattr(membership, "RELEASED_AT_ONCE", 1)
+    async with playing() as scene:
+        scene.store.free = [f"j{number}" for number in range(8)]
+        await anyio.sleep(LEASE)
+
+        def taken() -> None:
+            scene.jobs.resume(scene.store.owned)
+            scene.store.others = ClusterView(members=1, jobs=0, callbacks=0)
+
+        scene.store.on_release = taken
+        scene.store.others = ClusterView(members=2, jobs=0, callbacks=0)
+        await anyio.sleep(LEASE / 4)
+        assert len(scene.store.handed_on) == 1
+        assert scene.jobs.held() == scene.store.owned
 
 
 async def test_what_is_owned_but_unknown_here_is_handed_on_after_two_looks() -> None:

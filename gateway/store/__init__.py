@@ -207,7 +207,10 @@ class SharedStore(Store, Protocol):
         """Claim up to `most` active callbacks without an owner, as `claim` does jobs."""
 
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
-        """Release these rows so that other gateways may claim them."""
+        """Release a portion of rows so that other gateways may claim them; those that are being taken now are kept.
+
+        One release at a time.
+        """
 
     async def holdings(self, table: Literal["jobs", "callbacks"]) -> set[str]:
         """The ids of the running jobs or active callbacks that this gateway owns, according to the store."""

@@ -156,6 +156,17 @@ async def test_a_job_that_is_taken_over_at_any_gateway(lives: PostgresLives) -> 
     assert await two.holdings("jobs") == set()
 
 
+@pytest.mark.parametrize("first", ["take", "release"])
+async def test_a_job_that_is_taken_over_while_it_is_released(first: str, lives: PostgresLives) -> None:
+    """It stays with the gateway that was handed its token, which no other has."""
+    one = lives.store
+    await made(one)
+    both = [one.take("j"), one.release("jobs", ["j"])]
+    taken = (await asyncio.gather(*(both if first == "take" else reversed(both))))[first != "take"]
+    assert taken is not None
+    assert await one.holdings("jobs") == {"j"}
+
+
 async def test_word_of_a_callback_that_was_removed_or_taken_over(lives: PostgresLives) -> None:
     """Whoever delivers it must not go on."""
     one, two = lives.store, await lives.join()

@@ -61,6 +61,9 @@ class Ownership:
         self.ids: list[str] = []
         """All ids that this process has had: its keys in flight may bear an earlier one."""
         self._is_leaving = False
+        self._taking: set[str] = set()
+        self._releasing: frozenset[str] = frozenset()
+        self._released = asyncio.Event()
 
     def clock(self) -> float:
         """Seconds since 1970 by the database's clock, so that all gateways agree.
@@ -130,12 +133,23 @@ class Ownership:
                 job_id,
             )
 
-        row = await self._pool.transaction(work)
+        while job_id in self._releasing:
+            await self._released.wait()  # its release must not come after
+        self._taking.add(job_id)
+        try:
+            row = await self._pool.transaction(work)
+        finally:
+            self._taking.discard(job_id)
         return None if row is None else self._rows.job(row)
 
     async def release(self, table: Literal["jobs", "callbacks"], ids: Sequence[str]) -> None:
-        for first in range(0, len(ids), PORTION):
-            await self._pool.execute(_TABLES[table].release, self.me, ids[first : first + PORTION])
+        ids = [row_id for row_id in ids if row_id not in self._taking]
+        self._releasing, self._released = frozenset(ids), asyncio.Event()
+        try:
+            await self._pool.execute(_TABLES[table].release, self.me, ids)
+        finally:
+            self._releasing = frozenset()
+            self._released.set()
         if not self._is_leaving:
             await self._pool.execute(
                 f"UPDATE gateways SET {table} = greatest({table} - $2, 0) WHERE id = $1", self.me, len(ids)
