@@ -101,6 +101,21 @@ async def test_a_row_that_somebody_holds_stops_no_burial(lives: PostgresLives, d
     assert await three.expire_members() == [frozen.me]
 
 
+async def test_renewals_wait_for_no_job(lives: PostgresLives, database_url: str) -> None:
+    """Not even for one that is to be taken over here while somebody else has its row locked."""
+    one = lives.store
+    await made(one)
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction(), anyio.create_task_group() as tasks:
+        await connection.execute("SELECT 1 FROM jobs FOR UPDATE")
+        tasks.start_soon(one.take, "j")
+        await anyio.sleep(0.5)
+        with anyio.fail_after(1):
+            assert await renewed(one, 1) == (1, 1, 0)
+        tasks.cancel_scope.cancel()
+    await connection.close()
+
+
 async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:
     """They have a connection of their own."""
     async with anyio.create_task_group() as tasks:

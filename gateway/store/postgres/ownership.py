@@ -37,8 +37,12 @@ _JOBS = Owned("jobs", "ended IS NULL", JOB)
 _CALLBACKS = Owned("callbacks", "state = 'active'", CALLBACK)
 _TABLES: dict[Literal["jobs", "callbacks"], Owned] = {"jobs": _JOBS, "callbacks": _CALLBACKS}
 
-_ALIVE = "SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0 FOR UPDATE"
-"""Locks the own membership, before any row: a gateway that is removed as dead, or leaves, must not own a row anew."""
+_ALIVE = "SELECT 1 FROM gateways WHERE id = $1 AND jobs >= 0"
+_LOCKED, _KEPT = f"{_ALIVE} FOR UPDATE", f"{_ALIVE} FOR KEY SHARE"
+"""Lock the own membership, before any row: a gateway that is removed as dead, or leaves, must not own a row anew.
+
+A claim waits for no row. Taking one may have to wait, and keeps renewals from nothing meanwhile.
+"""
 
 
 class Ownership:
@@ -125,7 +129,7 @@ class Ownership:
         """Own one job under a new epoch, as long as this gateway is alive for the others."""
 
         async def work(connection: Connection) -> Any:
-            if await connection.fetchval(_ALIVE, self.me) is None:
+            if await connection.fetchval(_KEPT, self.me) is None:
                 raise StoreUnavailable("this gateway takes no jobs: it leaves, or was considered dead")
             return await connection.fetchrow(
                 f"UPDATE jobs SET owner = $1, epoch = epoch + 1 WHERE id = $2 AND ended IS NULL RETURNING {JOB}",
@@ -185,7 +189,7 @@ class Ownership:
 
     async def _claim(self, table: Literal["jobs", "callbacks"], most: int, read: Callable[[Any], T]) -> list[T]:
         async def work(connection: Connection) -> Sequence[Any]:
-            if await connection.fetchval(_ALIVE, self.me) is None:
+            if await connection.fetchval(_LOCKED, self.me) is None:
                 return []
             claimed = await connection.fetch(_TABLES[table].claim, self.me, min(most, PORTION))
             await connection.execute(f"UPDATE gateways SET {table} = {table} + $2 WHERE id = $1", self.me, len(claimed))
