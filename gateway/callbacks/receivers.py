@@ -6,6 +6,7 @@ may have another address by then.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -132,7 +133,7 @@ class Receivers:
             URL(url, encoded=True), data=body, headers={**_HEADERS, **headers}, allow_redirects=False
         ) as response:
             outcome = _outcome(response, now)
-            with suppress(Exception):  # the head has decided, whatever the body is
+            with suppress(Exception, asyncio.CancelledError):  # the head has decided, whatever becomes of the body
                 await drop_body(response)
             return outcome
 

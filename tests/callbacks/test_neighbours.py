@@ -100,6 +100,28 @@ async def test_slow_receivers_leave_room(tmp_path: Path, monkeypatch: pytest.Mon
         assert all(len(receiver.posts) >= 2 for receiver in slow)
 
 
+async def test_an_answer_whose_body_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head has decided: the attempt succeeded, also when it is broken off to make room for others."""
+    monkeypatch.setattr(limits, "LATE_AT_ONCE", 0)
+
+    async def begun(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await asyncio.sleep(100_000)
+        return response
+
+    async with faking() as upstream, receiving() as receiver, serving(upstream.url, tmp_path, **ALLOWED) as gateway:
+        receiver.answer = begun
+        job = await ended(gateway, upstream)
+        await register(gateway, job, receiver.url)
+        await receiver.received(1)
+        begun_at = now()
+        await settled(gateway, job, "delivered")
+        assert now() - begun_at < limits.SLOW + 0.5
+        await asyncio.sleep(1)
+        assert (len(receiver.posts), receiver.open) == (1, 0)
+
+
 async def test_what_comes_while_one_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that gives way does so up to the moment of the attempt."""
     monkeypatch.setattr(limits, "PER_HOST_AGAIN", 1)
