@@ -27,7 +27,7 @@ from gateway.core.callback import (
     wait_before,
     webhook_message,
 )
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import StoreUnavailable, error_text
 from gateway.core.job import Event, reference
 from gateway.core.keys import webhook_headers
 from gateway.membership import Runtime
@@ -212,6 +212,9 @@ class Callbacks:
             with subscriber.scope:
                 await self._deliver(subscriber)
         except _CallbackLost:
+            self._leave(subscriber)
+        except Exception as error:  # noqa: BLE001 - an unforeseen error with one callback must not end all others
+            log.error("callback_broken", job=reference(subscriber.callback.job_id), error=error_text(error))  # noqa: TRY400 - its text may hold data
             self._leave(subscriber)
         finally:
             subscriber.delivering = False

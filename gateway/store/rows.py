@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core.callback import Callback, DeliveryProgress
+from gateway.core.errors import error_text
 from gateway.core.job import Job, Kind, State, Target
 from gateway.store.sealing import Cipher, DecryptionFailed
 from gateway.telemetry.logs import EventLog
@@ -64,16 +65,18 @@ class Rows:
         )
 
     def legible(self, table: str, found: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
-        """Those of claimed rows that a key opens: one under another GATEWAY_SECRET_KEY must not stop the rest."""
+        """Those of claimed rows that can be read: one that is damaged or under another GATEWAY_SECRET_KEY must not stop
+        the rest.
+        """
         values = []
         failure, count = None, 0
         for row in found:
             try:
                 values.append(read(row))
-            except DecryptionFailed as error:
+            except (DecryptionFailed, msgspec.DecodeError) as error:
                 failure, count = error, count + 1
         if failure is not None:
-            log.error("row_unreadable", table=table, count=count, error=str(failure))
+            log.error("row_unreadable", table=table, count=count, error=error_text(failure))
         return values
 
     def job(self, row: Iterable[Any], *, with_monitor: bool = True) -> Job:

@@ -277,6 +277,26 @@ async def test_what_failed_comes_again_apart(monkeypatch: pytest.MonkeyPatch) ->
         assert (asked.total(), recorder.most) == (10, 1)
 
 
+async def test_one_that_breaks_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its neighbours nor the gateway, and it is not kept up for ever."""
+    read = Ended.read
+
+    async def damaged(self: Ended, wanted: Sequence[tuple[str, int]], limit: int) -> list[Slice | None]:
+        if wanted[0][0].endswith("bad/"):
+            return [Slice(head=2, ended=True, events=[Event(seq=2, kind="completed", status_changed=True, data=b"{")])]
+        return await read(self, wanted, limit)
+
+    monkeypatch.setattr(Ended, "read", damaged)
+    recorder = Recorder(lambda _url: (0.1, Delivered()))
+    async with delivering(recorder) as register:
+        for url in ("https://one.example/", "https://two.example/bad/", "https://three.example/"):
+            register(url)
+        await anyio.sleep(20)
+        register("https://four.example/")
+        await anyio.sleep(1)
+        assert sorted(recorder.first) == sorted(f"https://{name}.example/" for name in ("one", "three", "four"))
+
+
 def spelled(number: int) -> str:
     """One host, in one of very many ways."""
     name = "".join(c.upper() if number >> at & 1 else c for at, c in enumerate("slowreceiver"))

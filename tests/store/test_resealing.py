@@ -168,20 +168,36 @@ async def test_what_no_key_opens_is_left(engine: Engine) -> None:
     assert await engine.reseal(BOTH) == Resealed(changed=0, current=2 * JOBS, unreadable=1)
 
 
-async def test_what_no_key_opens_stops_nothing_else(engine: Engine) -> None:
-    """The start goes on without it, for the sake of the others; a list shows it, and it can be ended."""
+async def spoil(engine: Engine, what: str, value: str) -> None:
+    """One job and one callback of another."""
+    places = {"sealed": ("monitor", "receiver"), "plain": ("target", "tries")}[what]
+    rows = ("job-0007", "callback-0003")
+    for table, column, row in zip(("jobs", "callbacks"), places, rows, strict=True):
+        new = value.format(table=table, column=column)
+        await engine.execute(f"UPDATE {table} SET {column} = {new} WHERE id = '{row}'")
+
+
+@pytest.mark.parametrize(
+    ("what", "value"), [("sealed", "(SELECT {column} FROM {table} ORDER BY id LIMIT 1)"), ("plain", "'{{'")]
+)
+async def test_what_cannot_be_read_stops_no_start(engine: Engine, what: str, value: str) -> None:
+    """Since no key opens it, or since it is damaged: the others are gone on with."""
     async with engine.open(OLD) as store:
         await fill(store)
-    for table, column, row_id in (("jobs", "monitor", "job-0007"), ("callbacks", "receiver", "callback-0003")):
-        (other,) = (await engine.execute(f"SELECT min(id) FROM {table}"))[0]
-        await engine.execute(
-            f"UPDATE {table} SET {column} = (SELECT {column} FROM {table} WHERE id = '{other}') WHERE id = '{row_id}'"
-        )
+    await spoil(engine, what, value)
     async with engine.open(OLD) as store:
         jobs, callbacks = await store.claim(), await store.claim_callbacks()
-        numbers = range(JOBS)
-        assert {job.id for job in jobs} == {numbered(number) for number in numbers if number != 7}
-        assert {one.id for one in callbacks} == {numbered(number, "callback") for number in numbers if number != 3}
+    numbers = range(JOBS)
+    assert {job.id for job in jobs} == {numbered(number) for number in numbers if number != 7}
+    assert {one.id for one in callbacks} == {numbered(number, "callback") for number in numbers if number != 3}
+
+
+async def test_what_no_key_opens_is_listed_and_can_be_ended(engine: Engine) -> None:
+    """Neither needs its monitor."""
+    async with engine.open(OLD) as store:
+        await fill(store)
+    await spoil(engine, "sealed", "(SELECT {column} FROM {table} ORDER BY id LIMIT 1)")
+    async with engine.open(OLD) as store:
         listed, _ = await store.page(limit=JOBS, status=None, before=None)
         assert len(listed) == JOBS
         assert await store.stop("job-0007", NOW) is not None
