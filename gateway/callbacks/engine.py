@@ -34,7 +34,6 @@ from gateway.membership import Runtime
 from gateway.store import Store
 from gateway.store.availability import hold
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.tracing import Span
 
 READ_AT_ONCE = 64
 """Most events of a log in one read."""
@@ -240,12 +239,13 @@ class Callbacks:
                 with anyio.move_on_after(wait):
                     await subscriber.news.wait()
                 continue  # a newer event may have been appended in the meantime
+            trace = await self._trace(callback)
             await self._lease.held()
             async with self._limits.turn(callback.origin, failing=superseded(callback)) as turn:
                 if not self._still_due(subscriber):
                     continue
                 with self._attempting(subscriber):
-                    await self._attempt(subscriber, event, turn, final=ended)
+                    await self._attempt(subscriber, event, turn, trace, final=ended)
             if subscriber.callback.state != "active":
                 return
 
@@ -270,13 +270,15 @@ class Callbacks:
                 return newest, piece.ended
             after = piece.events[-1].seq
 
-    async def _attempt(self, subscriber: _Subscriber, event: Event, turn: Turn, *, final: bool) -> None:
+    async def _attempt(
+        self, subscriber: _Subscriber, event: Event, turn: Turn, trace: str | None, *, final: bool
+    ) -> None:
         callback = subscriber.callback
         message_id, body = webhook_message(callback, event)
         now = self._clock()
         headers = webhook_headers(callback.secret, message_id, int(now), body)
         begun = anyio.current_time()
-        with await self._span(callback) as span:
+        with self._tracing.calling("POST", "{callback}", under=trace, server=callback.origin) as span:
             outcome = await turn.run(self._receivers.post(callback.url, span.along(headers), body, now))
             seconds = anyio.current_time() - begun
             after = after_attempt(
@@ -297,14 +299,16 @@ class Callbacks:
         await self._save(subscriber, after)
         self._report(after, outcome, event)
 
-    async def _span(self, callback: Callback) -> Span:
-        """The span of an attempt, in the trace of the request that started the job."""
-        trace = None
+    async def _trace(self, callback: Callback) -> str | None:
+        """The place in its trace of the request that started the job, if traces are recorded.
+
+        It is read before an attempt has room, since that is for receivers, and before the lease is looked at.
+        """
         if self._tracing.on:
             with suppress(StoreUnavailable):
                 job = await self._store.get(callback.job_id)
-                trace = None if job is None else job.target.trace
-        return self._tracing.calling("POST", "{callback}", under=trace, server=callback.origin)
+                return None if job is None else job.target.trace
+        return None
 
     @contextmanager
     def _attempting(self, subscriber: _Subscriber) -> Iterator[None]:

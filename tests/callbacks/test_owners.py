@@ -1,4 +1,4 @@
-"""Which version of a callback is delivered when several come: the one of the latest epoch, in whatever order."""
+"""A gateway delivers what it owns: the latest version of a callback, and only while it has its lease."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 from gateway.callbacks.engine import Callbacks
 from gateway.callbacks.receivers import Receivers
 from gateway.core.callback import Callback, Delivered, Outcome, callback_request, new_callback
+from gateway.core.job import Job
+from gateway.membership import Lease
+from gateway.telemetry.tracing import Tracing
 from tests.callbacks.test_limits import BEGUN, Ended, now
 from tests.support.fake_receiver import SECRET
 from tests.support.harness import runtime
@@ -77,4 +80,32 @@ async def test_the_latest_version(stored: int, steps: list[tuple[str, int | None
         await anyio.sleep(20)
         assert (receiver.told, store.saved) == (told, ["delivered"] * told)
         assert engine.active == 0
+        tasks.cancel_scope.cancel()
+
+
+class Traced(Tracing):
+    on = True
+
+
+async def test_a_lease_that_ends_while_the_trace_is_read() -> None:
+    """Another gateway may deliver the callback by then."""
+
+    class SlowToTell(Stored):
+        async def get(self, job_id: str) -> Job | None:
+            await anyio.sleep(4)
+            return None
+
+    given: Any = SlowToTell(1)
+    receiver, lease = Slow(), Lease(5)
+    async with anyio.create_task_group() as tasks:
+        shared = msgspec.structs.replace(runtime(tasks, lambda: BEGUN + now(), lease), tracing=Traced())
+        engine = Callbacks(given, receiver, shared)
+        engine.start()
+        lease.renewed(now() - 3)
+        engine.take(new_callback(callback_request("https://receiver.example/", None, SECRET), "j", "c", BEGUN))
+        await anyio.sleep(20)
+        assert receiver.told == 0
+        lease.renewed(now())
+        await anyio.sleep(20)
+        assert receiver.told == 1
         tasks.cancel_scope.cancel()
