@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -326,14 +327,19 @@ class PassedOn(Response):
         self.init_headers(clean(reply.headers, _PASSED_BACK) | _SANDBOX | location)
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": reply.code, "headers": headers})
+        connection = scope["gateway.connection"]
         try:
             async for chunk in reply.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if connection.transport.is_closing():
+                    break  # the caller has left
+            else:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
         except Broken as failure:
             log.warning("read_failed", cause=str(failure))
-            scope["gateway.connection"].abort()  # a proper end would make half an item look whole
-            return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            connection.abort()  # a proper end would make half an item look whole
+        await asyncio.sleep(0)  # the server hears that it is closed, and does not take the response for forgotten
 
 
 def clean(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,12 @@ async def test_any_status_of_an_item_comes_back(status: int, tmp_path: Path) -> 
         assert len(upstream.asked) == 1
 
 
-async def test_an_item_that_breaks_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
-    """The caller's connection breaks too; one that cannot be fetched at all is a 502."""
+async def test_an_item_that_breaks_off_is_not_passed_off_as_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller's connection breaks too, by which the server sees no fault here; one that cannot be fetched at all is
+    a 502.
+    """
 
     async def half(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -78,12 +83,41 @@ async def test_an_item_that_breaks_off_is_not_passed_off_as_whole(tmp_path: Path
         with pytest.raises(aiohttp.ClientPayloadError):
             async with gateway.session.get(f"{gateway.url}/v1.0/me/drive/root") as response:
                 await response.read()
+        assert [record.name for record in caplog.records if record.levelname == "ERROR"] == []
     async with (
         serving("http://127.0.0.1:9", tmp_path) as gateway,
         gateway.session.get(f"{gateway.url}/v1.0/me/drive/root") as response,
     ):
         assert response.status == 502
         assert (await response.json())["error"]["code"] == "upstreamUnreachable"
+
+
+async def test_an_item_is_read_no_further_for_a_caller_that_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However much of it upstream would still send."""
+    written = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"x" * 1000)
+                written += 1
+                await asyncio.sleep(0.1)
+        return response
+
+    async with faking() as upstream, serving(upstream.url, tmp_path) as gateway:
+        upstream.on_item = endless
+        async with gateway.session.get(f"{gateway.url}/v1.0/me/drive/root") as response:
+            await response.content.readexactly(1000)
+        await asyncio.sleep(1)
+        before = written
+        await asyncio.sleep(20)
+        assert written == before
+        assert [record.name for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def hand_in(gateway: Running, content: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
