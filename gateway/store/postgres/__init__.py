@@ -285,11 +285,11 @@ class PostgresStore(Ownership):
         left = list(range(len(appends)))
         while left:
             first_of = {appends[place][0].id: place for place in reversed(left)}
-            now = sorted(first_of.values())
+            now = set(first_of.values())
             stored = await self._append_once([appends[place] for place in now])
             for place in now:
                 results[place] = appends[place][0].id in stored
-            left = [place for place in left if place not in set(now)]
+            left = [place for place in left if place not in now]
         return results
 
     async def _append_once(self, appends: Sequence[_Append]) -> set[str]:
