@@ -15,6 +15,7 @@ from gateway.core.job import Answer, advance
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.database import Database
 from gateway.store.postgres.pool import SIZE
+from tests.store.test_locks import WAITING
 from tests.store.test_ownership import renewed
 from tests.store.test_store import NOW, log, made, moved
 from tests.support.stores import PostgresLives
@@ -109,8 +110,9 @@ async def test_renewals_wait_for_no_job(lives: PostgresLives, database_url: str)
     async with connection.transaction(), anyio.create_task_group() as tasks:
         await connection.execute("SELECT 1 FROM jobs FOR UPDATE")
         tasks.start_soon(one.take, "j")
-        await anyio.sleep(0.5)
-        with anyio.fail_after(1):
+        with anyio.fail_after(2):
+            while not await connection.fetchval(WAITING):  # noqa: ASYNC110 - the server tells of it only when asked
+                await anyio.sleep(0.005)
             assert await renewed(one, 1) == (1, 1, 0)
         tasks.cancel_scope.cancel()
     await connection.close()
