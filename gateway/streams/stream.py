@@ -302,8 +302,8 @@ class Subscriber:
         self._end(reason)
 
     def _end(self, reason: str) -> None:
-        self._end_reason = reason
         self._send(_LAST_CHUNK)
+        self._end_reason = reason
         self._transport.hand_back(self._send_timeout)
 
     def _cut(self, reason: str) -> None:
