@@ -107,15 +107,18 @@ async def test_renewals_wait_for_no_job(lives: PostgresLives, database_url: str)
     one = lives.store
     await made(one)
     connection = await asyncpg.connect(database_url)
-    async with connection.transaction(), anyio.create_task_group() as tasks:
-        await connection.execute("SELECT 1 FROM jobs FOR UPDATE")
-        tasks.start_soon(one.take, "j")
-        with anyio.fail_after(2):
-            while not await connection.fetchval(WAITING):  # noqa: ASYNC110 - the server tells of it only when asked
-                await anyio.sleep(0.005)
-            assert await renewed(one, 1) == (1, 1, 0)
-        tasks.cancel_scope.cancel()
-    await connection.close()
+    try:
+        async with connection.transaction(), anyio.create_task_group() as tasks:
+            await connection.execute("SELECT 1 FROM jobs FOR UPDATE")
+            tasks.start_soon(one.take, "j")
+            with anyio.fail_after(20):
+                # Not in that transaction, which would be told the same each time.
+                while not await one._pool.execute(WAITING):  # noqa: ASYNC110 - the server tells of it only when asked
+                    await anyio.sleep(0.005)
+                assert await renewed(one, 1) == (1, 1, 0)
+            tasks.cancel_scope.cancel()
+    finally:
+        await connection.close()
 
 
 async def test_renewals_wait_for_no_request(lives: PostgresLives) -> None:

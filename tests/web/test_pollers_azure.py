@@ -146,7 +146,7 @@ COPY = ("POST", f"{FOLDER}/copy", COPY_BODY)
 MOVE = ("PATCH", ITEM, {"parentReference": {"id": "F"}})
 WATCH = ("POST", "/jobs", None)
 GOING = (0, monitor("inProgress", percentageComplete=10))
-DONE = (5, monitor("completed", resourceId="01R"))
+DONE_AT_ONCE, DONE = (0, monitor("completed", resourceId="01R")), (5, monitor("completed", resourceId="01R"))
 COMPLETED = {"status": "completed", "percentageComplete": 100.0}
 POLLED = "(202 )+200"
 
@@ -167,7 +167,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "the copy completes": Row(POLLED, COMPLETED),
-    "the copy has completed before the first poll": Row("202 200", COMPLETED, ((0, monitor("completed")),)),
+    "the copy has completed before the first poll": Row("202 200", COMPLETED, (DONE_AT_ONCE,)),
     "the copy fails": Row(POLLED, {"status": "failed"}, (GOING, (5, monitor("failed")))),
     "the copy is cancelled": Row(POLLED, {"status": "cancelled"}, (GOING, (5, monitor("cancelled")))),
     "some of it is left out": Row(
