@@ -240,7 +240,7 @@ async def test_hostile_jobs_do_not_slow_an_ordinary_one(tmp_path: Path) -> None:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("jobs", [135, pytest.param(500, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("jobs", [81, pytest.param(500, marks=pytest.mark.thorough)])
 async def test_many_jobs_a_third_of_them_hostile(jobs: int, tmp_path: Path) -> None:
     """All end right; the ordinary ones in time."""
     hostile = (

