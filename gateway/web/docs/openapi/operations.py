@@ -65,13 +65,9 @@ def _body(operation: Operation) -> str:
 def responses(base: str, of_copies: dict[str, Any]) -> dict[str, Any]:
     """Those to a copy and its siblings, with examples of these operations."""
     place = f"/v1.0/teams('{TEAM}')"
-    started = {
-        **just_started(base),
-        **OF_TEAM,
-        "operationLocation": f"{place}/operations('dc1e8c4f-5a0b-4e0a-9c3e-2a8f0d3b6c11')",
-    }
-    ended = {**started, "status": "completed", "percentageComplete": 100.0, "resourceId": TEAM, "resource": place}
-    del ended["operationLocation"]  # not known any more
+    job = {**just_started(base), **OF_TEAM}
+    started = {**job, "operationLocation": f"{place}/operations('dc1e8c4f-5a0b-4e0a-9c3e-2a8f0d3b6c11')"}
+    ended = {**job, "status": "completed", "percentageComplete": 100.0, "resourceId": TEAM, "resource": place}
     return {
         "OperationAccepted": _with_examples(
             of_copies["CopyAccepted"], started=started, withCallback={**started, "callback": NEW_CALLBACK}
